@@ -1,0 +1,1 @@
+//! Fault plans and invariant checkers for whole-process scenarios.

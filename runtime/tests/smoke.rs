@@ -1,0 +1,70 @@
+//! The runtime's basic promises, through its public surface.
+
+use std::time::Duration;
+
+use k3sd_runtime::*;
+
+const LIMIT: Duration = Duration::from_secs(1);
+
+struct Adder(u64);
+
+enum AdderMsg {
+    Add { amount: u64, reply: ReplyPort<u64> },
+    Crash,
+    Fail,
+    Hang,
+}
+message_kinds!(AdderMsg { Add, Crash, Fail, Hang });
+
+impl Actor for Adder {
+    type Args = u64;
+    type Msg = AdderMsg;
+
+    async fn init(_: &mut Context<AdderMsg>, start: u64) -> Result<Self, ActorError> {
+        Ok(Self(start))
+    }
+
+    async fn handle(&mut self, _: &mut Context<AdderMsg>, message: AdderMsg) -> Result<(), ActorError> {
+        match message {
+            AdderMsg::Add { amount, reply } => {
+                self.0 += amount;
+                reply.send(self.0);
+            }
+            AdderMsg::Crash => panic!("drill"),
+            AdderMsg::Fail => return Err(ActorError::new("drill")),
+            AdderMsg::Hang => std::future::pending().await,
+        }
+        Ok(())
+    }
+}
+
+async fn add(address: &Address<AdderMsg>, amount: u64) -> Result<u64, AskError> {
+    address.call(LIMIT, |reply| AdderMsg::Add { amount, reply }).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_survives_a_panic_an_error_and_a_hang() {
+    let system = System::new(Clock::simulated(1));
+    let inner = Spec::new(Strategy::OneForOne).child(worker::<Adder>("adder", 10));
+    let tree = system.start(Spec::new(Strategy::OneForOne).child(subtree("sums", inner)));
+    tree.ready().await.expect("the tree starts");
+    let adder = system.address::<AdderMsg>("sums/adder").expect("the type fits");
+    assert_eq!(add(&adder, 1).await, Ok(11));
+    assert_eq!(add(&adder, 1).await, Ok(12));
+
+    adder.cast(AdderMsg::Crash).expect("it is there");
+    assert_eq!(add(&adder, 1).await, Err(AskError::Gone), "what waits when it dies is lost, and said so");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(add(&adder, 1).await, Ok(11), "state starts from the arguments again");
+
+    adder.cast(AdderMsg::Fail).expect("it is there");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(add(&adder, 1).await, Ok(11));
+
+    adder.cast(AdderMsg::Hang).expect("it is there");
+    assert_eq!(add(&adder, 1).await, Err(AskError::Deadline { limit: LIMIT }));
+    tree.stop();
+    assert_eq!(tree.ended().await, Exit::Shutdown, "a hanging child is killed at its limit");
+    assert_eq!(system.alive(), 0);
+    assert_eq!(add(&adder, 1).await, Err(AskError::Down));
+}
