@@ -1,0 +1,574 @@
+#!/bin/sh
+# Builds k3sd from this clone, installs it, starts it and waits until it is ready:   sudo ./install.sh [command flags]
+# Running it again upgrades. Settings are K3s's INSTALL_K3S_* variables; ./install.sh --help lists those that apply.
+set -eu
+
+SOURCE=$(cd "$(dirname "$0")" && pwd)
+
+# Debian packages for building: the linker named in .cargo/config.toml, what rustc links with, and the registry's roots.
+PACKAGES="mold gcc libc6-dev ca-certificates"
+
+# Stands in every file this script writes. A file without it belongs to somebody else and is never touched.
+MARK="Written by k3sd's install.sh"
+
+# How long a start may take before it counts as failed.
+READY_LIMIT_SECONDS=60
+
+usage() {
+  cat <<'TEXT'
+Usage: sudo ./install.sh [command and flags of k3sd; default: server]
+
+Environment:
+  INSTALL_K3S_EXEC             command and flags, before those given as arguments
+  INSTALL_K3S_NAME             the service is called k3s-NAME instead of k3s (k3s-agent for agents)
+  INSTALL_K3S_BIN_DIR          where the binary and its scripts go; default /usr/local/bin
+  INSTALL_K3S_SYSTEMD_DIR      where the unit goes; default /etc/systemd/system
+  INSTALL_K3S_TYPE             type of the systemd unit; default notify
+  INSTALL_K3S_SYMLINK          kubectl, crictl, ctr: made when no such command exists; skip: never, force: always
+  INSTALL_K3S_SKIP_DOWNLOAD    true or binary: do not build, use the k3sd that is in the bin directory
+  INSTALL_K3S_SKIP_ENABLE      true: install only; neither enable nor start the service
+  INSTALL_K3S_SKIP_START       true: enable the service, but do not start it
+  INSTALL_K3S_FORCE_RESTART    true: restart even when nothing has changed
+  K3S_*, K3SD_*, CONTAINERD_*, KINE_*, proxy settings
+                               kept for the service in its environment file
+  CARGO_TARGET_DIR             where cargo builds; default ~/.cache/k3sd/target of the building user
+TEXT
+}
+
+say() { printf '%s\n' "k3sd: $*"; }
+warn() { printf '%s\n' "k3sd: warning: $*" >&2; }
+die() { printf '%s\n' "k3sd: error: $*" >&2; exit 1; }
+
+# ---- What was asked for ----
+
+# words TEXT: its words, one per line, quotes honoured and nothing executed.
+words() { [ -z "$1" ] || printf '%s' "$1" | xargs printf '%s\n'; }
+
+# Sets ARGUMENTS (one per line), COMMAND, UNIT and all directories.
+read_settings() {
+  [ "$(id -u)" -eq 0 ] || die "must run as root: sudo ./install.sh"
+  words "${INSTALL_K3S_EXEC:-}" >/dev/null || die "INSTALL_K3S_EXEC has an unmatched quote: $INSTALL_K3S_EXEC"
+  ARGUMENTS=$(words "${INSTALL_K3S_EXEC:-}"; for word in "$@"; do printf '%s\n' "$word"; done)
+  COMMAND=$(printf '%s\n' "$ARGUMENTS" | head -n 1)
+  case $COMMAND in
+    '' | -*)
+      COMMAND=server
+      [ -z "${K3S_URL:-}" ] || COMMAND=agent
+      ARGUMENTS=$(printf '%s\n%s' "$COMMAND" "$ARGUMENTS")
+      ;;
+  esac
+  if [ "$COMMAND" = agent ]; then
+    [ -n "${K3S_TOKEN:-}${K3S_TOKEN_FILE:-}" ] || [ -z "${K3S_URL:-}" ] || die "K3S_URL needs K3S_TOKEN or K3S_TOKEN_FILE"
+  elif [ "$COMMAND" = server ] && ! printf '%s\n' "$ARGUMENTS" | grep -q '^--disable-agent'; then
+    say "this version has no node side yet: adding --disable-agent"
+    ARGUMENTS=$(printf '%s\n%s' "$ARGUMENTS" --disable-agent)
+  fi
+
+  if [ -n "${INSTALL_K3S_NAME:-}" ]; then
+    UNIT=k3s-$INSTALL_K3S_NAME
+  elif [ "$COMMAND" = server ]; then
+    UNIT=k3s
+  else
+    UNIT=k3s-$COMMAND
+  fi
+  case $UNIT in *[!A-Za-z0-9@_.-]*) die "INSTALL_K3S_NAME: $UNIT cannot be the name of a service" ;; esac
+
+  BIN_DIR=${INSTALL_K3S_BIN_DIR:-/usr/local/bin}
+  SYSTEMD_DIR=${INSTALL_K3S_SYSTEMD_DIR:-/etc/systemd/system}
+  BINARY=$BIN_DIR/k3sd
+  KILLALL=$BIN_DIR/k3s-killall.sh
+  UNINSTALL=$BIN_DIR/$UNIT-uninstall.sh
+  START=$BIN_DIR/$UNIT-start.sh
+  PID_FILE=/run/k3s/$UNIT.pid
+  LOG_FILE=/var/log/$UNIT.log
+  if [ "$UNIT" = k3s ]; then
+    PID_FILE=/run/k3s/k3sd.pid
+    LOG_FILE=/var/log/k3sd.log
+  fi
+  # Panics, and whatever is said before logging is set up.
+  STDERR_FILE=${LOG_FILE%.log}-stderr.log
+
+  if [ -d /run/systemd/system ] && command -v systemctl >/dev/null; then
+    INIT=systemd
+    UNIT_FILE=$SYSTEMD_DIR/$UNIT.service
+    ENV_FILE=$SYSTEMD_DIR/$UNIT.service.env
+  elif [ -x /sbin/openrc-run ] && [ -d /run/openrc ]; then
+    INIT=openrc
+    UNIT_FILE=/etc/init.d/$UNIT
+    ENV_FILE=/etc/rancher/k3s/$UNIT.env
+  else
+    INIT=none
+    UNIT_FILE=$START
+    ENV_FILE=/etc/rancher/k3s/$UNIT.env
+  fi
+
+  for ignored in VERSION COMMIT PR CHANNEL CHANNEL_URL ARTIFACT_URL SELINUX_WARN SKIP_SELINUX_RPM BIN_DIR_READ_ONLY; do
+    eval "value=\${INSTALL_K3S_$ignored:-}"
+    [ -z "$value" ] || warn "INSTALL_K3S_$ignored has no effect: k3sd is built from this clone"
+  done
+}
+
+# Refuses to install over K3s itself, or over anything else that is not ours.
+refuse_foreign_files() {
+  for file in "$UNIT_FILE" "$KILLALL" "$UNINSTALL"; do
+    if [ -e "$file" ] && ! grep -qF "$MARK" "$file"; then
+      die "$file exists and is not ours; is K3s itself installed? Uninstall it first, or choose INSTALL_K3S_NAME and INSTALL_K3S_BIN_DIR"
+    fi
+  done
+  if [ -e "$BIN_DIR/k3s" ] && [ "$(readlink "$BIN_DIR/k3s")" != k3sd ]; then
+    die "$BIN_DIR/k3s exists and is not ours; is K3s itself installed? Uninstall it first, or choose INSTALL_K3S_BIN_DIR"
+  fi
+}
+
+# ---- Building ----
+
+install_packages() {
+  if ! command -v dpkg-query >/dev/null; then
+    warn "not Debian: please see to these yourself: $PACKAGES"
+    return
+  fi
+  missing=
+  for package in $PACKAGES; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing="$missing $package"
+  done
+  [ -n "$missing" ] || return 0
+  say "installing packages:$missing"
+  export DEBIAN_FRONTEND=noninteractive
+  # shellcheck disable=SC2086 # a list of words
+  apt-get install -y --no-install-recommends $missing >/dev/null 2>&1 && return
+  # The package lists of a fresh machine are empty or old.
+  apt-get update >/dev/null || die "apt-get update failed; cannot install:$missing"
+  # shellcheck disable=SC2086
+  apt-get install -y --no-install-recommends $missing >/dev/null || die "apt-get could not install:$missing"
+}
+
+home_of() { getent passwd "$1" | cut -d: -f6; }
+
+# as USER NAME=VALUE... COMMAND...: runs it as that user, without root's idea of where cargo lives.
+as() {
+  user=$1
+  shift
+  if [ "$user" = "$(id -un)" ]; then
+    env "$@"
+  else
+    runuser -u "$user" -- env -u CARGO_HOME -u RUSTUP_HOME -u XDG_CACHE_HOME HOME="$(home_of "$user")" "$@"
+  fi
+}
+
+# Sets BUILDER and CARGO: whoever called sudo, else root, else the owner of the clone, whoever has a toolchain first.
+find_toolchain() {
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$SOURCE/Cargo.toml")
+  for BUILDER in "${SUDO_USER:-root}" root "$(stat -c %U "$SOURCE")"; do
+    id "$BUILDER" >/dev/null 2>&1 || continue
+    for CARGO in "$(home_of "$BUILDER")/.cargo/bin/cargo" "$(command -v cargo || true)" /usr/local/cargo/bin/cargo; do
+      [ -x "$CARGO" ] || continue
+      found=$(as "$BUILDER" "$CARGO" --version 2>/dev/null | cut -d' ' -f2) || continue
+      [ -n "$found" ] || continue
+      if [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" = "$wanted" ]; then
+        return
+      fi
+      old="$old $BUILDER:$found"
+    done
+  done
+  [ -z "$old" ] || die "the Rust toolchain is too old (found$old, needs $wanted): rustup update stable"
+  die "no Rust toolchain found; get one (at least $wanted) from https://rustup.rs and run this again"
+}
+
+build() {
+  case ${INSTALL_K3S_SKIP_DOWNLOAD:-} in
+    true | binary)
+      [ -x "$BINARY" ] || die "INSTALL_K3S_SKIP_DOWNLOAD is set, but there is no $BINARY"
+      say "not building: using $BINARY"
+      return
+      ;;
+  esac
+  install_packages
+  old=
+  find_toolchain
+  target=${CARGO_TARGET_DIR:-$(home_of "$BUILDER")/.cache/k3sd/target}
+  say "building as $BUILDER with cargo $found into $target (a first build takes some minutes)"
+  as "$BUILDER" CARGO_TARGET_DIR="$target" PATH="$(dirname "$CARGO"):$PATH" \
+    "$CARGO" build --release --locked --package k3sd || die "the build failed"
+  if cmp -s "$target/release/k3sd" "$BINARY"; then
+    say "$BINARY is up to date"
+    return
+  fi
+  mkdir -p "$BIN_DIR"
+  # Renamed into place: a running daemon keeps its file, and there is no moment without one.
+  install -m 0755 "$target/release/k3sd" "$BIN_DIR/.k3sd.new"
+  mv -f "$BIN_DIR/.k3sd.new" "$BINARY"
+  say "installed $BINARY ($("$BINARY" --version | head -n 1))"
+}
+
+link_names() {
+  ln -sfn k3sd "$BIN_DIR/k3s"
+  [ "${INSTALL_K3S_SYMLINK:-}" != skip ] || return 0
+  for name in kubectl crictl ctr; do
+    link=$BIN_DIR/$name
+    [ "$(readlink "$link" || true)" != k3sd ] || continue
+    if [ "${INSTALL_K3S_SYMLINK:-}" = force ]; then
+      [ ! -e "$link" ] || warn "replacing $link"
+    elif [ -e "$link" ] || command -v "$name" >/dev/null; then
+      say "not linking $name: there is one already"
+      continue
+    fi
+    ln -sfn k3sd "$link"
+  done
+}
+
+# ---- The service ----
+
+# For shells and systemd alike: the text in double quotes.
+double_quoted() { printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"$`]/\\&/g')"; }
+
+single_quoted() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
+
+# systemd expands % and $ even in quotes.
+unit_quoted() { printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/%%/g; s/\$/$$/g')"; }
+
+# quoted_arguments HOW: every argument quoted by HOW, each after a space.
+quoted_arguments() {
+  printf '%s\n' "$ARGUMENTS" | while IFS= read -r argument; do
+    [ -z "$argument" ] || printf ' %s' "$("$1" "$argument")"
+  done
+}
+
+# replace FILE MODE: takes its new content from standard input; never half written, never readable too early.
+replace() {
+  mkdir -p "$(dirname "$1")"
+  (umask 077 && cat >"$1.new")
+  chmod "$2" "$1.new"
+  mv -f "$1.new" "$1"
+}
+
+write_environment() {
+  names=$(env | sed -n 's/^\(\(K3S\|K3SD\|CONTAINERD\|KINE\)_[A-Za-z0-9_]*\|[Nn][Oo]_[Pp][Rr][Oo][Xx][Yy]\|[Hh][Tt][Tt][Pp][Ss]\{0,1\}_[Pp][Rr][Oo][Xx][Yy]\)=.*/\1/p' | sort)
+  {
+    echo "# $MARK"
+    for name in $names; do
+      # A line inside a longer value can look like a name.
+      eval "[ -n \"\${$name+set}\" ]" || continue
+      eval "value=\$$name"
+      printf '%s=%s\n' "$name" "$(double_quoted "$value")"
+    done
+  } | replace "$ENV_FILE" 0600
+}
+
+systemd_unit() {
+  cat <<TEXT
+# $MARK
+[Unit]
+Description=k3sd, lightweight Kubernetes
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=${INSTALL_K3S_TYPE:-notify}
+EnvironmentFile=-/etc/default/%N
+EnvironmentFile=-$ENV_FILE
+User=root
+# Pods outlive the daemon, so only the daemon is stopped.
+KillMode=process
+Delegate=yes
+LimitNOFILE=1048576
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+TimeoutStartSec=0
+Restart=always
+RestartSec=5s
+ExecStart=$BINARY$(quoted_arguments unit_quoted)
+
+[Install]
+WantedBy=multi-user.target
+TEXT
+}
+
+openrc_service() {
+  cat <<TEXT
+#!/sbin/openrc-run
+# $MARK
+description="k3sd, lightweight Kubernetes"
+supervisor=supervise-daemon
+command=$(single_quoted "$BINARY")
+command_args=$(double_quoted "$(quoted_arguments single_quoted)")
+pidfile="/run/$UNIT.pid"
+output_log="$LOG_FILE"
+error_log="$LOG_FILE"
+respawn_delay=5
+respawn_max=0
+
+depend() {
+  after network-online
+  want cgroups
+}
+
+set -o allexport
+[ ! -f "$ENV_FILE" ] || . "$ENV_FILE"
+set +o allexport
+TEXT
+}
+
+# Where the log goes without an init system to take it, unless the arguments say so.
+log_argument() {
+  printf '%s\n' "$ARGUMENTS" | grep -q -e '^--log$' -e '^--log=' -e '^-l' || printf ' --log %s' "$LOG_FILE"
+}
+
+# Without an init system: a script that starts the daemon in the background. Nothing restarts it after a reboot.
+start_script() {
+  cat <<TEXT
+#!/bin/sh
+# $MARK
+# Starts the daemon in the background, unless it runs.
+set -eu
+pid=\$(cat "$PID_FILE" 2>/dev/null || true)
+case \$(readlink "/proc/\${pid:-none}/exe" || true) in
+  "$BINARY" | "$BINARY (deleted)") echo "already running, process \$pid"; exit 0 ;;
+esac
+set -o allexport
+[ ! -f "$ENV_FILE" ] || . "$ENV_FILE"
+set +o allexport
+mkdir -p "$(dirname "$PID_FILE")"
+# A file the daemon rotates itself (--log), and one for what comes before and beside the log.
+(umask 077 && : >"$STDERR_FILE")
+setsid "$BINARY"$(quoted_arguments single_quoted)$(log_argument) >"$STDERR_FILE" 2>&1 </dev/null &
+echo \$! >"$PID_FILE"
+TEXT
+}
+
+# The code with which both this script and those it writes stop a daemon that no init system knows.
+stop_code() {
+  cat <<'TEXT'
+# stop_by_pid_file FILE BINARY: stops the process only if it still is that binary.
+stop_by_pid_file() {
+  pid=$(cat "$1" 2>/dev/null || true)
+  case $(readlink "/proc/${pid:-none}/exe" || true) in
+    "$2" | "$2 (deleted)") ;;
+    *)
+      # Another program's process now, or none at all; only the latter makes the file worthless.
+      [ -d "/proc/${pid:-none}" ] || rm -f "$1"
+      return 0
+      ;;
+  esac
+  echo "stopping process $pid"
+  kill -TERM "$pid" 2>/dev/null || true
+  waited=0
+  while kill -0 "$pid" 2>/dev/null && [ "$waited" -lt 300 ]; do
+    sleep 0.1
+    waited=$((waited + 1))
+  done
+  if kill -0 "$pid" 2>/dev/null; then
+    echo "process $pid did not stop within 30 s: killing it"
+    kill -KILL "$pid" 2>/dev/null || true
+  fi
+  rm -f "$1"
+}
+TEXT
+}
+
+killall_script() {
+  cat <<TEXT
+#!/bin/sh
+# $MARK
+# Stops every k3sd service of this machine and clears what a killed daemon leaves behind. Installed files stay.
+set -u
+[ "\$(id -u)" -eq 0 ] || { echo "must run as root" >&2; exit 1; }
+$(stop_code)
+for unit in "$SYSTEMD_DIR"/k3s*.service; do
+  if [ -d /run/systemd/system ] && grep -qsF "$MARK" "\$unit"; then
+    systemctl stop "\$(basename "\$unit")"
+  fi
+done
+for service in /etc/init.d/k3s*; do
+  if [ -d /run/openrc ] && grep -qsF "$MARK" "\$service"; then
+    "\$service" stop
+  fi
+done
+for file in /run/k3s/*.pid; do
+  [ ! -f "\$file" ] || stop_by_pid_file "\$file" "$BINARY"
+done
+rm -f /run/k3s/inspect.sock
+rmdir /run/k3s 2>/dev/null || true
+TEXT
+}
+
+uninstall_script() {
+  cat <<TEXT
+#!/bin/sh
+# $MARK
+# Stops this service and removes what the installer put there. Data and configuration stay.
+set -u
+[ "\$(id -u)" -eq 0 ] || { echo "must run as root" >&2; exit 1; }
+$(stop_code)
+if [ -d /run/systemd/system ] && grep -qsF "$MARK" "$SYSTEMD_DIR/$UNIT.service"; then
+  systemctl disable --now "$UNIT"
+  systemctl reset-failed "$UNIT" 2>/dev/null
+  rm -f "$SYSTEMD_DIR/$UNIT.service" "$SYSTEMD_DIR/$UNIT.service.env"
+  systemctl daemon-reload
+fi
+if [ -d /run/openrc ] && grep -qsF "$MARK" "/etc/init.d/$UNIT"; then
+  "/etc/init.d/$UNIT" stop
+  rc-update delete "$UNIT" default
+  rm -f "/etc/init.d/$UNIT"
+fi
+stop_by_pid_file "$PID_FILE" "$BINARY"
+rm -f "/etc/rancher/k3s/$UNIT.env" "$START" "$LOG_FILE" "$STDERR_FILE"
+# Rotated logs carry the time in their names.
+rm -f "${LOG_FILE%.log}"-[0-9]*.log "${LOG_FILE%.log}"-[0-9]*.log.gz
+
+# The binary and its names are shared by all services.
+rm -f "$UNINSTALL"
+for other in "$BIN_DIR"/k3s*-uninstall.sh; do
+  if grep -qsF "$MARK" "\$other"; then
+    echo "removed $UNIT; $BINARY stays for \$(basename "\$other" -uninstall.sh)"
+    exit 0
+  fi
+done
+for name in k3s kubectl crictl ctr; do
+  [ "\$(readlink "$BIN_DIR/\$name")" != k3sd ] || rm -f "$BIN_DIR/\$name"
+done
+[ ! -x "$KILLALL" ] || "$KILLALL"
+rm -f "$BINARY" "$KILLALL"
+rmdir /etc/rancher/k3s /etc/rancher 2>/dev/null
+echo "removed $UNIT"
+[ ! -e /var/lib/rancher/k3s ] || echo "left alone: /var/lib/rancher/k3s (data)"
+[ ! -e /etc/rancher/k3s ] || echo "left alone: /etc/rancher/k3s (configuration)"
+exit 0
+TEXT
+}
+
+# Everything a change of which needs a restart.
+fingerprint() { cat "$BINARY" "$UNIT_FILE" "$ENV_FILE" 2>/dev/null | sha256sum; }
+
+write_service() {
+  write_environment
+  case $INIT in
+    systemd) systemd_unit | replace "$UNIT_FILE" 0644 ;;
+    openrc) openrc_service | replace "$UNIT_FILE" 0755 ;;
+    none) start_script | replace "$UNIT_FILE" 0755 ;;
+  esac
+  killall_script | replace "$KILLALL" 0755
+  uninstall_script | replace "$UNINSTALL" 0755
+  say "wrote $UNIT_FILE, $ENV_FILE, $KILLALL, $UNINSTALL"
+}
+
+# The daemon's process, empty when it does not run. OpenRC does not tell, so there a second run always restarts.
+main_pid() {
+  case $INIT in
+    systemd) systemctl show --property MainPID --value "$UNIT" | grep -vx 0 || true ;;
+    none) cat "$PID_FILE" 2>/dev/null || true ;;
+  esac
+}
+
+# What the daemon was started from; "(deleted)" at its end once that has been replaced.
+running_binary() {
+  pid=$(main_pid)
+  readlink "/proc/${pid:-none}/exe" || true
+}
+
+is_running() {
+  case $INIT in
+    systemd) systemctl is-active --quiet "$UNIT" ;;
+    openrc) "$UNIT_FILE" --quiet status ;;
+    none) case $(running_binary) in "$BINARY" | "$BINARY (deleted)") true ;; *) false ;; esac ;;
+  esac
+}
+
+# Sets STARTED when there is something to wait for.
+start_service() {
+  STARTED=false
+  if [ "${INSTALL_K3S_SKIP_ENABLE:-}" = true ]; then
+    say "neither enabled nor started, as INSTALL_K3S_SKIP_ENABLE asks"
+    return
+  fi
+  case $INIT in
+    systemd)
+      systemctl daemon-reload
+      systemctl enable --quiet "$UNIT"
+      ;;
+    openrc) rc-update --quiet add "$UNIT" default ;;
+    none) say "neither systemd nor OpenRC runs here: $START starts the daemon, and nothing does after a reboot" ;;
+  esac
+  if [ "${INSTALL_K3S_SKIP_START:-}" = true ]; then
+    say "not started, as INSTALL_K3S_SKIP_START asks"
+    return
+  fi
+  STARTED=true
+  if [ "${INSTALL_K3S_FORCE_RESTART:-}" != true ] && is_running && [ "$BEFORE" = "$(fingerprint)" ] &&
+    [ "$(running_binary)" = "$BINARY" ]; then
+    say "$UNIT runs and nothing has changed: not restarted"
+    return
+  fi
+  say "starting $UNIT"
+  case $INIT in
+    # Returns when the daemon has said that it is ready; a failure shows below, with the log.
+    systemd) timeout "$READY_LIMIT_SECONDS" systemctl restart "$UNIT" || true ;;
+    openrc) "$UNIT_FILE" --quiet restart || true ;;
+    none)
+      stop_by_pid_file "$PID_FILE" "$BINARY"
+      "$START"
+      ;;
+  esac
+}
+
+# The inspection socket this service will have: flag, then environment, then default.
+inspect_socket() {
+  flag=$(printf '%s\n' "$ARGUMENTS" | sed -n -e 's/^--inspect-socket=//p' -e '/^--inspect-socket$/{n;p;}' | tail -n 1)
+  printf '%s' "${flag:-${K3SD_INSPECT_SOCKET:-/run/k3s/inspect.sock}}"
+}
+
+show_logs() {
+  case $INIT in
+    systemd) journalctl --unit "$UNIT" --lines 30 --no-pager ;;
+    *) tail -n 30 "$STDERR_FILE" "$LOG_FILE" 2>/dev/null || true ;;
+  esac
+}
+
+wait_until_ready() {
+  socket=$(inspect_socket)
+  polls=0
+  until "$BINARY" actors tree --inspect-socket "$socket" >/dev/null 2>&1 && is_running; do
+    polls=$((polls + 1))
+    if [ $polls -gt $((READY_LIMIT_SECONDS * 5)) ] || { [ "$INIT" = none ] && [ ! -d "/proc/$(main_pid)" ]; }; then
+      show_logs >&2
+      die "$UNIT did not become ready; the lines above are the end of its log"
+    fi
+    sleep 0.2
+  done
+  say "$UNIT is ready"
+  "$BINARY" actors tree --inspect-socket "$socket"
+}
+
+show_next_steps() {
+  case $INIT in
+    systemd) log="journalctl -u $UNIT -f" ;;
+    *) log="tail -f $LOG_FILE" ;;
+  esac
+  case ":$PATH:" in *":$BIN_DIR:"*) ;; *) warn "$BIN_DIR is not in PATH" ;; esac
+  cat <<TEXT
+
+Try next:
+  k3sd actors tree        the supervision tree, as it is now
+  k3sd actors top         the same live: mailboxes, messages, restarts
+  k3sd server --help      every flag; /etc/rancher/k3s/config.yaml takes them too
+  $log
+  $(basename "$UNINSTALL")        removes everything this script installed
+TEXT
+}
+
+main() {
+  case ${1:-} in --help | -h) usage; exit 0 ;; esac
+  read_settings "$@"
+  cd "$SOURCE"
+  refuse_foreign_files
+  eval "$(stop_code)"
+  BEFORE=$(fingerprint)
+  build
+  link_names
+  write_service
+  start_service
+  if $STARTED; then wait_until_ready; fi
+  show_next_steps
+}
+
+main "$@"

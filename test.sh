@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# Installs what the tests need, then runs all of them. The exit code is the answer.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
+
+# Debian packages the checks need: the linker named in .cargo/config.toml, what rustc links with, and the script linter.
+PACKAGES=(mold gcc libc6-dev shellcheck)
+
+# A step that takes longer hangs; everything together has to stay below CI's 45 minutes.
+STEP_LIMIT_SECONDS=${STEP_LIMIT_SECONDS:-1200}
+
+usage() {
+  cat <<'TEXT'
+Usage: ./test.sh [--fast | --long] [--vm] [--help]
+
+  (nothing)  format, lints, all tests, release build, chaos tests on the real binary
+  --fast     format, lints and unit tests only
+  --long     as without a flag, with many more random schedules and chaos rounds
+  --vm       tests in a virtual machine (systemd, cgroup v2, WireGuard); there are none yet
+  --help     this text
+
+Environment:
+  CARGO_TARGET_DIR    where cargo builds; default ~/.cache/k3sd/target, outside the clone
+  CHAOS_SEED          replays one seed of the randomised tests; a failure prints it
+  STEP_LIMIT_SECONDS  how long one step may take, default 1200
+TEXT
+}
+
+fast=false
+while [ $# -gt 0 ]; do
+  case $1 in
+    --fast) fast=true ;;
+    --long) export CHAOS_LONG=1 STEP_LIMIT_SECONDS=14400 ;;
+    --vm) echo "test.sh: there are no tests for a virtual machine yet, so there is nothing to run for --vm"; exit 0 ;;
+    --help | -h) usage; exit 0 ;;
+    *) echo "test.sh: unknown flag $1" >&2; usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+die() { printf 'test.sh: %s\n' "$*" >&2; exit 1; }
+
+# ---- What has to be there ----
+
+install_packages() {
+  local missing=() package
+  command -v dpkg-query >/dev/null || {
+    echo "not Debian: please see to these yourself: ${PACKAGES[*]}"
+    return
+  }
+  for package in "${PACKAGES[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  if [ ${#missing[@]} -eq 0 ]; then
+    echo "packages: all present (${PACKAGES[*]})"
+    return
+  fi
+  local as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || die "missing packages, and neither root nor sudo: apt-get install ${missing[*]}"
+    as_root=(sudo)
+  fi
+  echo "packages: installing ${missing[*]}"
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 && return
+  # The package lists of a fresh machine are empty or old.
+  "${as_root[@]}" apt-get update || die "apt-get update failed; cannot install: ${missing[*]}"
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" ||
+    die "apt-get could not install: ${missing[*]}"
+}
+
+check_toolchain() {
+  PATH="$HOME/.cargo/bin:$PATH"
+  local wanted found
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+  command -v cargo >/dev/null ||
+    die "no Rust toolchain found; get one (at least $wanted) from https://rustup.rs and run this again"
+  found=$(rustc --version | cut -d' ' -f2) || die "rustc does not run; is a toolchain installed? (rustup toolchain install stable)"
+  [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" = "$wanted" ] ||
+    die "rustc $found is older than $wanted; update it with: rustup update stable"
+  cargo fmt --version >/dev/null 2>&1 || die "rustfmt is missing: rustup component add rustfmt"
+  cargo clippy --version >/dev/null 2>&1 || die "clippy is missing: rustup component add clippy"
+  echo "toolchain: rustc $found (needs $wanted)"
+}
+
+# ---- Running steps ----
+
+step_names=() step_seconds=() step_results=()
+logs=$(mktemp -d) || die "no temporary directory"
+job=
+cleanup() {
+  # Each step is a process group of its own, so an interrupt or a time-out leaves no test binary behind.
+  [ -z "$job" ] || kill -TERM -- "-$job" 2>/dev/null
+  rm -rf "$logs"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+set -m
+
+# step NAME COMMAND...: runs it, shows and keeps its output, notes time and outcome. Later steps run whatever happens.
+step() {
+  local name=$1 started=$SECONDS code seconds
+  shift
+  printf '\n=== %s: %s\n' "$name" "$*"
+  (
+    set -o pipefail
+    timeout --foreground "$STEP_LIMIT_SECONDS" "$@" 2>&1 | tee "$logs/${#step_names[@]}"
+  ) &
+  job=$!
+  wait "$job"
+  code=$?
+  seconds=$((SECONDS - started))
+  if [ $code -eq 124 ]; then
+    echo "test.sh: stopped $name after $STEP_LIMIT_SECONDS s"
+    kill -KILL -- "-$job" 2>/dev/null
+  fi
+  job=
+  step_names+=("$name") step_seconds+=("$seconds")
+  if [ $code -eq 0 ]; then step_results+=(ok); else step_results+=("FAILED ($code)"); fi
+  printf -- '--- %s: %s in %d s\n' "$name" "${step_results[-1]}" "$seconds"
+}
+
+# One pass over the kept output. A test that an early step ignores and a later one runs counts as run; a name is told
+# apart by the binary it lives in, which cargo announces before running it.
+summarise_tests() {
+  cat "$logs"/* 2>/dev/null | sed 's/\x1b\[[0-9;]*m//g' | awk '
+    /^ +Running / { binary = $NF }
+    /^ +Doc-tests / { binary = $NF }
+    /^test .* \.\.\. / {
+      name = $0; sub(/^test /, "", name); sub(/ \.\.\. .*$/, "", name)
+      outcome = $0; sub(/^.* \.\.\. /, "", outcome)
+      if (outcome ~ /^ignored/) { sub(/^ignored(, )?/, "", outcome); left[binary " " name] = outcome }
+      else ran[binary " " name] = 1
+    }
+    /^test result:/ {
+      for (i = 1; i < NF; i++) {
+        if ($(i + 1) ~ /^passed/) passed += $i
+        if ($(i + 1) ~ /^failed/) failed += $i
+      }
+    }
+    END {
+      for (key in left) if (!(key in ran)) {
+        ignored++
+        name = key; sub(/^[^ ]* /, "", name)
+        printf "ignored: %s: %s\n", name, (left[key] == "" ? "no reason given" : left[key])
+      }
+      printf "%d passed, %d failed, %d ignored\n", passed, failed, ignored
+    }'
+}
+
+report() {
+  local i failed=0
+  printf '\n=== Summary\n'
+  for i in "${!step_names[@]}"; do
+    printf '%-28s %6d s  %s\n' "${step_names[i]}" "${step_seconds[i]}" "${step_results[i]}"
+    [ "${step_results[i]}" = ok ] || failed=1
+  done
+  printf '%-28s %6d s\n' total "$SECONDS"
+  summarise_tests
+  return $failed
+}
+
+# ---- The run ----
+
+echo "=== Preparation"
+install_packages
+check_toolchain
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/k3sd/target}
+echo "target directory: $CARGO_TARGET_DIR"
+[ -t 1 ] && export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-always}
+
+step "scripts" shellcheck test.sh install.sh .ci/run
+step "format" cargo fmt --all --check
+step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+step "unit tests" cargo test --workspace --locked --lib --bins
+if ! $fast; then
+  step "integration tests" cargo test --workspace --locked --test '*'
+  step "documentation tests" cargo test --workspace --locked --doc
+  step "release build" cargo build --release --locked --package k3sd
+  # These are marked `#[ignore]` for a plain `cargo test`, which has no release binary to hand them.
+  export K3SD_BIN="$CARGO_TARGET_DIR/release/k3sd"
+  step "chaos on the real binary" cargo test --package chaos-tests --locked -- --ignored
+fi
+report
