@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k3sd_runtime::clock::Clock;
+use k3sd_runtime::Clock;
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, error};

@@ -230,7 +230,7 @@ mod tests {
     use std::fs;
     use std::io::Write as _;
 
-    use k3sd_runtime::clock::Clock;
+    use k3sd_runtime::Clock;
 
     use super::super::format::Style;
     use super::*;
