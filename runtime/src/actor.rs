@@ -236,8 +236,9 @@ impl<M: Message> Context<M> {
     /// # Errors
     /// What the test planned.
     #[cfg(feature = "testkit")]
-    pub async fn fault(&self, place: &'static str) -> Result<(), ActorError> {
-        self.system().faults().reach(place).await
+    pub fn fault(&self, place: &'static str) -> impl Future<Output = Result<(), ActorError>> + Send + use<M> {
+        let system = self.system().clone();
+        async move { system.faults().reach(place).await }
     }
 
     /// A named place where tests make things go wrong. Compiles to nothing without the `testkit` feature.
@@ -245,10 +246,8 @@ impl<M: Message> Context<M> {
     /// # Errors
     /// Never.
     #[cfg(not(feature = "testkit"))]
-    #[inline(always)]
-    #[expect(clippy::unused_async, reason = "the same shape as with the testkit")]
-    pub async fn fault(&self, _place: &'static str) -> Result<(), ActorError> {
-        Ok(())
+    pub fn fault(&self, _place: &'static str) -> std::future::Ready<Result<(), ActorError>> {
+        std::future::ready(Ok(()))
     }
 
     pub(crate) async fn next(&mut self) -> Next<M> {

@@ -22,7 +22,7 @@ use crate::system::System;
 
 /// What can be asked of any actor from outside its mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Signal {
+pub enum Signal {
     /// Finish the current handler and end.
     Stop,
     /// End at the next await.
@@ -259,6 +259,7 @@ pub(crate) trait AnyCell: std::fmt::Debug + Send + Sync {
     fn mailbox(&self) -> MailboxLook;
     fn kinds(&self) -> &'static [&'static str];
     fn message_type(&self) -> &'static str;
+    fn is_occupied(&self) -> bool;
     fn set_capacity(&self, messages: usize);
     /// The task runs for the first time: from now on signals reach it.
     fn attach(&self, waker: &Waker);
@@ -403,6 +404,10 @@ impl<M: Message> AnyCell for Cell<M> {
 
     fn message_type(&self) -> &'static str {
         std::any::type_name::<M>()
+    }
+
+    fn is_occupied(&self) -> bool {
+        lock(&self.queue).open
     }
 
     fn set_capacity(&self, messages: usize) {

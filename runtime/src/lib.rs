@@ -13,23 +13,29 @@
 mod actor;
 mod address;
 mod backoff;
+pub mod blocking;
 mod cell;
 mod clock;
 mod error;
 mod events;
 mod exit;
 mod launch;
+pub mod lend;
 pub mod machine;
 mod message;
+pub mod signals;
 mod spec;
 mod supervisor;
 mod system;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod verdict;
+pub mod workqueue;
 
 pub use crate::actor::{Actor, Context, Stop, TimerId};
 pub use crate::address::{Address, ReplyPort};
 pub use crate::backoff::Backoff;
-pub use crate::cell::{Death, Kind, MailboxLook, TraceRecord};
+pub use crate::cell::{Death, Kind, MailboxLook, Signal, TraceRecord};
 pub use crate::clock::{Clock, Moment, Rng};
 pub use crate::error::{AskError, CastError, TreeError, TypeMismatch};
 pub use crate::events::{Event, Happened};

@@ -26,7 +26,7 @@ type Reply = ReplyPort<Result<(), TreeError>>;
 
 /// What a supervisor understands. The first two come from the runtime.
 #[derive(Debug)]
-pub enum SupervisorMsg {
+pub(crate) enum SupervisorMsg {
     /// A child's incarnation is up.
     ChildStarted {
         /// Its place.

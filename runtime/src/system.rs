@@ -104,6 +104,13 @@ impl System {
         Ok(SupervisorRef::new(self.address(path)?))
     }
 
+    /// Signals whoever lives at `path` now, past its mailbox. Its supervisor isn't asked, so to it a stop or a kill is an
+    /// exit like any other. `false` when nobody lives there.
+    pub fn signal(&self, path: &str, signal: Signal) -> bool {
+        let found = self.find(path).filter(|cell| cell.is_occupied());
+        found.map(|cell| cell.signal(signal)).is_some()
+    }
+
     /// Starts the tree. Call it once, within a tokio runtime.
     ///
     /// # Panics

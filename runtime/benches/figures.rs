@@ -1,0 +1,170 @@
+//! The bars of the runtime, each measured in this one run and printed as a table.
+//! `cargo bench -p k3sd-runtime --bench figures`.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use k3sd_runtime::{Clock, Spec, Strategy, System, subtree, worker};
+
+mod common;
+use common::{Echo, EchoMsg, LIMIT, PeerEcho, one_restart, restartable, runtime};
+
+/// Rounds of each paired measurement; medians of them are reported.
+const ROUNDS: usize = 15;
+
+fn median(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values[values.len() / 2], values[0], values[values.len() - 1])
+}
+
+fn resident_bytes() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").expect("procfs is mounted");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("statm has pages") * 4096
+}
+
+/// Voluntary and involuntary switches of all threads.
+fn context_switches() -> u64 {
+    let threads = fs::read_dir("/proc/self/task").expect("procfs is mounted");
+    let statuses = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let lines: Vec<String> = statuses.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let switches = lines.iter().filter(|line| line.contains("ctxt_switches"));
+    switches.filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok()).sum()
+}
+
+fn cpu_time() -> Duration {
+    let stat = fs::read_to_string("/proc/self/schedstat").expect("the kernel counts run time");
+    let threads = fs::read_dir("/proc/self/task").expect("procfs is mounted").flatten();
+    let times = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
+    let nanos: u64 = times.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok()).sum();
+    Duration::from_nanos(if nanos == 0 { stat.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0) } else { nanos })
+}
+
+fn row(what: &str, bar: &str, found: &str, pass: bool) {
+    println!("| {what} | {bar} | {found} | {} |", if pass { "pass" } else { "falls short" });
+}
+
+async fn call_ratio() {
+    const CALLS: u32 = 20_000;
+    let system = System::new(Clock::system());
+    let tree = system.start(Spec::new(Strategy::OneForOne).child(worker::<Echo>("echo", ())));
+    tree.ready().await.expect("the tree starts");
+    let echo = system.address::<EchoMsg>("echo").expect("the type fits");
+    let peer = PeerEcho::start().await;
+    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        for value in 0..u64::from(CALLS) {
+            echo.call(LIMIT, |reply| EchoMsg::Echo { value, reply }).await.expect("it answers");
+        }
+        let our = began.elapsed().as_secs_f64() / f64::from(CALLS) * 1e6;
+        let began = Instant::now();
+        for value in 0..u64::from(CALLS) {
+            peer.echo(value).await;
+        }
+        let their = began.elapsed().as_secs_f64() / f64::from(CALLS) * 1e6;
+        ours.push(our);
+        theirs.push(their);
+        ratios.push(our / their);
+    }
+    let ((our, ..), (their, ..), (ratio, low, high)) = (median(ours), median(theirs), median(ratios));
+    let found = format!("{ratio:.2} x ({low:.2} to {high:.2}); {our:.2} µs beside {their:.2} µs");
+    row("call round trip beside a bare ractor call", "at most 1.3 x", &found, ratio <= 1.3);
+    tree.stop();
+    tree.ended().await;
+}
+
+async fn restart_time() {
+    let system = System::new(Clock::system());
+    let (tree, echo) = restartable(&system).await;
+    let mut micros = Vec::new();
+    for _ in 0..2_000 {
+        let began = Instant::now();
+        one_restart(&system, &echo).await;
+        micros.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    let (middle, low, high) = median(micros);
+    let found = format!("median {middle:.1} µs ({low:.1} to {high:.0})");
+    row("death to ready again, backoff off", "median at most 200 µs", &found, middle <= 200.0);
+    tree.stop();
+    tree.ended().await;
+}
+
+async fn dynamic_children() {
+    let system = System::new(Clock::system());
+    let tree = system.start(Spec::new(Strategy::OneForOne).child(subtree("many", Spec::new(Strategy::Dynamic))));
+    tree.ready().await.expect("the tree starts");
+    let many = system.supervisor("many").expect("it is a supervisor");
+    let mut per_child = Vec::new();
+    let mut bytes_each = 0.0;
+    let mut left = 0.0;
+    for round in 0..3 {
+        let before = resident_bytes();
+        for (count, from) in [(10_000_u32, 0_u32), (90_000, 10_000)] {
+            let began = Instant::now();
+            for number in from..from + count {
+                many.add(LIMIT, worker::<Echo>(&format!("c{number}"), ())).await.expect("it starts");
+            }
+            let started = began.elapsed().as_secs_f64() / f64::from(count) * 1e6;
+            if round > 0 {
+                per_child.push((count, started));
+            }
+        }
+        assert_eq!(system.alive(), 100_002);
+        bytes_each = f64::max(bytes_each, (resident_bytes().saturating_sub(before)) as f64 / 100_000.0);
+        let began = Instant::now();
+        for number in 0..100_000 {
+            many.remove(LIMIT, &format!("c{number}")).await.expect("it stops");
+        }
+        let stopped = began.elapsed().as_secs_f64() / 100_000.0 * 1e6;
+        assert_eq!(system.alive(), 2);
+        if round > 0 {
+            per_child.push((0, stopped));
+            left = resident_bytes() as f64 - before as f64;
+        }
+    }
+    let of = |kind: u32| median(per_child.iter().filter(|(count, _)| *count == kind).map(|(_, t)| *t).collect()).0;
+    let (few, most, stops) = (of(10_000), of(90_000), of(0));
+    let found = format!("{few:.2} µs each for the first 10,000, {most:.2} µs for the other 90,000, {stops:.2} µs to stop");
+    row("100,000 dynamic children", "linear in number", &found, most <= few * 1.5);
+    row("memory of each", "at most 4096 bytes", &format!("{bytes_each:.0} bytes"), bytes_each <= 4096.0);
+    let found = format!("{:.1} MiB more than before the round, after 2 rounds of 100,000", left / 1048576.0);
+    row("given back", "all", &found, left < 0.05 * 100_000.0 * bytes_each);
+    tree.stop();
+    tree.ended().await;
+    assert_eq!(system.alive(), 0);
+}
+
+async fn idle() {
+    let system = System::new(Clock::system());
+    let mut root = Spec::new(Strategy::OneForOne);
+    for group in 0..10 {
+        let mut spec = Spec::new(Strategy::OneForOne);
+        for number in 0..49 {
+            spec = spec.child(worker::<Echo>(&format!("a{number}"), ()));
+        }
+        root = root.child(subtree(&format!("g{group}"), spec));
+    }
+    let tree = system.start(root);
+    tree.ready().await.expect("the tree starts");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    const SECONDS: f64 = 10.0;
+    let (switches, cpu) = (context_switches(), cpu_time());
+    tokio::time::sleep(Duration::from_secs_f64(SECONDS)).await;
+    let (switches, cpu) = (context_switches() - switches, cpu_time() - cpu);
+    let rate = switches as f64 / SECONDS;
+    let share = cpu.as_secs_f64() / SECONDS * 100.0;
+    let found = format!("{rate:.1} context switches/s, {share:.4} % of a core");
+    row(&format!("idle tree of {} actors", system.alive()), "no measurable CPU", &found, rate < 2.0 && share < 0.01);
+    tree.stop();
+    tree.ended().await;
+}
+
+fn main() {
+    println!("| what | bar | measured | |\n|---|---|---|---|");
+    runtime().block_on(async {
+        tokio::spawn(call_ratio()).await.expect("the round ends");
+        tokio::spawn(restart_time()).await.expect("the round ends");
+        tokio::spawn(dynamic_children()).await.expect("the round ends");
+        tokio::spawn(idle()).await.expect("the round ends");
+    });
+}
