@@ -86,9 +86,10 @@ check_toolchain() {
 
 step_names=() step_seconds=() step_results=()
 logs=$(mktemp -d) || die "no temporary directory"
-job=
+job='' watchdog=''
 cleanup() {
   # Each step is a process group of its own, so an interrupt or a time-out leaves no test binary behind.
+  [ -z "$watchdog" ] || kill -KILL -- "-$watchdog" 2>/dev/null
   [ -z "$job" ] || kill -TERM -- "-$job" 2>/dev/null
   rm -rf "$logs"
 }
@@ -104,19 +105,30 @@ step() {
   printf '\n=== %s: %s\n' "$name" "$*"
   (
     set -o pipefail
-    timeout --foreground "$STEP_LIMIT_SECONDS" "$@" 2>&1 | tee "$logs/${#step_names[@]}"
+    "$@" 2>&1 | tee "$logs/${#step_names[@]}"
   ) &
   job=$!
+  (
+    sleep "$STEP_LIMIT_SECONDS"
+    kill -TERM -- "-$job"
+    sleep 5
+    kill -KILL -- "-$job"
+  ) 2>/dev/null &
+  watchdog=$!
+  disown "$watchdog"
   wait "$job"
   code=$?
+  kill -KILL -- "-$watchdog" 2>/dev/null
+  job='' watchdog=''
   seconds=$((SECONDS - started))
-  if [ $code -eq 124 ]; then
-    echo "test.sh: stopped $name after $STEP_LIMIT_SECONDS s"
-    kill -KILL -- "-$job" 2>/dev/null
-  fi
-  job=
   step_names+=("$name") step_seconds+=("$seconds")
-  if [ $code -eq 0 ]; then step_results+=(ok); else step_results+=("FAILED ($code)"); fi
+  if [ $code -eq 0 ]; then
+    step_results+=(ok)
+  elif [ $seconds -ge "$STEP_LIMIT_SECONDS" ]; then
+    step_results+=("FAILED (hung: stopped after $STEP_LIMIT_SECONDS s)")
+  else
+    step_results+=("FAILED ($code)")
+  fi
   printf -- '--- %s: %s in %d s\n' "$name" "${step_results[-1]}" "$seconds"
 }
 
