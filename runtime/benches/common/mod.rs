@@ -76,8 +76,6 @@ pub enum PeerMsg {
     Echo(u64, ractor::RpcReplyPort<u64>),
 }
 
-impl ractor::Message for PeerMsg {}
-
 struct PeerActor;
 
 impl ractor::Actor for PeerActor {
