@@ -1,1 +1,43 @@
-//! Fault plans and invariant checkers for whole-process scenarios.
+//! Whole-process scenarios: the real binary, faults by signal and through the inspection socket, and checkers that only
+//! use what anybody outside can see.
+//!
+//! [`daemon`] starts and watches the process, [`checks`] holds the invariants, each a function over observations. The
+//! scenarios themselves are the tests of this crate. Everything random comes from one seed, which a failure prints.
+
+pub mod checks;
+pub mod daemon;
+
+/// The seed of this run: `CHAOS_SEED`, or a fixed one, so that an ordinary run is the same each time.
+///
+/// # Panics
+/// When `CHAOS_SEED` is no number.
+#[must_use]
+pub fn seed() -> u64 {
+    match std::env::var("CHAOS_SEED") {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("CHAOS_SEED={text} is not a number")),
+        Err(_) => 20_260_101,
+    }
+}
+
+/// Whether `./test.sh --long` asked for the long forms.
+#[must_use]
+pub fn is_long() -> bool {
+    std::env::var_os("CHAOS_LONG").is_some()
+}
+
+/// Prints, when the test fails, how to run the same again.
+#[derive(Debug)]
+pub struct Replay {
+    /// The seed in use.
+    pub seed: u64,
+    /// The name of the test.
+    pub test: &'static str,
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with: CHAOS_SEED={} cargo test -p chaos-tests {}", self.seed, self.test);
+        }
+    }
+}

@@ -156,7 +156,9 @@ impl Node {
     }
 
     pub(crate) fn add_trace(&self, sink: mpsc::Sender<TraceRecord>) {
-        self.meta().traces.push(sink);
+        let traces = &mut self.meta().traces;
+        traces.retain(|other| !other.is_closed()); // An idle actor would collect those of readers long gone.
+        traces.push(sink);
         self.traced.store(true, Relaxed);
     }
 

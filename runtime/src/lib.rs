@@ -19,6 +19,7 @@ mod clock;
 mod error;
 mod events;
 mod exit;
+pub mod inspect;
 mod launch;
 pub mod lend;
 pub mod machine;

@@ -16,11 +16,12 @@ pub enum Ended {
     Forced,
 }
 
-/// Runs until the tree has ended. The first SIGTERM or SIGINT stops it in order, the second kills it.
+/// Runs until the tree has ended. The first SIGTERM or SIGINT stops it in order, the second kills it. `stopping` is called
+/// when the first comes, to tell whoever has to know.
 ///
 /// # Errors
 /// When the signal handlers can't be installed.
-pub async fn run_until_signalled(tree: &Tree) -> std::io::Result<Ended> {
+pub async fn run_until_signalled(tree: &Tree, stopping: impl FnOnce()) -> std::io::Result<Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut next = async || tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
@@ -29,6 +30,7 @@ pub async fn run_until_signalled(tree: &Tree) -> std::io::Result<Ended> {
         name = next() => name,
     };
     tracing::info!(signal = name, "stopping; another signal forces it");
+    stopping();
     tree.stop();
     let name = tokio::select! {
         exit = tree.ended() => return Ok(if exit.is_clean() { Ended::Stopped } else { Ended::ByItself(exit) }),

@@ -10,6 +10,7 @@ mod layout;
 mod metadata;
 mod repository;
 mod text;
+mod tree_page;
 
 use std::process::Command;
 
@@ -86,4 +87,10 @@ fn no_file_names_a_path_of_one_machine() {
 #[test]
 fn one_module_names_the_yaml_crate() {
     assert_clean("YAML", &text::check_yaml(&repository_files()));
+}
+
+#[test]
+fn the_page_shows_the_tree_that_runs() {
+    let page = std::fs::read_to_string(repository_root().join("supervisor-tree.md")).expect("the page is at the root");
+    assert_clean("supervisor-tree.md", &tree_page::check(&page, &tree_page::running_tree()));
 }

@@ -1,0 +1,93 @@
+//! `k3sd server` and `k3sd agent`: from a checked configuration to a tree, and to an exit code.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use k3sd_runtime::inspect::{self, InspectorArgs};
+use k3sd_runtime::lend::Lend;
+use k3sd_runtime::signals::{Ended, run_until_signalled};
+use k3sd_runtime::{Clock, Exit, System, Tree};
+use thiserror::Error;
+
+use crate::config::RunConfig;
+use crate::logging::{self, LogError};
+use crate::tree;
+
+/// Why the daemon did not start, or did not end well.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// See [`LogError`].
+    #[error("set up logging")]
+    Log(#[source] LogError),
+    /// The threads that actors run on.
+    #[error("start the threads that actors run on")]
+    Threads(#[source] io::Error),
+    /// The inspection socket.
+    #[error("open the inspection socket {path:?}")]
+    InspectSocket {
+        /// As configured.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The signals that stop the daemon.
+    #[error("listen for signals")]
+    Signals(#[source] io::Error),
+    /// The root gave up: its children died more often than its budget bears.
+    #[error("the tree ended: {0}")]
+    Ended(Exit),
+}
+
+/// Starts the tree, runs it until a signal or its own end, and tells how the process should exit.
+///
+/// # Errors
+/// See [`RunError`]. Nothing of the tree is left then; the log file and the socket's directory may have been created.
+pub fn run(config: &RunConfig) -> Result<ExitCode, RunError> {
+    let clock = Clock::system();
+    let log = logging::init(&config.log, &clock).map_err(RunError::Log)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Threads)?;
+    let ended = threads.block_on(supervise(config, clock));
+    // A blocking call that never returns may not hold up the end of the process.
+    threads.shutdown_background();
+    let code = match ended? {
+        Ended::Stopped => ExitCode::SUCCESS,
+        Ended::Forced => ExitCode::FAILURE,
+        Ended::ByItself(exit) => return Err(RunError::Ended(exit)),
+    };
+    drop(log);
+    Ok(code)
+}
+
+async fn supervise(config: &RunConfig, clock: Clock) -> Result<Ended, RunError> {
+    let path = &config.inspect.socket;
+    let socket = inspect::bind(path).map_err(|source| RunError::InspectSocket { path: path.clone(), source })?;
+    let system = System::new(clock);
+    let args = InspectorArgs { listener: Lend::new(socket), control: config.inspect.actor_control };
+    let tree = system.start(tree::root(config, args));
+    let stopping = || tell_service_manager(&[sd_notify::NotifyState::Stopping]);
+    let (ended, ()) = tokio::join!(run_until_signalled(&tree, stopping), announce(&tree));
+    // Gone already, when somebody removed it by hand.
+    std::fs::remove_file(path).ok();
+    let ended = ended.map_err(RunError::Signals)?;
+    tracing::info!(ended = ?ended, "the tree has ended");
+    Ok(ended)
+}
+
+async fn announce(tree: &Tree) {
+    if tree.ready().await.is_ok() {
+        tracing::info!(actors = tree.system().alive(), "ready");
+        tell_service_manager(&[sd_notify::NotifyState::Ready]);
+    }
+}
+
+/// systemd's readiness protocol; nothing happens when nobody listens.
+fn tell_service_manager(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}

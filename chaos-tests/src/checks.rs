@@ -1,0 +1,93 @@
+//! The invariants, written against what a client can see.
+
+use std::collections::BTreeMap;
+
+use k3sd_runtime::inspect::wire::{Actor, Event};
+
+/// What stays the same about an actor over all its lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    kind: String,
+    strategy: Option<String>,
+    restart: Option<String>,
+}
+
+/// The shape of a tree: every place in it. Connections to the inspector come and go with whoever looks, so they don't
+/// belong to it.
+pub type Shape = BTreeMap<String, Place>;
+
+fn visit<'a>(actor: &'a Actor, see: &mut impl FnMut(&'a Actor)) {
+    see(actor);
+    for child in &actor.children {
+        if !actor.path.starts_with("inspector/connections") {
+            visit(child, see);
+        }
+    }
+}
+
+/// The shape of the tree under `root`.
+#[must_use]
+pub fn shape(root: &Actor) -> Shape {
+    let mut shape = Shape::new();
+    visit(root, &mut |actor| {
+        let place = Place {
+            kind: actor.kind.to_string(),
+            strategy: actor.strategy.as_deref().map(str::to_owned),
+            restart: actor.restart.as_deref().map(str::to_owned),
+        };
+        let before = shape.insert(actor.path.clone(), place);
+        assert!(before.is_none(), "two actors at {}", actor.path);
+    });
+    shape
+}
+
+/// Those of the tree that are not running.
+#[must_use]
+pub fn not_running(root: &Actor) -> Vec<String> {
+    let mut found = Vec::new();
+    visit(root, &mut |actor| {
+        if actor.state != "running" {
+            found.push(format!("{} is {}", actor.path, actor.state));
+        }
+    });
+    found
+}
+
+/// Follows the event stream: numbers without a gap, and per path never two lives at once.
+#[derive(Debug, Default)]
+pub struct History {
+    last: Option<u64>,
+    life: BTreeMap<String, u64>,
+    /// Deaths that nobody above had asked for.
+    pub died: u64,
+    /// Starts.
+    pub started: u64,
+    /// Supervisors that gave up.
+    pub escalated: u64,
+}
+
+impl History {
+    /// Takes the next event in.
+    ///
+    /// # Panics
+    /// When it contradicts those before.
+    pub fn take(&mut self, event: &Event) {
+        assert_ne!(event.event, "missed", "the stream lost {:?} events", event.count);
+        let (Some(sequence), Some(path)) = (event.sequence, &event.path) else { return };
+        if let Some(last) = self.last {
+            assert_eq!(sequence, last + 1, "a gap in the stream before {event:?}");
+        }
+        self.last = Some(sequence);
+        let incarnation = event.incarnation.unwrap_or_default();
+        match &*event.event {
+            "started" => {
+                self.started += 1;
+                let before = self.life.insert(path.clone(), incarnation);
+                assert!(before.is_none_or(|life| life < incarnation), "{path} started life {incarnation} after {before:?}");
+            }
+            "died" => self.died += 1,
+            "escalated" => self.escalated += 1,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A `k3sd` process of a test's own: own data directory, own socket, gone when the test ends.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use k3sd_runtime::inspect::Client;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// How long anything may take before the test calls it broken; far beyond what a slow machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    directory: TempDir,
+    /// What speaks to its inspection socket.
+    pub client: Client,
+}
+
+/// What the process holds, by the kernel's own account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// Open file descriptors.
+    pub descriptors: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Resident memory that is not backed by files, in bytes.
+    pub memory: usize,
+}
+
+/// The binary under test: `K3SD_BINARY`, or the one that cargo put beside this test.
+///
+/// # Panics
+/// When there is none: a scenario without its subject must not pass.
+#[must_use]
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("K3SD_BINARY") {
+        return path.into();
+    }
+    let mut path = std::env::current_exe().expect("a running test has a path");
+    path.pop(); // deps
+    path.pop();
+    path.push("k3sd");
+    assert!(path.exists(), "{} is missing: run `cargo build -p k3sd`, or set K3SD_BINARY", path.display());
+    path
+}
+
+impl Daemon {
+    /// Starts `k3sd server --disable-agent` with these arguments, and waits until its tree is up.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("there is room for a directory");
+        let socket = directory.path().join("inspect.sock");
+        let log = fs::File::create(directory.path().join("log")).expect("there is room for a log");
+        let child = Command::new(binary())
+            .args(["server", "--disable-agent", "--config", "/dev/null", "--data-dir"])
+            .arg(directory.path().join("data"))
+            .arg("--inspect-socket")
+            .arg(&socket)
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        let mut daemon = Self { child, directory, client: Client::new(socket) };
+        let began = Instant::now();
+        while daemon.client.tree().await.is_err() {
+            if let Ok(Some(status)) = daemon.child.try_wait() {
+                panic!("it ended with {status}: {}", daemon.log());
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not come up: {}", daemon.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        daemon
+    }
+
+    /// What it logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// When it has ended and was waited for.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Where its inspection socket is.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.client.path().to_owned()
+    }
+
+    /// What it holds now.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn holdings(&self) -> Holdings {
+        let process = PathBuf::from(format!("/proc/{}", self.pid()));
+        let count = |name| fs::read_dir(process.join(name)).expect("it runs").count();
+        let status = fs::read_to_string(process.join("status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("the kernel tells");
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+        Holdings { descriptors: count("fd"), threads: count("task"), memory: kib * 1024 }
+    }
+
+    /// Sends a signal and waits for the end.
+    ///
+    /// # Panics
+    /// When it outlives [`PATIENCE`].
+    pub async fn end_with(&mut self, signal: Signal) -> ExitStatus {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a pid fits");
+        kill_process(pid, signal).expect("it runs");
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("it does not end: {}", self.log())).expect("it is our child")
+    }
+}

@@ -1,0 +1,188 @@
+//! A tree of probes under load, killed a thousand times through the socket: afterwards everything is as before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use chaos_tests::checks::{History, Shape, not_running, shape};
+use chaos_tests::daemon::{Daemon, Holdings, PATIENCE};
+use chaos_tests::{Replay, is_long, seed};
+use k3sd_runtime::Rng;
+use k3sd_runtime::inspect::{Client, Kill};
+use rustix::process::Signal;
+
+/// Kills that are not counted: they fill the allocator's arenas and the lists of last deaths.
+const WARM_UP: usize = 1_000;
+
+/// How long the tree may take to have its full shape again after the last kill.
+const HEALED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Paths that may be killed: all but the root, and but the connection that the kill arrives on.
+fn victims(shape: &Shape) -> Vec<String> {
+    shape.keys().filter(|path| *path != "/").cloned().collect()
+}
+
+/// Kills so many actors, each named by the seed. Returns how many wishes found somebody.
+async fn kill(client: &Client, victims: &[String], rng: &mut Rng, times: usize) -> usize {
+    let mut found = 0;
+    for _ in 0..times {
+        let victim = &victims[usize::try_from(rng.below(victims.len() as u64)).expect("a small number")];
+        let how = [Kill::Kill, Kill::Panic, Kill::Stop][usize::try_from(rng.below(3)).expect("a small number")];
+        // An answer can be lost: the victim may be the server of this socket, or the victim's supervisor. And the victim
+        // may be between two lives.
+        found += usize::from(client.kill(victim, how).await.is_ok());
+    }
+    found
+}
+
+async fn healed(client: &Client, wanted: &Shape) -> Duration {
+    let began = Instant::now();
+    let mut last = String::new();
+    while began.elapsed() < PATIENCE {
+        match client.tree().await {
+            Ok(tree) if shape(&tree.root) == *wanted && not_running(&tree.root).is_empty() => return began.elapsed(),
+            Ok(tree) => last = format!("{:?}", not_running(&tree.root)),
+            Err(error) => last = error.to_string(),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("not healed after {PATIENCE:?}: {last}");
+}
+
+/// Waits until what the process holds no longer changes, as connections close and freed memory settles.
+async fn settled(daemon: &Daemon) -> Holdings {
+    let mut before = daemon.holdings();
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = daemon.holdings();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    before
+}
+
+#[tokio::test]
+async fn a_thousand_kills_leave_no_trace() {
+    let seed = seed();
+    let _replay = Replay { seed, test: "a_thousand_kills_leave_no_trace" };
+    let mut rng = Rng::seeded(seed);
+    let mut daemon = Daemon::start(&["--debug-actor-control", "--probe-actors", "200", "--probe-load"]).await;
+    let client = daemon.client.clone();
+    let wanted = shape(&client.tree().await.expect("it answers").root);
+    healed(&client, &wanted).await;
+    assert!(wanted.len() > 200, "the probes are there");
+    let victims = victims(&wanted);
+
+    kill(&client, &victims, &mut rng, WARM_UP).await;
+    healed(&client, &wanted).await;
+    let before = settled(&daemon).await;
+
+    let rounds = if is_long() { 20 } else { 1 };
+    let mut found = 0;
+    for _ in 0..rounds {
+        found += kill(&client, &victims, &mut rng, 1_000).await;
+        let took = healed(&client, &wanted).await;
+        assert!(took <= HEALED_WITHIN, "healing took {took:?}");
+    }
+    assert!(found >= rounds * 900, "only {found} of {} kills found their victim", rounds * 1_000);
+
+    let after = settled(&daemon).await;
+    println!("{found} kills found their victim; held before {before:?}, after {after:?}");
+    assert_eq!(after.descriptors, before.descriptors, "no descriptor is leaked");
+    assert_eq!(after.threads, before.threads, "no thread is leaked");
+    let bound = before.memory + before.memory / 20;
+    assert!(after.memory <= bound, "memory grew from {} to {} bytes, beyond 5 %", before.memory, after.memory);
+
+    let status = daemon.end_with(Signal::TERM).await;
+    assert!(status.success(), "it ended with {status}: {}", daemon.log());
+    assert!(!daemon.socket().exists(), "the socket goes with the daemon");
+}
+
+#[tokio::test]
+async fn every_node_comes_back_and_the_stream_says_so() {
+    let daemon = Daemon::start(&["--debug-actor-control", "--probe-actors", "40"]).await;
+    let client = daemon.client.clone();
+    let wanted = shape(&client.tree().await.expect("it answers").root);
+    healed(&client, &wanted).await;
+    // The inspector and those in it carry the stream itself; the test above kills them.
+    let victims: Vec<String> = victims(&wanted).into_iter().filter(|path| !path.starts_with("inspector")).collect();
+
+    let mut events = client.events().await.expect("it streams");
+    let mut history = History::default();
+    for victim in &victims {
+        client.kill(victim, Kill::Kill).await.unwrap_or_else(|error| panic!("killing {victim}: {error}"));
+        let (mut died, mut back) = (false, false);
+        while !back {
+            let event = tokio::time::timeout(PATIENCE, events.next()).await;
+            let event = event.unwrap_or_else(|_| panic!("{victim} does not come back: {}", daemon.log()));
+            let event = event.expect("the stream goes on").expect("the stream goes on");
+            history.take(&event);
+            if event.path.as_deref() == Some(victim) {
+                died |= event.event == "died";
+                back = died && event.event == "started";
+            }
+        }
+        healed(&client, &wanted).await;
+    }
+    assert!(history.died >= victims.len() as u64);
+    assert_eq!(history.escalated, 0);
+}
+
+#[tokio::test]
+async fn the_root_cannot_be_killed_and_nobody_without_the_control_flag() {
+    let daemon = Daemon::start(&["--debug-actor-control"]).await;
+    for how in [Kill::Kill, Kill::Panic, Kill::Stop] {
+        let refusal = daemon.client.kill("/", how).await.expect_err("the root stays");
+        assert!(refusal.to_string().contains("root"), "{refusal}");
+    }
+    let careful = Daemon::start(&[]).await;
+    let refusal = careful.client.kill("server", Kill::Kill).await.expect_err("control is off");
+    assert!(refusal.to_string().contains("--debug-actor-control"), "{refusal}");
+}
+
+#[tokio::test]
+async fn clients_of_the_socket_do_not_notice_the_death_of_its_listener() {
+    let daemon = Daemon::start(&["--debug-actor-control"]).await;
+    let client = daemon.client.clone();
+    let tree = client.tree().await.expect("it answers");
+    let listeners: Vec<String> =
+        shape(&tree.root).into_keys().filter(|path| path.starts_with("inspector/") && path.ends_with("listener")).collect();
+    assert_eq!(listeners.len(), 1, "one listener among {listeners:?}");
+    let stop = Arc::new(AtomicBool::new(false));
+    let asking = async {
+        let mut answers = 0;
+        while !stop.load(SeqCst) {
+            // Each on a connection of its own; the kernel keeps it until the next listener takes it.
+            client.tree().await.expect("no connection is refused");
+            answers += 1;
+        }
+        answers
+    };
+    let killing = async {
+        for _ in 0..4 {
+            client.kill(&listeners[0], Kill::Kill).await.expect("it is there");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        stop.store(true, SeqCst);
+    };
+    let (answers, ()) = tokio::join!(asking, killing);
+    assert!(answers > 100, "only {answers} answers");
+}
+
+#[tokio::test]
+async fn a_second_signal_is_not_needed_and_a_kill_leaves_a_socket_that_the_next_start_replaces() {
+    let mut daemon = Daemon::start(&[]).await;
+    let socket = daemon.socket();
+    assert!(!daemon.end_with(Signal::KILL).await.success());
+    assert!(socket.exists(), "nobody could tidy up");
+    let status = std::process::Command::new(chaos_tests::daemon::binary())
+        .args(["server", "--disable-agent", "--config", "/dev/null", "--print-config", "--inspect-socket"])
+        .arg(&socket)
+        .env_clear()
+        .status();
+    assert!(status.expect("the binary starts").success());
+    let mut next = Daemon::start(&["--inspect-socket", socket.to_str().expect("a plain path")]).await;
+    assert!(next.end_with(Signal::INT).await.success());
+}
