@@ -41,6 +41,15 @@ pub fn shape(root: &Actor) -> Shape {
     shape
 }
 
+/// What differs between two shapes, for people.
+#[must_use]
+pub fn difference(wanted: &Shape, found: &Shape) -> Vec<String> {
+    let missing =
+        wanted.iter().filter(|(path, _)| !found.contains_key(*path)).map(|(path, _)| format!("{path} is missing"));
+    let other = found.iter().filter(|(path, place)| wanted.get(*path) != Some(place));
+    missing.chain(other.map(|(path, place)| format!("{path} is {place:?}"))).collect()
+}
+
 /// Those of the tree that are not running.
 #[must_use]
 pub fn not_running(root: &Actor) -> Vec<String> {
@@ -83,7 +92,10 @@ impl History {
             "started" => {
                 self.started += 1;
                 let before = self.life.insert(path.clone(), incarnation);
-                assert!(before.is_none_or(|life| life < incarnation), "{path} started life {incarnation} after {before:?}");
+                assert!(
+                    before.is_none_or(|life| life < incarnation),
+                    "{path} started life {incarnation} after {before:?}"
+                );
             }
             "died" => self.died += 1,
             "escalated" => self.escalated += 1,

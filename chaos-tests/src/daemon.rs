@@ -56,7 +56,18 @@ impl Daemon {
     /// # Panics
     /// When it does not come up.
     pub async fn start(arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().expect("there is room for a directory");
+        Self::start_in(tempfile::tempdir().expect("there is room for a directory"), arguments).await
+    }
+
+    /// Starts again where a daemon has ended, with what it left behind.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start_again(self, arguments: &[&str]) -> Self {
+        Self::start_in(self.directory, arguments).await
+    }
+
+    async fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
         let socket = directory.path().join("inspect.sock");
         let log = fs::File::create(directory.path().join("log")).expect("there is room for a log");
         let child = Command::new(binary())
@@ -74,7 +85,7 @@ impl Daemon {
             .expect("the binary starts");
         let mut daemon = Self { child, directory, client: Client::new(socket) };
         let began = Instant::now();
-        while daemon.client.tree().await.is_err() {
+        while !daemon.is_ready().await {
             if let Ok(Some(status)) = daemon.child.try_wait() {
                 panic!("it ended with {status}: {}", daemon.log());
             }
@@ -82,6 +93,12 @@ impl Daemon {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         daemon
+    }
+
+    /// Whether every actor of its tree is up.
+    async fn is_ready(&self) -> bool {
+        // The log says it, once; before that a tree that answers may still be growing.
+        self.log().contains(" ready ") && self.client.tree().await.is_ok()
     }
 
     /// What it logged so far.
