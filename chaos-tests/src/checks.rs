@@ -50,6 +50,12 @@ pub fn difference(wanted: &Shape, found: &Shape) -> Vec<String> {
     missing.chain(other.map(|(path, place)| format!("{path} is {place:?}"))).collect()
 }
 
+/// How many of the tree exist, connections to the inspector included.
+#[must_use]
+pub fn count(root: &Actor) -> usize {
+    1 + root.children.iter().map(count).sum::<usize>()
+}
+
 /// Those of the tree that are not running.
 #[must_use]
 pub fn not_running(root: &Actor) -> Vec<String> {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use k3sd_runtime::inspect::Client;
@@ -33,20 +34,28 @@ pub struct Holdings {
     pub memory: usize,
 }
 
-/// The binary under test: `K3SD_BINARY`, or the one that cargo put beside this test.
+/// The binary under test: `K3SD_BINARY`, or one that cargo builds now, so that it is never an old one.
 ///
 /// # Panics
 /// When there is none: a scenario without its subject must not pass.
 #[must_use]
 pub fn binary() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
     if let Some(path) = std::env::var_os("K3SD_BINARY") {
         return path.into();
     }
+    BUILT.get_or_init(build).clone()
+}
+
+fn build() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = std::process::Command::new(cargo).args(["build", "--quiet", "-p", "k3sd"]).status();
+    assert!(built.expect("cargo runs").success(), "k3sd does not build");
     let mut path = std::env::current_exe().expect("a running test has a path");
     path.pop(); // deps
     path.pop();
     path.push("k3sd");
-    assert!(path.exists(), "{} is missing: run `cargo build -p k3sd`, or set K3SD_BINARY", path.display());
+    assert!(path.exists(), "{} is missing; set K3SD_BINARY", path.display());
     path
 }
 

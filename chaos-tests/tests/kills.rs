@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use chaos_tests::checks::{History, Shape, difference, not_running, shape};
+use chaos_tests::checks::{History, Shape, count, difference, not_running, shape};
 use chaos_tests::daemon::{Daemon, Holdings, PATIENCE};
 use chaos_tests::{Replay, is_long, seed};
 use k3sd_runtime::Rng;
@@ -103,6 +103,8 @@ async fn a_thousand_kills_leave_no_trace() {
     println!("{found} kills found their victim; held before {before:?}, after {after:?}");
     assert_eq!(after.descriptors, before.descriptors, "no descriptor is leaked");
     assert_eq!(after.threads, before.threads, "no thread is leaked");
+    let tree = client.tree().await.expect("it answers");
+    assert_eq!(tree.alive, count(&tree.root), "no incarnation lives outside the tree");
     let bound = before.memory + before.memory / 20;
     assert!(after.memory <= bound, "memory grew from {} to {} bytes, beyond 5 %", before.memory, after.memory);
 

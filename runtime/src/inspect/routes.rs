@@ -86,7 +86,8 @@ impl Desk {
     fn tree(&self) -> Result<Answer, Refused> {
         let root =
             look::tree(&self.system).ok_or_else(|| Refused::new(StatusCode::SERVICE_UNAVAILABLE, NOT_STARTED))?;
-        let tree = Tree { version: VERSION, at_unix_ms: self.unix_ms(), pid: std::process::id(), root };
+        let alive = self.system.alive();
+        let tree = Tree { version: VERSION, at_unix_ms: self.unix_ms(), pid: std::process::id(), alive, root };
         json(StatusCode::OK, &tree)
     }
 

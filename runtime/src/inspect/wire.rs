@@ -22,6 +22,9 @@ pub struct Tree {
     pub at_unix_ms: u64,
     /// The daemon's process.
     pub pid: u32,
+    /// Incarnations that exist, in the tree or still on their way out of it.
+    #[serde(default)]
+    pub alive: usize,
     /// The root and all below it. Each actor shows its last death only.
     pub root: Actor,
 }
