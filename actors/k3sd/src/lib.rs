@@ -4,6 +4,7 @@
 //! the environment and the config files into one typed [`config::RunConfig`], [`run`] carries that out. [`commands`]
 //! holds the commands that need no daemon. Subsystems are crates of their own and never read the environment.
 
+pub mod actors_command;
 pub mod cli;
 pub mod commands;
 pub mod config;

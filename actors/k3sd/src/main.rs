@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use k3sd::actors_command;
 use k3sd::cli::{Alias, Environment, Invocation};
 use k3sd::commands::{check_config, completion, external, token_generate};
 use k3sd::config::{self, Loaded, one_line};
@@ -58,7 +59,10 @@ fn carry_out(environment: &Environment, program: &'static str) -> Result<ExitCod
                 problem.map_or(Ok(ExitCode::SUCCESS), |problem| Err(problem.into()))
             }
         },
-        Invocation::Actors { .. } => Err("`actors` is not available yet: its client is not part of this build".into()),
+        Invocation::Actors { options, command } => {
+            actors_command::run(&options, &command)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Invocation::Completion { shell, install: false } => print(&completion::script(program, shell)),
         Invocation::Completion { shell, install: true } => {
             print(&completion::install(program, shell, environment.home.as_deref())?)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::cli::environment::Environment;
 use crate::cli::flags::{DEFAULT_INSPECT_SOCKET, INSPECT_SOCKET_VAR};
@@ -47,7 +47,10 @@ pub enum ActorsOutput {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ActorsCommand {
     /// Show the tree.
-    Tree,
+    Tree {
+        /// Only what stays the same while it runs.
+        plain: bool,
+    },
     /// Show the actors with their counters, over and over.
     Top {
         /// What the list is sorted by, largest first.
@@ -93,12 +96,14 @@ pub enum ActorsCommand {
 pub enum TopSort {
     /// Messages waiting.
     Mailbox,
-    /// Messages handled.
+    /// Messages handled per second.
     Messages,
-    /// Age of the running handler.
+    /// Share of the time spent in handlers.
     Busy,
     /// Restarts so far.
     Restarts,
+    /// Age of the present life.
+    Uptime,
     /// The path, in alphabetical order.
     Path,
 }
@@ -114,11 +119,12 @@ pub enum KillHow {
     Stop,
 }
 
-const SORTS: [(&str, TopSort); 5] = [
+const SORTS: [(&str, TopSort); 6] = [
     ("mailbox", TopSort::Mailbox),
     ("messages", TopSort::Messages),
     ("busy", TopSort::Busy),
     ("restarts", TopSort::Restarts),
+    ("uptime", TopSort::Uptime),
     ("path", TopSort::Path),
 ];
 const HOWS: [(&str, KillHow); 3] = [("kill", KillHow::Kill), ("panic", KillHow::Panic), ("stop", KillHow::Stop)];
@@ -142,15 +148,18 @@ pub(crate) fn command() -> Command {
     Command::new("actors")
         .about("Look into the actor tree of a running daemon")
         .subcommand_required(true)
-        .arg(
-            Arg::new("inspect-socket")
-                .long("inspect-socket")
-                .value_name("SOCKET")
-                .global(true)
-                .help(format!("The daemon's inspection socket [env: {INSPECT_SOCKET_VAR}] [default: {DEFAULT_INSPECT_SOCKET}]")),
-        )
+        .arg(Arg::new("inspect-socket").long("inspect-socket").value_name("SOCKET").global(true).help(format!(
+            "The daemon's inspection socket [env: {INSPECT_SOCKET_VAR}] [default: {DEFAULT_INSPECT_SOCKET}]"
+        )))
         .arg(choice("output", &OUTPUTS).short('o').global(true).default_value("text").help("How the answer is written"))
-        .subcommand(Command::new("tree").about("Show the tree"))
+        .subcommand(
+            Command::new("tree").about("Show the tree").arg(
+                Arg::new("plain")
+                    .long("plain")
+                    .action(ArgAction::SetTrue)
+                    .help("Only what stays the same while it runs: no counters, no children that come and go"),
+            ),
+        )
         .subcommand(
             Command::new("top")
                 .about("Show the busiest actors, over and over")
@@ -178,7 +187,9 @@ pub(crate) fn command() -> Command {
                 .arg(path())
                 .arg(choice("how", &HOWS).default_value("kill").help("In which way it ends")),
         )
-        .subcommand(Command::new("suspend").about(format!("Let an actor handle no further messages{control}")).arg(path()))
+        .subcommand(
+            Command::new("suspend").about(format!("Let an actor handle no further messages{control}")).arg(path()),
+        )
         .subcommand(Command::new("resume").about(format!("Let a suspended actor go on{control}")).arg(path()))
 }
 
@@ -203,12 +214,11 @@ pub(crate) fn read(matches: &ArgMatches, environment: &Environment) -> (ActorsOp
         .map(String::as_str)
         .or_else(|| environment.var(INSPECT_SOCKET_VAR))
         .unwrap_or(DEFAULT_INSPECT_SOCKET);
-    let options =
-        ActorsOptions { socket: environment.absolute(socket), output: chosen(matches, "output", &OUTPUTS) };
+    let options = ActorsOptions { socket: environment.absolute(socket), output: chosen(matches, "output", &OUTPUTS) };
     let path = || matches.get_one::<String>("path").cloned().expect("clap demands the path");
     let duration = |id| *matches.get_one::<Duration>(id).expect("the option has a default");
     let command = match name {
-        "tree" => ActorsCommand::Tree,
+        "tree" => ActorsCommand::Tree { plain: matches.get_flag("plain") },
         "top" => ActorsCommand::Top { sort: chosen(matches, "sort", &SORTS), interval: duration("interval") },
         "show" => ActorsCommand::Show { path: path() },
         "trace" => ActorsCommand::Trace {
@@ -241,8 +251,9 @@ mod tests {
     #[test]
     fn each_command_is_understood() {
         let path = || "server/kine".to_owned();
-        let rows: [(&[&str], ActorsCommand); 9] = [
-            (&["tree"], ActorsCommand::Tree),
+        let rows: [(&[&str], ActorsCommand); 10] = [
+            (&["tree"], ActorsCommand::Tree { plain: false }),
+            (&["tree", "--plain"], ActorsCommand::Tree { plain: true }),
             (&["top"], ActorsCommand::Top { sort: TopSort::Mailbox, interval: Duration::from_secs(2) }),
             (
                 &["top", "--sort", "restarts", "--interval=500ms"],

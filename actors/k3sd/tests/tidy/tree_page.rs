@@ -167,12 +167,7 @@ pub(crate) fn running_tree() -> Actor {
     let output = output.expect("the binary runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     drop(daemon);
-    #[derive(Deserialize)]
-    struct Answer {
-        root: Actor,
-    }
-    let answer: Answer = serde_json::from_slice(&output.stdout).expect("the answer is a tree");
-    answer.root
+    serde_json::from_slice(&output.stdout).expect("the answer is a tree")
 }
 
 #[cfg(test)]
