@@ -20,7 +20,7 @@ fn main() {
 /// Rebuilds when the commit changes, but only for a release: during development each commit would rebuild the crate.
 fn watch_repository() {
     let git = Path::new("../../.git");
-    let release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let release = variable("PROFILE").is_some_and(|profile| profile == "release");
     if !release {
         return;
     }
@@ -35,14 +35,14 @@ fn watch_repository() {
 
 /// The commit this was built from, shortened; `unknown` when nobody can tell.
 fn commit() -> String {
-    let stamped = std::env::var("K3SD_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let stamped = variable("K3SD_COMMIT").filter(|commit| !commit.is_empty());
     let commit = stamped.or_else(|| output(Command::new("git").args(["rev-parse", "HEAD"])));
     commit.map_or_else(|| "unknown".to_owned(), |commit| commit.chars().take(COMMIT_DIGITS).collect())
 }
 
 /// `rustc --version` without its first word, such as `1.95.0 (f2d3ce0bd 2026-03-21)`.
 fn compiler() -> String {
-    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    let rustc = variable("RUSTC").unwrap_or_else(|| "rustc".to_owned());
     let version = output(Command::new(rustc).arg("--version"));
     version.map_or_else(|| "unknown".to_owned(), |version| version.trim_start_matches("rustc ").to_owned())
 }
@@ -52,4 +52,9 @@ fn output(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (!text.is_empty()).then_some(text)
+}
+
+#[expect(clippy::disallowed_methods, reason = "cargo speaks to a build script through the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }

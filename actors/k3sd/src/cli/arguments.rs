@@ -49,11 +49,10 @@ pub(crate) fn switch(id: &'static str, purpose: Purpose) -> Arg {
 const fn value_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Bool => "BOOL",
-        Kind::Text | Kind::OptionalText => "VALUE",
+        Kind::Text | Kind::OptionalText | Kind::List => "VALUE",
         Kind::Int => "NUMBER",
         Kind::Duration => "DURATION",
         Kind::Mode => "MODE",
-        Kind::List => "VALUE,...",
     }
 }
 

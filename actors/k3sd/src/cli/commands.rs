@@ -108,13 +108,18 @@ fn token(purpose: Purpose) -> Command {
                 .default_value("system:bootstrappers:k3s:default-node-token"),
         )
         .arg(long("ttl", "DURATION", "How long it is good for, 0 for ever").default_value("24h0m0s"))
-        .arg(long("usages", "USAGE", "What it can be used for; repeat for more").default_value("signing,authentication"));
+        .arg(
+            long("usages", "USAGE", "What it can be used for; repeat for more").default_value("signing,authentication"),
+        );
     let delete = sub("delete", "Delete tokens")
         .arg(kubeconfig())
         .arg(Arg::new("tokens").value_name("TOKEN").num_args(1..).required(true).help("A token or its id"));
     let list = sub("list", "List tokens").arg(kubeconfig()).arg(output(["text", "json", "yaml"], "text"));
-    let rotate = server(Command::new("rotate").about("Replace the server token"), purpose)
-        .arg(long("new-token", "TOKEN", "The new token, made up when left out"));
+    let rotate = server(Command::new("rotate").about("Replace the server token"), purpose).arg(long(
+        "new-token",
+        "TOKEN",
+        "The new token, made up when left out",
+    ));
     group("token", "Manage tokens with which nodes join")
         .subcommand(create)
         .subcommand(delete)
@@ -125,7 +130,8 @@ fn token(purpose: Purpose) -> Command {
 
 fn certificate(purpose: Purpose) -> Command {
     let services = || {
-        long("service", "SERVICE", "Look at the certificates of this service only; repeat or separate by commas").short('s')
+        long("service", "SERVICE", "Look at the certificates of this service only; repeat or separate by commas")
+            .short('s')
     };
     let output = Arg::new("output")
         .long("output")
@@ -145,7 +151,8 @@ fn certificate(purpose: Purpose) -> Command {
 
 fn secrets_encrypt(purpose: Purpose) -> Command {
     let sub = |name, about| server(Command::new(name).about(about), purpose);
-    let force = || switch("force", purpose).long("force").short('f').help("Do it even if the state does not call for it");
+    let force =
+        || switch("force", purpose).long("force").short('f').help("Do it even if the state does not call for it");
     let skip = switch("skip", purpose).long("skip").help("Leave the existing secrets as they are");
     group("secrets-encrypt", "Manage the encryption of secrets")
         .subcommand(sub("status", "Show the state of encryption").arg(output(["text", "json", ""], "text")))
@@ -171,7 +178,9 @@ fn etcd_snapshot(purpose: Purpose) -> Command {
         data_dir(Command::new(name).about(about), purpose)
             .arg(long("node-name", "NAME", "Name of this node [env: K3S_NODE_NAME]"))
             .arg(
-                long("etcd-token", "TOKEN", "Token to authenticate with [env: K3S_TOKEN]").short('t').aliases(["token"]),
+                long("etcd-token", "TOKEN", "Token to authenticate with [env: K3S_TOKEN]")
+                    .short('t')
+                    .aliases(["token"]),
             )
             .arg(
                 long("etcd-server", "URL", "Server to ask [env: K3S_URL]")

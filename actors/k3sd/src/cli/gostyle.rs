@@ -22,7 +22,8 @@ pub(crate) fn normalise(root: &Command, args: Vec<String>) -> Normalised {
             normalised.args.extend(args);
             break;
         }
-        let Some(body) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')).filter(|body| !body.is_empty()) else {
+        let Some(body) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')).filter(|body| !body.is_empty())
+        else {
             let command = commands.last().and_then(|command| command.find_subcommand(&arg));
             if let Some(command) = command {
                 commands.push(command);

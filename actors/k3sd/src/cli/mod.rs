@@ -129,9 +129,9 @@ pub fn parse(environment: &Environment) -> Result<Invocation, UsageError> {
             _ if path.is_empty() && args.iter().any(|arg| arg == "-v" || arg == "--version") => {
                 Ok(Invocation::Print(version::text(program)))
             }
-            ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                Ok(Invocation::Print(help(program, &path, &args)))
-            }
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            | ErrorKind::MissingSubcommand => Ok(Invocation::Print(help(program, &path, &args))),
             _ => Err(one_line(program, &path, &error)),
         },
     }
@@ -143,20 +143,18 @@ fn utf8(arg: OsString) -> Result<String, UsageError> {
 
 /// Finds a tool's name behind nothing but flags of our own. What follows it is not ours to look at.
 fn external(command: &Command, args: &[OsString]) -> Result<Option<Invocation>, UsageError> {
-    let tool = |arg: &OsString| arg.to_str().and_then(Tool::named);
-    let Some((position, tool)) = args.iter().enumerate().find_map(|(at, arg)| Some((at, tool(arg)?))) else {
-        return Ok(None);
-    };
-    let before = args[..position].iter().cloned().map(utf8).collect::<Result<Vec<_>, _>>()?;
-    let words = normalise(command, before).args;
     let globals = command.clone().subcommand_required(false).arg_required_else_help(false).no_binary_name(true);
-    // Anything else before the name, and it is an argument of another command: `completion kubectl`, say.
-    let Ok(matches) = globals.try_get_matches_from(words) else { return Ok(None) };
-    if matches.subcommand().is_some() || matches.get_flag("version") {
-        return Ok(None);
+    for (position, arg) in args.iter().enumerate() {
+        let Some(tool) = arg.to_str().and_then(Tool::named) else { continue };
+        let before = args[..position].iter().cloned().map(utf8).collect::<Result<Vec<_>, _>>()?;
+        // Anything else before the name makes it a value or an argument: `-d kubectl`, `completion kubectl`.
+        let Ok(matches) = globals.clone().try_get_matches_from(normalise(command, before).args) else { continue };
+        if matches.subcommand().is_none() && !matches.get_flag("version") {
+            let data_dir = matches.get_many::<String>("data-dir").and_then(|mut values| values.next_back().cloned());
+            return Ok(Some(Invocation::External { tool, args: args[position + 1..].to_vec(), data_dir }));
+        }
     }
-    let data_dir = matches.get_many::<String>("data-dir").and_then(|mut values| values.next_back().cloned());
-    Ok(Some(Invocation::External { tool, args: args[position + 1..].to_vec(), data_dir }))
+    Ok(None)
 }
 
 fn understand(
@@ -199,12 +197,7 @@ fn switch_is_on(spelled: &str, matches: &ArgMatches, id: &str) -> Result<bool, U
 }
 
 /// The flags of `server` and `agent`. Values are looked at later, together with those of the config file.
-fn run(
-    program: &'static str,
-    role: Role,
-    global: &ArgMatches,
-    matches: &ArgMatches,
-) -> Result<Invocation, UsageError> {
+fn run(program: &'static str, role: Role, global: &ArgMatches, matches: &ArgMatches) -> Result<Invocation, UsageError> {
     if matches.get_flag("version") || global.get_flag("version") {
         return Ok(Invocation::Print(version::text(program)));
     }

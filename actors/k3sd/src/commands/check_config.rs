@@ -55,14 +55,23 @@ const REQUIRED: &[(&str, &[&str])] = &[
 /// Options that only some features need.
 const OPTIONAL: &[(&str, &[&str])] = &[
     ("User namespaces", &["USER_NS"]),
-    ("Limits", &["CGROUP_PERF", "CGROUP_HUGETLB", "BLK_CGROUP", "BLK_DEV_THROTTLING", "FAIR_GROUP_SCHED", "CFS_BANDWIDTH"]),
+    (
+        "Limits",
+        &["CGROUP_PERF", "CGROUP_HUGETLB", "BLK_CGROUP", "BLK_DEV_THROTTLING", "FAIR_GROUP_SCHED", "CFS_BANDWIDTH"],
+    ),
     ("Network classes", &["NET_CLS_CGROUP", "CGROUP_NET_PRIO"]),
     ("Address sets", &["IP_SET", "NETFILTER_XT_SET"]),
     ("nftables", &["NF_TABLES", "NF_TABLES_INET", "NFT_CT", "NFT_NAT", "NFT_MASQ"]),
-    ("Virtual servers", &["IP_VS", "IP_VS_NFCT", "IP_VS_PROTO_TCP", "IP_VS_PROTO_UDP", "IP_VS_RR", "IP_NF_TARGET_REDIRECT"]),
+    (
+        "Virtual servers",
+        &["IP_VS", "IP_VS_NFCT", "IP_VS_PROTO_TCP", "IP_VS_PROTO_UDP", "IP_VS_RR", "IP_NF_TARGET_REDIRECT"],
+    ),
     ("Overlay networks", &["VXLAN", "WIREGUARD", "TUN", "IPV6"]),
     ("Storage", &["OVERLAY_FS", "BTRFS_FS", "EXT4_FS", "EXT4_FS_POSIX_ACL", "EXT4_FS_SECURITY"]),
-    ("Encrypted overlay", &["CRYPTO", "CRYPTO_AEAD", "CRYPTO_GCM", "CRYPTO_SEQIV", "CRYPTO_GHASH", "XFRM_ALGO", "XFRM_USER"]),
+    (
+        "Encrypted overlay",
+        &["CRYPTO", "CRYPTO_AEAD", "CRYPTO_GCM", "CRYPTO_SEQIV", "CRYPTO_GHASH", "XFRM_ALGO", "XFRM_USER"],
+    ),
 ];
 
 /// Why there is nothing to check.

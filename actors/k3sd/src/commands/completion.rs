@@ -59,8 +59,7 @@ pub fn install(program: &str, shell: CompletionShell, home: Option<&Path>) -> Re
         return Ok(format!("{} loads the completions of {program} already\n", path.display()));
     }
     let newline = if before.is_empty() || before.ends_with(b"\n") { "" } else { "\n" };
-    let block =
-        format!("{newline}{marker}\nsource <({program} completion {name})\n# completions of {program}: end\n");
+    let block = format!("{newline}{marker}\nsource <({program} completion {name})\n# completions of {program}: end\n");
     // One write, so that a full disk leaves at worst a shorter block and never touches what was there.
     let mut start_file = OpenOptions::new().append(true).create(true).open(&path).map_err(failed)?;
     start_file.write_all(block.as_bytes()).map_err(failed)?;

@@ -86,8 +86,7 @@ fn plan(
         Tool::Kubectl => kubectl(environment, args, &mut plan),
         Tool::Crictl => crictl(environment, &data_dir, &mut plan),
         Tool::Ctr => {
-            let defaults =
-                [("CONTAINERD_ADDRESS", CONTAINERD_SOCKET), ("CONTAINERD_NAMESPACE", CONTAINERD_NAMESPACE)];
+            let defaults = [("CONTAINERD_ADDRESS", CONTAINERD_SOCKET), ("CONTAINERD_NAMESPACE", CONTAINERD_NAMESPACE)];
             let unset = defaults.into_iter().filter(|(name, _)| environment.var(name).is_none());
             plan.variables.extend(unset.map(|(name, value)| (name, value.into())));
         }

@@ -83,8 +83,9 @@ mod tests {
         ];
         for (name, text, provider) in rows {
             let error = check_flags(Role::Server, &[(name, text)], &[]).unwrap_err();
-            let expected =
-                format!("--{name} (set on the command line) is not available yet: {provider} is not part of this build");
+            let expected = format!(
+                "--{name} (set on the command line) is not available yet: {provider} is not part of this build"
+            );
             assert_eq!(error, expected);
         }
     }

@@ -63,9 +63,9 @@ pub(crate) fn data_dir(settings: &Settings, facts: &Facts) -> Result<PathBuf, Co
         (Some(path), _) => Ok(path),
         (None, _) if facts.is_root => Ok(PathBuf::from(DATA_DIR_ROOT)),
         (None, Some(home)) => Ok(home.join(DATA_DIR_HOME)),
-        (None, None) => Err(ConfigError::Refused(
-            "there is no home directory to keep state in; set HOME or --data-dir".to_owned(),
-        )),
+        (None, None) => {
+            Err(ConfigError::Refused("there is no home directory to keep state in; set HOME or --data-dir".to_owned()))
+        }
     }
 }
 

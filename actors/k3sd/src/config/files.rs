@@ -92,9 +92,10 @@ fn drop_ins(config_file: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     for entry in entries {
         let entry = entry.map_err(unreadable)?;
         let path = entry.path();
-        let is_yaml = path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| {
-            extension.eq_ignore_ascii_case("yaml") || extension.eq_ignore_ascii_case("yml")
-        });
+        let is_yaml = path
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("yaml") || extension.eq_ignore_ascii_case("yml"));
         if is_yaml && !entry.file_type().map_err(unreadable)?.is_dir() {
             paths.push(path);
         }

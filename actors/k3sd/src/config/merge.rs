@@ -151,8 +151,11 @@ mod tests {
 
     /// What a key holds, worked out backwards: everything from its last plain occurrence on.
     fn expected(files: &[ConfigFile], key: &str) -> Option<Vec<String>> {
-        let all: Vec<&Entry> =
-            files.iter().flat_map(|file| &file.entries).filter(|entry| entry.key.trim_end_matches('+') == key).collect();
+        let all: Vec<&Entry> = files
+            .iter()
+            .flat_map(|file| &file.entries)
+            .filter(|entry| entry.key.trim_end_matches('+') == key)
+            .collect();
         let start = all.iter().rposition(|entry| !entry.key.ends_with('+')).unwrap_or(0);
         let texts = |entry: &&Entry| match &entry.value {
             Node::List(items) => items.iter().map(|(_, node)| format!("{node:?}")).collect::<Vec<_>>(),

@@ -65,7 +65,9 @@ mod tests {
 
     #[test]
     fn secret_flags_show_nothing() {
-        for name in ["token", "agent-token", "etcd-s3-access-key", "etcd-s3-secret-key", "etcd-s3-session-token", "vpn-auth"] {
+        for name in
+            ["token", "agent-token", "etcd-s3-access-key", "etcd-s3-secret-key", "etcd-s3-session-token", "vpn-auth"]
+        {
             let flag = Role::Server.flag(name).unwrap();
             assert_eq!(shown(flag, "hush"), NOT_SHOWN, "--{name}");
             assert!(!quoted(flag, "hush").contains("hush"), "--{name}");

@@ -24,7 +24,8 @@ pub(crate) fn server(settings: &Settings, facts: &Facts, data_dir: &Path) -> Res
     let listen = listen(settings)?;
     let reset = settings.switch("cluster-reset");
     // Resetting a member whose supervisor shares the API server's port leaves nothing for a node to talk to.
-    let runs_node = !settings.switch("disable-agent") && !(reset && listen.supervisor_port == listen.https_port);
+    let cut_off = reset && listen.supervisor_port == listen.https_port;
+    let runs_node = !settings.switch("disable-agent") && !cut_off;
     let node = node(settings, &facts.cwd)?;
     Ok(ServerConfig {
         network: network(settings, &node.ips)?,
@@ -165,9 +166,9 @@ fn check_families(
         );
         return Err(settings.refuse(set_one(["service-cidr", "cluster-cidr"]), problem));
     }
-    let missing = families(cluster_cidrs).into_iter().find(|family| {
-        !node_ips.is_empty() && !node_ips.iter().any(|ip| Family::of(*ip) == *family)
-    });
+    let missing = families(cluster_cidrs)
+        .into_iter()
+        .find(|family| !node_ips.is_empty() && !node_ips.iter().any(|ip| Family::of(*ip) == *family));
     if let Some(family) = missing {
         let problem = format!(
             "the pod networks ({}) need a node address of each IP family, and there is none of {family}; \
@@ -218,12 +219,7 @@ fn datastore(settings: &Settings, cwd: &Path) -> DatastoreConfig {
     }
 }
 
-fn snapshots(
-    settings: &Settings,
-    cwd: &Path,
-    data_dir: &Path,
-    reset: bool,
-) -> Result<SnapshotConfig, ConfigError> {
+fn snapshots(settings: &Settings, cwd: &Path, data_dir: &Path, reset: bool) -> Result<SnapshotConfig, ConfigError> {
     let retention = settings.int("etcd-snapshot-retention", 0, u32::MAX.into())?.unwrap_or(RETENTION_DEFAULT);
     let s3 = s3(settings, retention)?;
     Ok(SnapshotConfig {

@@ -150,11 +150,7 @@ fn setting_of<'a>(all: &'a mut [Setting], flag: &Flag) -> &'a mut Setting {
 }
 
 /// The flag a key of the config file stands for; nothing, and a warning, when it has no effect.
-fn flag_of(
-    role: Role,
-    key: &MergedKey,
-    warnings: &mut Vec<String>,
-) -> Result<Option<&'static Flag>, ConfigError> {
+fn flag_of(role: Role, key: &MergedKey, warnings: &mut Vec<String>) -> Result<Option<&'static Flag>, ConfigError> {
     let MergedKey { key, path, line, .. } = key;
     if let Some(flag) = removed(key) {
         let place = format!("{}:{line}: {key}", path.display());
@@ -285,14 +281,14 @@ mod tests {
             &[("tls-san", "d,e"), ("tls-san", "f")],
             &[],
         );
-        let expected =
-            ["a (/0.yaml:1)", "b (/0.yaml:1)", "c (/1.yaml:1)", "d,e (command line)", "f (command line)"];
+        let expected = ["a (/0.yaml:1)", "b (/0.yaml:1)", "c (/1.yaml:1)", "d,e (command line)", "f (command line)"];
         assert_eq!(show(&settings.unwrap(), "tls-san"), expected);
     }
 
     #[test]
     fn values_keep_their_spelling_and_booleans_their_meaning() {
-        let text = "write-kubeconfig-mode: 0644\nnode-name: on\ncluster-init: yes\nselinux: \"T\"\ntoken: 12.50\nserver:\n";
+        let text =
+            "write-kubeconfig-mode: 0644\nnode-name: on\ncluster-init: yes\nselinux: \"T\"\ntoken: 12.50\nserver:\n";
         let settings = resolve_texts(Role::Server, &[text], &[], &[]).unwrap();
         let rows = [
             ("write-kubeconfig-mode", "0644"),
@@ -315,7 +311,10 @@ mod tests {
             ("debug: maybe", "/0.yaml:1: debug: \"maybe\" is not a boolean; write true or false"),
             ("debug: \"yes\"", "/0.yaml:1: debug: \"yes\" is not a boolean; write true or false"),
             ("debug:", "/0.yaml:1: debug: has no value; --debug takes true or false"),
-            ("https-listen-port: many", "/0.yaml:1: https-listen-port: \"many\" is not a whole number; write one such as 5"),
+            (
+                "https-listen-port: many",
+                "/0.yaml:1: https-listen-port: \"many\" is not a whole number; write one such as 5",
+            ),
             ("v: 1.5", "/0.yaml:1: v: \"1.5\" is not a whole number; write one such as 5"),
             (
                 "etcd-s3-timeout: 5",

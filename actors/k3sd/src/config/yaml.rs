@@ -112,25 +112,22 @@ fn node(text: &str, raw: &Spanned<Raw>) -> Node {
     match &raw.value {
         Raw::Null => Node::Null,
         Raw::Text(value) => Node::Scalar(Scalar { text: value.clone(), boolean: None }),
-        Raw::Boolean(value) => {
-            Node::Scalar(Scalar { text: spelling(text, raw.defined), boolean: Some(*value) })
-        }
+        Raw::Boolean(value) => Node::Scalar(Scalar { text: spelling(text, raw.defined), boolean: Some(*value) }),
         Raw::Number => Node::Scalar(Scalar { text: spelling(text, raw.defined), boolean: None }),
-        Raw::List(items) => {
-            Node::List(items.iter().map(|item| (item.referenced.line(), node(text, item))).collect())
-        }
+        Raw::List(items) => Node::List(items.iter().map(|item| (item.referenced.line(), node(text, item))).collect()),
         Raw::Mapping(_) => Node::Mapping,
     }
 }
 
-/// The characters at a position. Only asked for plain scalars, whose characters are their value.
+/// The characters at a position. Only asked for what is no text, whose characters are its value; quotes appear only
+/// around a scalar with a tag such as `!!int`.
 fn spelling(text: &str, location: Location) -> String {
     let span = location.span();
     let bytes = span.byte_offset().zip(span.byte_len()).and_then(|(start, len)| {
         let start = usize::try_from(start).ok()?;
         text.get(start..start.checked_add(usize::try_from(len).ok()?)?)
     });
-    bytes.expect("a text source reports byte positions inside itself").trim().to_owned()
+    bytes.expect("a text source reports byte positions inside itself").trim().trim_matches(['"', '\'']).to_owned()
 }
 
 /// A value as the YAML crate hands it over, before the original spelling is looked up.

@@ -21,7 +21,10 @@ pub(crate) const INSPECT_SOCKET_VAR: &str = "K3SD_INSPECT_SOCKET";
 
 pub(super) static FLAGS: &[Flag] = &[
     CONFIG
-        .text("config", "Read flags from this YAML file, then from *.yaml and *.yml in the directory named after it with .d")
+        .text(
+            "config",
+            "Read flags from this YAML file, then from *.yaml and *.yml in the directory named after it with .d",
+        )
         .short('c')
         .env(&["K3S_CONFIG_FILE"])
         .default(DEFAULT_CONFIG_FILE),

@@ -20,9 +20,7 @@ pub(super) static FLAGS: &[Flag] = &[
         .duration("etcd-snapshot-reconcile-interval", "How often the list of snapshots is compared with what is stored")
         .default("10m"),
     SNAPSHOTS.int("etcd-snapshot-retention", "How many local snapshots to keep").default("5"),
-    SNAPSHOTS
-        .text("etcd-snapshot-dir", "Directory for snapshots")
-        .derived("server/db/snapshots in the data directory"),
+    SNAPSHOTS.text("etcd-snapshot-dir", "Directory for snapshots").derived("server/db/snapshots in the data directory"),
     SNAPSHOTS.switch("etcd-snapshot-compress", "Compress snapshots"),
     SNAPSHOTS.switch("etcd-s3", "Copy snapshots to S3"),
     SNAPSHOTS.text("etcd-s3-endpoint", "Host, with port if need be, of the S3 service").default("s3.amazonaws.com"),

@@ -13,9 +13,7 @@ const JOIN: Group = Group(Heading::Cluster, Feature::Join);
 
 pub(super) static FLAGS: &[Flag] = &[
     // Node
-    NODE.text("node-name", "Name of this node")
-        .env(&["K3S_NODE_NAME"])
-        .derived("the host name in lower case"),
+    NODE.text("node-name", "Name of this node").env(&["K3S_NODE_NAME"]).derived("the host name in lower case"),
     NODE.switch("with-node-id", "Append a stable id to the node's name"),
     NODE.list("node-label", "Label the node registers with, as name=value"),
     NODE.list("node-taint", "Taint the node registers with, as name=value:effect"),
@@ -30,7 +28,8 @@ pub(super) static FLAGS: &[Flag] = &[
         .default("6444"),
     // Runtime
     Group(Heading::Runtime, Feature::Docker).switch("docker", "Run containers with Docker through cri-dockerd"),
-    RUNTIME.text("container-runtime-endpoint", "Socket of a container runtime of your own, instead of the built-in one"),
+    RUNTIME
+        .text("container-runtime-endpoint", "Socket of a container runtime of your own, instead of the built-in one"),
     RUNTIME.text("image-service-endpoint", "Socket of a separate image service"),
     RUNTIME.text("default-runtime", "Name of the containerd runtime that pods get unless they ask"),
     RUNTIME
@@ -64,7 +63,8 @@ pub(super) static FLAGS: &[Flag] = &[
     VPN.text("vpn-auth-file", "File that holds the same").env(&["K3S_VPN_AUTH_FILE"]),
     // Component arguments
     ARGUMENTS.list("kubelet-arg", "Argument for the kubelet, as name=value"),
-    Group(Heading::ComponentArguments, Feature::Proxy).list("kube-proxy-arg", "Argument for the service proxy, as name=value"),
+    Group(Heading::ComponentArguments, Feature::Proxy)
+        .list("kube-proxy-arg", "Argument for the service proxy, as name=value"),
     // Security
     Group(Heading::Security, Feature::Selinux).switch("selinux", "Label containers for SELinux").env(&["K3S_SELINUX"]),
     // Experimental
@@ -84,7 +84,5 @@ pub(super) static AGENT_FLAGS: &[Flag] = &[
         .short('d')
         .env(&["K3S_DATA_DIR"])
         .default("/var/lib/rancher/k3s"),
-    Group(Heading::Listener, Feature::Kubelet)
-        .text("bind-address", "IP address to listen on")
-        .derived("all addresses"),
+    Group(Heading::Listener, Feature::Kubelet).text("bind-address", "IP address to listen on").derived("all addresses"),
 ];

@@ -51,9 +51,7 @@ pub(super) static FLAGS: &[Flag] = &[
         .int("advertise-port", "Port under which the cluster reaches this API server")
         .derived("same as --https-listen-port"),
     NAMES.list("tls-san", "Further names or addresses for the serving certificate; repeat or separate by commas"),
-    NAMES
-        .switch("tls-san-security", "Keep names nobody configured out of the serving certificate")
-        .default("true"),
+    NAMES.switch("tls-san-security", "Keep names nobody configured out of the serving certificate").default("true"),
     // Data
     DATA.text("data-dir", "Directory that holds all state")
         .short('d')
