@@ -26,6 +26,9 @@ use self::file::{Drain, LogFile};
 use self::format::{Formatter, Style};
 use self::rotate::Limits;
 
+/// The target of lines about panics; they are ours, wherever they come from.
+const PANIC_TARGET: &str = "k3sd::panic";
+
 /// Why logging could not be set up.
 #[derive(Debug, Error)]
 pub enum LogError {
@@ -141,9 +144,9 @@ fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let thread = thread.name().unwrap_or("unnamed");
     let backtrace = std::backtrace::Backtrace::capture();
     if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
-        error!(location, thread, %backtrace, "panicked: {message}");
+        error!(target: PANIC_TARGET, location, thread, %backtrace, "panicked: {message}");
     } else {
-        error!(location, thread, "panicked: {message}");
+        error!(target: PANIC_TARGET, location, thread, "panicked: {message}");
     }
 }
 
