@@ -24,6 +24,7 @@ mod launch;
 pub mod lend;
 pub mod machine;
 mod message;
+mod seen;
 pub mod signals;
 mod spec;
 mod supervisor;

@@ -26,6 +26,7 @@ use crate::backoff::Backoff;
 use crate::clock::{Moment, Rng};
 use crate::error::TreeError;
 use crate::exit::Exit;
+pub use crate::seen::Seen;
 use crate::spec::{Intensity, Restart, Shutdown, Strategy};
 use crate::verdict::{Budget, Range, Verdict, verdict};
 
@@ -128,6 +129,17 @@ struct Child {
     tickets: Vec<(Ticket, Awaits)>,
 }
 
+impl Child {
+    /// A life that was long enough ends the row of deaths, however it ends itself.
+    fn end_row_after_long_life(&mut self, now: Moment) {
+        if let State::Running { since, .. } = self.state
+            && now.since(since) >= self.rules.backoff.reset_after
+        {
+            self.attempts = 0;
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cycle {
     /// Stopping all from this child on, last first; then wait so long.
@@ -143,42 +155,6 @@ enum Phase {
     Serving,
     Terminating(Exit),
     Gone,
-}
-
-/// What a child looks like from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Seen {
-    /// Not running and not about to.
-    Down,
-    /// Waiting out a backoff, its own or its group's.
-    Backoff,
-    /// In `init`.
-    Starting,
-    /// Up.
-    Running,
-    /// Asked to stop, or killed, and not gone yet.
-    Stopping,
-}
-
-impl Seen {
-    /// The word used on the wire.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Down => "down",
-            Self::Backoff => "backoff",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Stopping => "stopping",
-        }
-    }
-
-    pub(crate) fn from_u8(number: u8) -> Self {
-        [Self::Down, Self::Backoff, Self::Starting, Self::Running]
-            .get(usize::from(number))
-            .copied()
-            .unwrap_or(Self::Stopping)
-    }
 }
 
 /// See the module's page.
@@ -324,7 +300,7 @@ impl Machine {
         child.tickets.push((ticket, Awaits::Stopped));
         match child.state {
             State::Down | State::Waiting => self.settle_down(id),
-            State::Starting { .. } | State::Running { .. } => self.stop(id),
+            State::Starting { .. } | State::Running { .. } => self.stop(id, now),
             State::Stopping { .. } => {}
         }
         self.advance(now);
@@ -345,8 +321,13 @@ impl Machine {
         child.tickets.push((ticket, Awaits::Started));
         match child.state {
             State::Starting { .. } => {}
-            State::Running { .. } if self.strategy.is_grouped() => self.begin_cycle(id, Duration::ZERO),
-            State::Running { .. } => self.stop(id),
+            State::Running { .. } if self.strategy.is_grouped() => {
+                self.begin_cycle(id, Duration::ZERO);
+                if let Some(child) = self.children.get_mut(&id) {
+                    child.removing = false; // A temporary one too: it was asked for by name.
+                }
+            }
+            State::Running { .. } => self.stop(id, now),
             State::Stopping { .. } => {
                 if self.strategy.is_grouped() && self.cycle.is_none() {
                     self.cycle = Some(Cycle::Starting);
@@ -395,7 +376,7 @@ impl Machine {
             let ids: Vec<ChildId> = self.children.keys().copied().collect();
             for id in ids {
                 if !matches!(self.children[&id].state, State::Stopping { .. }) {
-                    self.stop(id);
+                    self.stop(id, now);
                 }
             }
         }
@@ -421,14 +402,10 @@ impl Machine {
         if child.state.incarnation() != Some(incarnation) {
             return;
         }
+        child.end_row_after_long_life(now);
         let state = std::mem::replace(&mut child.state, State::Down);
         self.live -= 1;
         self.effects.push(Effect::ClearTimer(Some(id)));
-        if let State::Running { since, .. } = state
-            && now.since(since) >= child.rules.backoff.reset_after
-        {
-            child.attempts = 0;
-        }
         let doomed = matches!(self.cycle, Some(Cycle::Stopping { from, .. }) if id >= from);
         if self.phase != Phase::Serving {
             self.forget(id);
@@ -576,7 +553,7 @@ impl Machine {
                     self.effects.push(Effect::Exit(exit.clone()));
                     self.phase = Phase::Gone;
                 } else if self.strategy != Strategy::Dynamic {
-                    self.stop_last(ChildId(0));
+                    self.stop_last(ChildId(0), now);
                 }
                 return;
             }
@@ -592,7 +569,7 @@ impl Machine {
     fn advance_cycle(&mut self, now: Moment) {
         match self.cycle {
             Some(Cycle::Stopping { from, wait }) => {
-                if self.stop_last(from) {
+                if self.stop_last(from, now) {
                     return;
                 }
                 if wait.is_zero() {
@@ -620,13 +597,13 @@ impl Machine {
     }
 
     /// Asks the last live child from `from` on to stop. `false` when there is none.
-    fn stop_last(&mut self, from: ChildId) -> bool {
+    fn stop_last(&mut self, from: ChildId, now: Moment) -> bool {
         let last = self.children.range(from..).rev().find(|(_, child)| child.state.incarnation().is_some());
         match last.map(|(&id, child)| (id, child.state)) {
             None => false,
             Some((_, State::Stopping { .. })) => true,
             Some((id, _)) => {
-                self.stop(id);
+                self.stop(id, now);
                 true
             }
         }
@@ -644,8 +621,9 @@ impl Machine {
         }
     }
 
-    fn stop(&mut self, id: ChildId) {
+    fn stop(&mut self, id: ChildId, now: Moment) {
         let Some(child) = self.children.get_mut(&id) else { return };
+        child.end_row_after_long_life(now);
         let Some(incarnation) = child.state.incarnation() else { return };
         let brutal = child.rules.shutdown == Shutdown::Brutal;
         child.state = State::Stopping { incarnation, killed: brutal };
