@@ -83,7 +83,7 @@ pub(crate) fn role_command(role: Role, purpose: Purpose) -> Command {
     let removed = REMOVED.iter().map(|flag| Arg::new(flag.name).long(flag.name).num_args(0..=1).hide(true));
     Command::new(role.name())
         .about(about)
-        .args(role.flags().map(|flag| arg(flag, purpose)))
+        .args(role.flags_by_heading().into_iter().map(|flag| arg(flag, purpose)))
         .args(removed)
         .arg(Arg::new("version").long("version").action(ArgAction::SetTrue).hide(true))
 }

@@ -119,6 +119,8 @@ pub struct Flag {
     pub kind: Kind,
     /// What holds when nobody sets it.
     pub default: DefaultValue,
+    /// Values that come to the same as leaving the flag out, where the default is worked out.
+    pub usual: &'static [&'static str],
     /// Its group in `--help`.
     pub heading: Heading,
     /// Left out of `--help`.
@@ -150,6 +152,7 @@ impl Flag {
             env: &[],
             kind,
             default: DefaultValue::Unset,
+            usual: &[],
             heading,
             hidden: false,
             deprecated: None,
@@ -180,6 +183,10 @@ impl Flag {
 
     pub(crate) const fn derived(self, description: &'static str) -> Self {
         Self { default: DefaultValue::Derived(description), ..self }
+    }
+
+    pub(crate) const fn usual(self, usual: &'static [&'static str]) -> Self {
+        Self { usual, ..self }
     }
 
     pub(crate) const fn hidden(self) -> Self {

@@ -10,7 +10,7 @@ use crate::config::settings::{Setting, Settings};
 /// Setting a flag to its default, or asking to leave out what does not exist, is always fine.
 ///
 /// # Errors
-/// On the first flag, in the order of the tables, that asks for a part of the program that does not exist yet.
+/// On the first flag, in the order of `--help`, that asks for a part of the program that does not exist yet.
 pub(crate) fn check(settings: &Settings) -> Result<(), ConfigError> {
     match settings.all.iter().find(|setting| is_unavailable(settings, setting)) {
         Some(setting) => Err(ConfigError::unavailable(setting.flag, setting.origin())),
@@ -77,7 +77,7 @@ mod tests {
             ("write-kubeconfig", "/k", "the kubeconfig writer"),
             ("tls-san", "a", "the certificate actor"),
             ("vmodule", "a=5", "logging per source file"),
-            ("cluster-cidr", "10.42.0.0/16", "the cluster network"),
+            ("cluster-cidr", "10.1.0.0/16", "the cluster network"),
             ("rootless", "true", "rootless operation"),
             ("kubelet-arg", "a=b", "the node agent"),
         ];

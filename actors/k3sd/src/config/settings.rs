@@ -68,6 +68,10 @@ impl Setting {
     #[must_use]
     pub fn differs_from_default(&self) -> bool {
         let kind = self.flag.kind;
+        let is_usual = |given: &Given| self.flag.usual.iter().any(|usual| scalar::same(kind, &given.text, usual));
+        if self.given.iter().all(is_usual) {
+            return false;
+        }
         match (kind, self.flag.default) {
             (_, DefaultValue::Text(default)) => {
                 self.text().is_some_and(|text| self.is_set() && !scalar::same(kind, text, default))
@@ -85,7 +89,7 @@ impl Setting {
 pub struct Settings {
     /// The command.
     pub role: Role,
-    /// In the order of the flag tables.
+    /// Group by group, as [`Role::flags_by_heading`] orders them.
     pub all: Vec<Setting>,
     /// What was strange but is no reason to stop, each in one line.
     pub warnings: Vec<String>,
@@ -115,7 +119,8 @@ pub(crate) fn resolve(
     command_line: &[Occurrence],
     variables: &BTreeMap<String, String>,
 ) -> Result<Settings, ConfigError> {
-    let mut all: Vec<Setting> = role.flags().map(|flag| Setting { flag, given: Vec::new() }).collect();
+    let unset = |flag| Setting { flag, given: Vec::new() };
+    let mut all: Vec<Setting> = role.flags_by_heading().into_iter().map(unset).collect();
     let mut warnings = Vec::new();
     for key in keys {
         let Some(flag) = flag_of(role, key, &mut warnings)? else { continue };
@@ -384,6 +389,9 @@ mod tests {
             ("tls-san-security", "false", true),
             ("advertise-port", "0", false),
             ("advertise-port", "443", true),
+            ("advertise-port", "6443", false),
+            ("cluster-cidr", "10.42.0.0/16", false),
+            ("cluster-cidr", "10.42.0.0/17", true),
             ("tls-san", "", false),
             ("tls-san", "a", true),
             ("token", "", false),

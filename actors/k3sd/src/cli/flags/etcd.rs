@@ -35,7 +35,8 @@ pub(super) static FLAGS: &[Flag] = &[
     SNAPSHOTS.text("etcd-s3-folder", "Prefix of the snapshots' keys in the bucket"),
     SNAPSHOTS
         .int("etcd-s3-retention", "How many snapshots to keep in S3")
-        .derived("5, or --etcd-snapshot-retention when only that is set"),
+        .derived("5, or --etcd-snapshot-retention when only that is set")
+        .usual(&["5"]),
     SNAPSHOTS
         .text("etcd-s3-proxy", "URL of a proxy on the way to S3; none for no proxy at all")
         .turns_off_with("none")

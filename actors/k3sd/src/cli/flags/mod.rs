@@ -28,13 +28,21 @@ impl Role {
         }
     }
 
-    /// All flags of the command, in the order `--help` and `--print-config` show them.
+    /// All flags of the command, in the order of the tables.
     pub fn flags(self) -> impl Iterator<Item = &'static Flag> {
         let (own, etcd): (&[Flag], &[Flag]) = match self {
             Self::Server => (server::FLAGS, etcd::FLAGS),
             Self::Agent => (node::AGENT_FLAGS, &[]),
         };
         [common::FLAGS, own, etcd, node::FLAGS, common::K3SD_FLAGS].into_iter().flatten()
+    }
+
+    /// All flags of the command, in the order `--help` and `--print-config` show them: group by group.
+    #[must_use]
+    pub fn flags_by_heading(self) -> Vec<&'static Flag> {
+        let mut flags: Vec<_> = self.flags().collect();
+        flags.sort_by_key(|flag| flag.heading);
+        flags
     }
 
     /// The flag with this long name or alias; a single letter also finds short names.
@@ -97,6 +105,10 @@ mod tests {
     #[test]
     fn defaults_are_values_of_their_kind() {
         for flag in [Role::Server, Role::Agent].into_iter().flat_map(Role::flags) {
+            for usual in flag.usual {
+                assert!(scalar::check(flag.kind, usual).is_ok(), "--{} usually is {usual:?}", flag.name);
+                assert!(matches!(flag.default, DefaultValue::Derived(_)), "--{}", flag.name);
+            }
             if let DefaultValue::Text(text) = flag.default {
                 assert!(scalar::check(flag.kind, text).is_ok(), "--{} has the default {text:?}", flag.name);
             }

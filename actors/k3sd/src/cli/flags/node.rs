@@ -84,5 +84,8 @@ pub(super) static AGENT_FLAGS: &[Flag] = &[
         .short('d')
         .env(&["K3S_DATA_DIR"])
         .default("/var/lib/rancher/k3s"),
-    Group(Heading::Listener, Feature::Kubelet).text("bind-address", "IP address to listen on").derived("all addresses"),
+    Group(Heading::Listener, Feature::Kubelet)
+        .text("bind-address", "IP address to listen on")
+        .derived("all addresses")
+        .usual(&["0.0.0.0"]),
 ];

@@ -27,29 +27,33 @@ const fn disable(feature: Feature, name: &'static str, meaning: &'static str) ->
 
 pub(super) static FLAGS: &[Flag] = &[
     // Listener
-    LISTENER.text("bind-address", "IP address to listen on").derived("all addresses"),
+    LISTENER.text("bind-address", "IP address to listen on").derived("all addresses").usual(&["0.0.0.0"]),
     LISTENER.int("https-listen-port", "Port for the API server and the supervisor").default("6443"),
     LISTENER
         .int("supervisor-port", "Separate port for the supervisor")
         .env(&["K3S_SUPERVISOR_PORT"])
         .derived("same as --https-listen-port")
+        .usual(&["6443"])
         .hidden(),
     LISTENER
         .int("apiserver-port", "Port of the API server behind the supervisor's listener")
         .env(&["K3S_APISERVER_PORT"])
         .derived("one above --https-listen-port")
+        .usual(&["6444"])
         .hidden(),
     LISTENER
         .text("apiserver-bind-address", "IP address of the API server behind the supervisor's listener")
         .env(&["K3S_APISERVER_BIND_ADDRESS"])
         .derived("loopback")
+        .usual(&["127.0.0.1"])
         .hidden(),
     LISTENER
         .text("advertise-address", "IP address under which the cluster reaches this API server")
         .derived("the node's external address, else its own"),
     LISTENER
         .int("advertise-port", "Port under which the cluster reaches this API server")
-        .derived("same as --https-listen-port"),
+        .derived("same as --https-listen-port")
+        .usual(&["6443"]),
     NAMES.list("tls-san", "Further names or addresses for the serving certificate; repeat or separate by commas"),
     NAMES.switch("tls-san-security", "Keep names nobody configured out of the serving certificate").default("true"),
     // Data
@@ -61,15 +65,18 @@ pub(super) static FLAGS: &[Flag] = &[
     NETWORK
         .list("cluster-cidr", "Networks for pod addresses, at most one per IP family")
         .derived("10.42.0.0/16, or fd00:42::/56 on an IPv6 node")
+        .usual(&["10.42.0.0/16"])
         .must_match(),
     NETWORK
         .list("service-cidr", "Networks for service addresses, at most one per IP family")
         .derived("10.43.0.0/16, or fd00:43::/112 on an IPv6 node")
+        .usual(&["10.43.0.0/16"])
         .must_match(),
     NETWORK.text("service-node-port-range", "Ports handed to services of type NodePort").default("30000-32767"),
     Group(Heading::Networking, Feature::Dns)
         .list("cluster-dns", "Addresses of the cluster's DNS service, inside the service networks")
         .derived("the tenth address of each service network")
+        .usual(&["10.43.0.10"])
         .must_match(),
     Group(Heading::Networking, Feature::Dns)
         .text("cluster-domain", "DNS domain of the cluster")
@@ -95,7 +102,8 @@ pub(super) static FLAGS: &[Flag] = &[
         .text("write-kubeconfig", "Write the administrator's kubeconfig to this file")
         .short('o')
         .env(&["K3S_KUBECONFIG_OUTPUT"])
-        .derived("/etc/rancher/k3s/k3s.yaml, or ~/.kube/k3s.yaml when not root"),
+        .derived("/etc/rancher/k3s/k3s.yaml, or ~/.kube/k3s.yaml when not root")
+        .usual(&["/etc/rancher/k3s/k3s.yaml"]),
     KUBECONFIG.mode("write-kubeconfig-mode", "Octal mode of that file").env(&["K3S_KUBECONFIG_MODE"]).default("0600"),
     KUBECONFIG.text("write-kubeconfig-group", "Group that owns that file").env(&["K3S_KUBECONFIG_GROUP"]),
     KUBECONFIG
