@@ -103,7 +103,7 @@ impl Clock {
     pub fn system() -> Self {
         let mut seed = [0; 8];
         // Without a source of randomness a constant seed only makes jitter predictable, so it is no reason to fail.
-        let _ = rand::TryRng::try_fill_bytes(&mut rand::rngs::SysRng, &mut seed).is_ok();
+        rand::TryRng::try_fill_bytes(&mut rand::rngs::SysRng, &mut seed).ok();
         Self::new(u64::from_le_bytes(seed), None)
     }
 

@@ -333,6 +333,43 @@ async fn bad_requests_are_answered_and_harm_nobody() {
     stage.finish().await;
 }
 
+/// The clock is paused, so the server's patience is over as soon as nothing else goes on.
+#[tokio::test(start_paused = true)]
+async fn a_guest_who_never_finishes_a_request_is_shown_out() {
+    let stage = Stage::new(false).await;
+    for bytes in [&b""[..], b"GET /v1/tree HTTP/1.1\r\nHos"] {
+        let answer = plain(stage.socket(), bytes).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    assert_eq!(stage.look("inspector/connections").await.children_total, 1, "their places are free again");
+    stage.finish().await;
+}
+
+#[tokio::test]
+async fn a_reader_who_is_too_slow_is_told_how_much_it_missed() {
+    let stage = Stage::new(false).await;
+    let mut events = stage.client.events().await.expect("a stream");
+    let guests = stage.tree.system().supervisor("inspector/connections").expect("a supervisor");
+    // More than the socket's buffers hold; nobody reads meanwhile.
+    for _ in 0..6_000 {
+        let brief = task("brief", |_| std::future::pending()).restart(Restart::Temporary);
+        guests.add(LIMIT, brief).await.expect("it starts");
+        guests.remove(LIMIT, "brief").await.expect("it goes");
+    }
+    let (mut last, mut missed) = (None, 0);
+    while missed == 0 {
+        let event = next(&mut events).await;
+        if event.event == "missed" {
+            missed = event.count.expect("how many");
+        } else {
+            last = event.sequence.or(last);
+        }
+    }
+    let after = next(&mut events).await.sequence;
+    assert_eq!(after, last.map(|last| last + missed + 1), "{missed} missed");
+    stage.finish().await;
+}
+
 #[tokio::test]
 async fn a_crowd_is_bounded_and_told_so() {
     let stage = Stage::new(false).await;
@@ -360,8 +397,8 @@ async fn a_guest_who_waits_while_the_listener_dies_is_served() {
     let stage = Stage::new(true).await;
     for victim in ["inspector/listener", "inspector/connections", "inspector"] {
         let before = stage.look(victim).await.incarnation;
-        // The answer may be lost with the connection that asked.
-        stage.client.kill(victim, Kill::Kill).await.ok();
+        // Though this ends the connection that asks, it is answered.
+        stage.client.kill(victim, Kill::Kill).await.expect("it is done");
         // Connected at once, so partly before the successor listens.
         let waiting: Vec<UnixStream> = {
             let mut waiting = Vec::new();

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt as _};
@@ -20,7 +20,7 @@ use tokio::time::timeout_at;
 use super::look;
 use super::request::{self, Asked, Deed, Kill, Refused};
 use super::wire::{Done, Event, Refusal, Show, Tree, VERSION};
-use crate::cell::{AnyCell, Kind, Signal};
+use crate::cell::{AnyCell, Kind, Signal, lock};
 use crate::events::Happened;
 use crate::machine::Seen;
 use crate::system::{ROOT, System};
@@ -43,6 +43,8 @@ pub(super) struct Desk {
     pub(super) full: bool,
     /// The answer goes on for as long as the other end reads.
     pub(super) streaming: AtomicBool,
+    /// A signal that ends this connection too, so it waits until the answer is out.
+    pub(super) parting: Mutex<Option<(Arc<dyn AnyCell>, Signal)>>,
 }
 
 impl Desk {
@@ -157,13 +159,25 @@ impl Desk {
             Deed::Suspend => (Signal::Suspend, Some(Happened::Suspended)),
             Deed::Resume => (Signal::Resume, Some(Happened::Resumed)),
         };
-        tracing::warn!(target = path, deed = deed.word(), "asked through the inspection socket");
-        cell.signal(signal);
+        tracing::warn!(subject = path, deed = deed.word(), "asked through the inspection socket");
         if let Some(happened) = happened {
+            cell.signal(signal);
             self.system.happened(node, || happened);
+        } else if own {
+            *lock(&self.parting) = Some((cell.clone(), signal));
+        } else {
+            cell.signal(signal);
         }
         let done = Done { version: VERSION, done: deed.word().into(), path: path.to_owned(), incarnation };
         json(StatusCode::OK, &done)
+    }
+
+    /// Does what had to wait until the answer was out.
+    pub(super) fn part(&self) {
+        let parting = lock(&self.parting).take();
+        if let Some((cell, signal)) = parting {
+            cell.signal(signal);
+        }
     }
 
     fn stream(&self, lines: impl Stream<Item = Bytes> + Send + 'static) -> Answer {

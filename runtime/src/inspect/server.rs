@@ -148,6 +148,7 @@ impl Hall {
                 control: hall.args.control,
                 full: guest.as_ref().is_some_and(|guest| guest.seat.is_none()),
                 streaming: AtomicBool::new(false),
+                parting: Mutex::new(None),
             };
             async move {
                 if let Some(guest) = guest {
@@ -178,10 +179,14 @@ async fn serve(desk: Arc<Desk>, guest: Guest) {
     let outcome = match timeout(ANSWER_LIMIT, connection.as_mut()).await {
         Ok(outcome) => outcome,
         Err(_) if desk.streaming.load(Relaxed) => connection.await,
-        Err(_) => return tracing::debug!("an inspection client took too long"),
+        Err(_) => {
+            tracing::debug!("an inspection client took too long");
+            Ok(())
+        }
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, "an inspection connection broke off");
     }
+    desk.part();
     drop(seat);
 }
