@@ -18,9 +18,9 @@ fn calls(criterion: &mut Criterion) {
         (tree, system.address::<EchoMsg>("echo").expect("the type fits"))
     });
     group.bench_function("address", |bencher| {
-        bencher.to_async(&runtime).iter(|| async {
-            echo.call(LIMIT, |reply| EchoMsg::Echo { value: 1, reply }).await.expect("it answers")
-        });
+        bencher
+            .to_async(&runtime)
+            .iter(|| async { echo.call(LIMIT, |reply| EchoMsg::Echo { value: 1, reply }).await.expect("it answers") });
     });
     let peer = runtime.block_on(async { PeerEcho::start().await });
     group.bench_function("ractor", |bencher| {

@@ -10,7 +10,7 @@ mod common;
 use common::{Echo, EchoMsg, LIMIT, PeerEcho, one_restart, restartable, runtime};
 
 /// Rounds of each paired measurement; medians of them are reported.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 41;
 
 fn median(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
@@ -36,41 +36,54 @@ fn cpu_time() -> Duration {
     let threads = fs::read_dir("/proc/self/task").expect("procfs is mounted").flatten();
     let times = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
     let nanos: u64 = times.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok()).sum();
-    Duration::from_nanos(if nanos == 0 { stat.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0) } else { nanos })
+    Duration::from_nanos(if nanos == 0 {
+        stat.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+    } else {
+        nanos
+    })
 }
 
 fn row(what: &str, bar: &str, found: &str, pass: bool) {
     println!("| {what} | {bar} | {found} | {} |", if pass { "pass" } else { "falls short" });
 }
 
-async fn call_ratio() {
-    const CALLS: u32 = 20_000;
+/// Microseconds per call, of ours and of the peer's, with new actors for each round: on two threads it matters which of
+/// them an actor happens to live on.
+async fn one_round(calls: u32) -> (f64, f64) {
+    let micros = |took: Duration| took.as_secs_f64() / f64::from(calls) * 1e6;
     let system = System::new(Clock::system());
     let tree = system.start(Spec::new(Strategy::OneForOne).child(worker::<Echo>("echo", ())));
     tree.ready().await.expect("the tree starts");
     let echo = system.address::<EchoMsg>("echo").expect("the type fits");
+    let began = Instant::now();
+    for value in 0..u64::from(calls) {
+        echo.call(LIMIT, |reply| EchoMsg::Echo { value, reply }).await.expect("it answers");
+    }
+    let ours = micros(began.elapsed());
+    tree.stop();
+    tree.ended().await;
     let peer = PeerEcho::start().await;
+    let began = Instant::now();
+    for value in 0..u64::from(calls) {
+        peer.echo(value).await;
+    }
+    let theirs = micros(began.elapsed());
+    peer.stop();
+    (ours, theirs)
+}
+
+async fn call_ratio(threads: &str) {
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let began = Instant::now();
-        for value in 0..u64::from(CALLS) {
-            echo.call(LIMIT, |reply| EchoMsg::Echo { value, reply }).await.expect("it answers");
-        }
-        let our = began.elapsed().as_secs_f64() / f64::from(CALLS) * 1e6;
-        let began = Instant::now();
-        for value in 0..u64::from(CALLS) {
-            peer.echo(value).await;
-        }
-        let their = began.elapsed().as_secs_f64() / f64::from(CALLS) * 1e6;
+        let round = tokio::spawn(one_round(10_000));
+        let (our, their) = round.await.expect("the round ends");
         ours.push(our);
         theirs.push(their);
         ratios.push(our / their);
     }
     let ((our, ..), (their, ..), (ratio, low, high)) = (median(ours), median(theirs), median(ratios));
     let found = format!("{ratio:.2} x ({low:.2} to {high:.2}); {our:.2} µs beside {their:.2} µs");
-    row("call round trip beside a bare ractor call", "at most 1.3 x", &found, ratio <= 1.3);
-    tree.stop();
-    tree.ended().await;
+    row(&format!("call round trip beside a bare ractor call, {threads}"), "at most 1.3 x", &found, ratio <= 1.3);
 }
 
 async fn restart_time() {
@@ -124,7 +137,8 @@ async fn dynamic_children() {
     }
     let of = |kind: u32| median(per_child.iter().filter(|(count, _)| *count == kind).map(|(_, t)| *t).collect()).0;
     let (few, most, stops) = (of(10_000), of(90_000), of(0));
-    let found = format!("{few:.2} µs each for the first 10,000, {most:.2} µs for the other 90,000, {stops:.2} µs to stop");
+    let found =
+        format!("{few:.2} µs each for the first 10,000, {most:.2} µs for the other 90,000, {stops:.2} µs to stop");
     row("100,000 dynamic children", "linear in number", &found, most <= few * 1.5);
     row("memory of each", "at most 4096 bytes", &format!("{bytes_each:.0} bytes"), bytes_each <= 4096.0);
     let found = format!("{:.1} MiB more than before the round, after 2 rounds of 100,000", left / 1048576.0);
@@ -132,6 +146,16 @@ async fn dynamic_children() {
     tree.stop();
     tree.ended().await;
     assert_eq!(system.alive(), 0);
+}
+
+/// No bar: what the same number of actors costs on the peer, without names, counters or restarts.
+async fn peer_children() {
+    let supervisor = PeerEcho::start().await;
+    let before = resident_bytes();
+    let peers = supervisor.start_linked(20_000).await;
+    let bytes = resident_bytes().saturating_sub(before) / peers.len();
+    row("a bare linked ractor actor, for comparison", "-", &format!("{bytes} bytes"), true);
+    peers.iter().for_each(|peer| peer.stop(None));
 }
 
 async fn idle() {
@@ -159,12 +183,34 @@ async fn idle() {
     tree.ended().await;
 }
 
+/// Each part runs in a process of its own, so that none starts with another's memory.
+const PARTS: [&str; 6] = ["call-one-thread", "call-two-threads", "restart", "peer", "dynamic", "idle"];
+
+fn measure(part: &str) {
+    let one_thread = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio starts");
+    match part {
+        "call-one-thread" => one_thread().block_on(call_ratio("one thread")),
+        "call-two-threads" => runtime().block_on(call_ratio("two threads")),
+        part => runtime().block_on(async {
+            let part = match part {
+                "restart" => tokio::spawn(restart_time()),
+                "peer" => tokio::spawn(peer_children()),
+                "dynamic" => tokio::spawn(dynamic_children()),
+                _ => tokio::spawn(idle()),
+            };
+            part.await.expect("the part ends");
+        }),
+    }
+}
+
 fn main() {
+    if let Some(part) = std::env::args().skip(1).find(|argument| PARTS.contains(&argument.as_str())) {
+        return measure(&part);
+    }
     println!("| what | bar | measured | |\n|---|---|---|---|");
-    runtime().block_on(async {
-        tokio::spawn(call_ratio()).await.expect("the round ends");
-        tokio::spawn(restart_time()).await.expect("the round ends");
-        tokio::spawn(dynamic_children()).await.expect("the round ends");
-        tokio::spawn(idle()).await.expect("the round ends");
-    });
+    for part in PARTS {
+        let myself = std::env::current_exe().expect("a running bench has a path");
+        let status = std::process::Command::new(myself).arg(part).status().expect("it starts again");
+        assert!(status.success(), "{part} failed");
+    }
 }

@@ -8,13 +8,13 @@ use k3sd_runtime::{
 };
 
 /// Deadline of the calls; never reached.
-pub const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// The smallest actor there is.
-pub struct Echo;
+pub(crate) struct Echo;
 
 /// What it understands.
-pub enum EchoMsg {
+pub(crate) enum EchoMsg {
     /// Answer with `value`.
     Echo {
         /// The question.
@@ -41,12 +41,12 @@ impl Actor for Echo {
 }
 
 /// Two workers, as on the machines this is for.
-pub fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio starts")
 }
 
 /// A tree whose one child restarts without a backoff and without an end to its budget.
-pub async fn restartable(system: &System) -> (Tree, Address<EchoMsg>) {
+pub(crate) async fn restartable(system: &System) -> (Tree, Address<EchoMsg>) {
     let child = worker::<Echo>("echo", ()).backoff(Backoff::OFF);
     let tree = system.start(Spec::new(Strategy::OneForOne).budget(u32::MAX, Duration::from_millis(1)).child(child));
     tree.ready().await.expect("the tree starts");
@@ -55,7 +55,7 @@ pub async fn restartable(system: &System) -> (Tree, Address<EchoMsg>) {
 }
 
 /// Kills the child and waits until its successor has answered a call.
-pub async fn one_restart(system: &System, echo: &Address<EchoMsg>) {
+pub(crate) async fn one_restart(system: &System, echo: &Address<EchoMsg>) {
     let before = system.born();
     assert!(system.signal("echo", Signal::Kill));
     loop {
@@ -68,10 +68,10 @@ pub async fn one_restart(system: &System, echo: &Address<EchoMsg>) {
 }
 
 /// The same actor on ractor, the peer.
-pub struct PeerEcho(ractor::ActorRef<PeerMsg>);
+pub(crate) struct PeerEcho(ractor::ActorRef<PeerMsg>);
 
 /// What the peer understands.
-pub enum PeerMsg {
+pub(crate) enum PeerMsg {
     /// Answer with the number.
     Echo(u64, ractor::RpcReplyPort<u64>),
 }
@@ -97,19 +97,44 @@ impl ractor::Actor for PeerActor {
         reply.send(value)?;
         Ok(())
     }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ractor::ActorRef<PeerMsg>,
+        _: ractor::SupervisionEvent,
+        (): &mut (),
+    ) -> Result<(), ractor::ActorProcessingErr> {
+        Ok(())
+    }
 }
 
+#[expect(clippy::allow_attributes, reason = "used by one of the two benches")]
+#[allow(dead_code)]
 impl PeerEcho {
+    /// Starts so many peers under one supervisor and returns them.
+    pub(crate) async fn start_linked(&self, count: usize) -> Vec<ractor::ActorCell> {
+        let mut cells = Vec::with_capacity(count);
+        for _ in 0..count {
+            let linked = ractor::Actor::spawn_linked(None, PeerActor, (), self.0.get_cell()).await;
+            cells.push(linked.expect("the peer starts").0.get_cell());
+        }
+        cells
+    }
+
+    /// Ends the peer.
+    pub(crate) fn stop(&self) {
+        self.0.stop(None);
+    }
+
     /// Starts the peer.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (actor, _) = ractor::Actor::spawn(None, PeerActor, ()).await.expect("the peer starts");
         Self(actor)
     }
 
     /// One bare call, without a deadline.
-    pub async fn echo(&self, value: u64) -> u64 {
+    pub(crate) async fn echo(&self, value: u64) -> u64 {
         let answer = self.0.call(|reply| PeerMsg::Echo(value, reply), None).await.expect("the peer is there");
         answer.expect("the peer answers")
     }
 }
-
