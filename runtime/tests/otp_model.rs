@@ -16,6 +16,9 @@ use crate::model::{lockstep, storm};
 /// How many schedules a run tries, unless the environment says otherwise.
 const SCHEDULES: u64 = 20_000;
 
+/// With `CHAOS_LONG` set, as `./test.sh --long` does.
+const SCHEDULES_LONG: u64 = 1_000_000;
+
 /// Seeds count up from here, so that every run tries the same ones.
 const FIRST_SEED: u64 = 1_000_000;
 
@@ -24,12 +27,17 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text:?}")))
 }
 
+fn schedules() -> u64 {
+    let usual = if std::env::var_os("CHAOS_LONG").is_some() { SCHEDULES_LONG } else { SCHEDULES };
+    number("K3SD_MODEL_SCHEDULES").unwrap_or(usual)
+}
+
 type Check = fn(&Schedule) -> Result<bool, String>;
 
 /// Tries all schedules on all cores. Returns how many were followed to their end.
 fn explore(test: &str, share: u64, check: Check) -> u64 {
     let replayed = number("K3SD_MODEL_SEED");
-    let wanted = number("K3SD_MODEL_SCHEDULES").unwrap_or(SCHEDULES).div_ceil(share);
+    let wanted = schedules().div_ceil(share);
     let seeds = replayed.map_or(FIRST_SEED..FIRST_SEED + wanted, |seed| seed..seed + 1);
     let (next, whole, failure) = (AtomicU64::new(seeds.start), AtomicU64::new(0), Mutex::new(None));
     let work = || {
@@ -65,7 +73,7 @@ fn explore(test: &str, share: u64, check: Check) -> u64 {
 #[test]
 fn the_runtime_and_the_reference_agree_after_every_event() {
     let whole = explore("the_runtime_and_the_reference_agree", 1, |schedule| lockstep::compare(schedule, Twist::None));
-    let tried = number("K3SD_MODEL_SCHEDULES").unwrap_or(SCHEDULES);
+    let tried = schedules();
     if number("K3SD_MODEL_SEED").is_none() {
         assert!(whole >= tried / 10 * 9, "only {whole} of {tried} schedules were followed to their end");
     }
