@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use k3sd_runtime::{Clock, Spec, Strategy, System, subtree, worker};
 
 mod common;
-use common::{Echo, EchoMsg, LIMIT, PeerEcho, one_restart, restartable, runtime};
+use common::{Echo, EchoMsg, LIMIT, PeerActor, PeerEcho, one_restart, restartable, runtime};
 
 /// Rounds of each paired measurement; medians of them are reported.
 const ROUNDS: usize = 41;
@@ -68,7 +68,7 @@ async fn one_round(calls: u32) -> (f64, f64) {
         peer.echo(value).await;
     }
     let theirs = micros(began.elapsed());
-    peer.stop();
+    peer.0.stop(None);
     (ours, theirs)
 }
 
@@ -152,7 +152,11 @@ async fn dynamic_children() {
 async fn peer_children() {
     let supervisor = PeerEcho::start().await;
     let before = resident_bytes();
-    let peers = supervisor.start_linked(20_000).await;
+    let mut peers = Vec::with_capacity(20_000);
+    for _ in 0..20_000 {
+        let linked = ractor::Actor::spawn_linked(None, PeerActor, (), supervisor.0.get_cell()).await;
+        peers.push(linked.expect("the peer starts").0);
+    }
     let bytes = resident_bytes().saturating_sub(before) / peers.len();
     row("a bare linked ractor actor, for comparison", "-", &format!("{bytes} bytes"), true);
     peers.iter().for_each(|peer| peer.stop(None));

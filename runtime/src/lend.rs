@@ -106,7 +106,9 @@ impl<T> fmt::Debug for Loan<T> {
 impl<T> Loan<T> {
     /// Keeps the resource: it is used up, or unusable. The place is empty afterwards.
     pub fn keep(mut self) -> T {
-        let Some(resource) = self.resource.take() else { unreachable!("a loan holds its resource until it is dropped") };
+        let Some(resource) = self.resource.take() else {
+            unreachable!("a loan holds its resource until it is dropped")
+        };
         resource
     }
 }

@@ -221,8 +221,7 @@ mod tests {
     #[test]
     fn failures_wait_longer_each_time_until_forgotten() {
         let mut queue = queue();
-        let waits: Vec<u64> =
-            (0..4).map(|_| queue.add_failed("a", at(0)).since(at(0)).as_millis() as u64).collect();
+        let waits: Vec<u64> = (0..4).map(|_| queue.add_failed("a", at(0)).since(at(0)).as_millis() as u64).collect();
         assert_eq!(waits, [5, 10, 20, 40]);
         assert_eq!(queue.next_due(), Some(at(5)), "the earliest of them wins");
         assert_eq!(queue.take(at(5)), Some("a"));

@@ -67,8 +67,7 @@ pub fn tree(config: ProbeConfig) -> Spec {
     let mut paths = Vec::new();
     let mut spec = supervisor(Strategy::OneForOne);
     let mut left = config.actors;
-    for (name, strategy) in
-        [("one", Strategy::OneForOne), ("rest", Strategy::RestForOne), ("all", Strategy::OneForAll)]
+    for (name, strategy) in [("one", Strategy::OneForOne), ("rest", Strategy::RestForOne), ("all", Strategy::OneForAll)]
     {
         let share = quarter.min(left);
         left -= share;

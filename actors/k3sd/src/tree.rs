@@ -24,7 +24,9 @@ pub fn root(config: &RunConfig, inspector: InspectorArgs) -> Spec {
         RoleConfig::Agent(_) => children.push(subtree("agent", agent_tree())),
     }
     if config.probe.actors == 0 {
-        return children.into_iter().fold(Spec::new(Strategy::OneForOne).budget(5, Duration::from_secs(30)), Spec::child);
+        return children
+            .into_iter()
+            .fold(Spec::new(Strategy::OneForOne).budget(5, Duration::from_secs(30)), Spec::child);
     }
     children.push(subtree("probes", probe::tree(config.probe)));
     let drilled = Spec::new(Strategy::OneForOne).budget(probe::KILLS_BORNE, Duration::from_secs(1));

@@ -68,7 +68,7 @@ pub(crate) async fn one_restart(system: &System, echo: &Address<EchoMsg>) {
 }
 
 /// The same actor on ractor, the peer.
-pub(crate) struct PeerEcho(ractor::ActorRef<PeerMsg>);
+pub(crate) struct PeerEcho(pub(crate) ractor::ActorRef<PeerMsg>);
 
 /// What the peer understands.
 pub(crate) enum PeerMsg {
@@ -76,7 +76,7 @@ pub(crate) enum PeerMsg {
     Echo(u64, ractor::RpcReplyPort<u64>),
 }
 
-struct PeerActor;
+pub(crate) struct PeerActor;
 
 impl ractor::Actor for PeerActor {
     type Msg = PeerMsg;
@@ -108,24 +108,7 @@ impl ractor::Actor for PeerActor {
     }
 }
 
-#[expect(clippy::allow_attributes, reason = "used by one of the two benches")]
-#[allow(dead_code)]
 impl PeerEcho {
-    /// Starts so many peers under one supervisor and returns them.
-    pub(crate) async fn start_linked(&self, count: usize) -> Vec<ractor::ActorCell> {
-        let mut cells = Vec::with_capacity(count);
-        for _ in 0..count {
-            let linked = ractor::Actor::spawn_linked(None, PeerActor, (), self.0.get_cell()).await;
-            cells.push(linked.expect("the peer starts").0.get_cell());
-        }
-        cells
-    }
-
-    /// Ends the peer.
-    pub(crate) fn stop(&self) {
-        self.0.stop(None);
-    }
-
     /// Starts the peer.
     pub(crate) async fn start() -> Self {
         let (actor, _) = ractor::Actor::spawn(None, PeerActor, ()).await.expect("the peer starts");
