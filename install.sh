@@ -339,25 +339,27 @@ TEXT
 # The code with which both this script and those it writes stop a daemon that no init system knows.
 stop_code() {
   cat <<'TEXT'
+# is_process PID BINARY: whether that process is that binary, replaced since or not. A zombie is not: it has no binary.
+is_process() {
+  case $(readlink "/proc/${1:-none}/exe" || true) in "$2" | "$2 (deleted)") true ;; *) false ;; esac
+}
+
 # stop_by_pid_file FILE BINARY: stops the process only if it still is that binary.
 stop_by_pid_file() {
   pid=$(cat "$1" 2>/dev/null || true)
-  case $(readlink "/proc/${pid:-none}/exe" || true) in
-    "$2" | "$2 (deleted)") ;;
-    *)
-      # Another program's process now, or none at all; only the latter makes the file worthless.
-      [ -d "/proc/${pid:-none}" ] || rm -f "$1"
-      return 0
-      ;;
-  esac
+  if ! is_process "$pid" "$2"; then
+    # Another program's process now, or none at all; only the latter makes the file worthless.
+    readlink "/proc/${pid:-none}/exe" >/dev/null || rm -f "$1"
+    return 0
+  fi
   echo "stopping process $pid"
   kill -TERM "$pid" 2>/dev/null || true
   waited=0
-  while kill -0 "$pid" 2>/dev/null && [ "$waited" -lt 300 ]; do
+  while is_process "$pid" "$2" && [ "$waited" -lt 300 ]; do
     sleep 0.1
     waited=$((waited + 1))
   done
-  if kill -0 "$pid" 2>/dev/null; then
+  if is_process "$pid" "$2"; then
     echo "process $pid did not stop within 30 s: killing it"
     kill -KILL "$pid" 2>/dev/null || true
   fi
@@ -470,7 +472,7 @@ is_running() {
   case $INIT in
     systemd) systemctl is-active --quiet "$UNIT" ;;
     openrc) "$UNIT_FILE" --quiet status ;;
-    none) case $(running_binary) in "$BINARY" | "$BINARY (deleted)") true ;; *) false ;; esac ;;
+    none) is_process "$(main_pid)" "$BINARY" ;;
   esac
 }
 
@@ -529,7 +531,7 @@ wait_until_ready() {
   polls=0
   until "$BINARY" actors tree --inspect-socket "$socket" >/dev/null 2>&1 && is_running; do
     polls=$((polls + 1))
-    if [ $polls -gt $((READY_LIMIT_SECONDS * 5)) ] || { [ "$INIT" = none ] && [ ! -d "/proc/$(main_pid)" ]; }; then
+    if [ $polls -gt $((READY_LIMIT_SECONDS * 5)) ] || { [ "$INIT" = none ] && [ -z "$(running_binary)" ]; }; then
       show_logs >&2
       die "$UNIT did not become ready; the lines above are the end of its log"
     fi
@@ -541,20 +543,21 @@ wait_until_ready() {
 
 show_next_steps() {
   case $INIT in
-    systemd) log="journalctl -u $UNIT -f" ;;
-    *) log="tail -f $LOG_FILE" ;;
+    systemd) start="systemctl start $UNIT" log="journalctl -u $UNIT -f" ;;
+    openrc) start="rc-service $UNIT start" log="tail -f $LOG_FILE" ;;
+    none) start=$START log="tail -f $LOG_FILE" ;;
   esac
   case ":$PATH:" in *":$BIN_DIR:"*) ;; *) warn "$BIN_DIR is not in PATH" ;; esac
-  cat <<TEXT
-
-Try next:
-  k3sd actors tree        the supervision tree, as it is now
-  k3sd actors top         the same live: mailboxes, messages, restarts
-  k3sd server --help      every flag; /etc/rancher/k3s/config.yaml takes them too
-  $log
-  $(basename "$UNINSTALL")        removes everything this script installed
-TEXT
+  printf '\nTry next, as root:\n'
+  $STARTED || step "$start" "starts it"
+  step "k3sd actors tree" "the supervision tree, as it is now"
+  step "k3sd actors top" "the same live: mailboxes, messages, restarts"
+  step "k3sd server --help" "every flag; /etc/rancher/k3s/config.yaml takes them too"
+  step "$log" "what it says"
+  step "$(basename "$UNINSTALL")" "removes everything this script installed"
 }
+
+step() { printf '  %-28s %s\n' "$1" "$2"; }
 
 main() {
   case ${1:-} in --help | -h) usage; exit 0 ;; esac
