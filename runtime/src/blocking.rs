@@ -5,7 +5,7 @@
 //! supervisor hear of its death, so a successor never meets its predecessor's thread.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::mpsc as thread_channel;
 
@@ -88,8 +88,17 @@ impl<S: 'static> Blocking<S> {
     /// See [`JobError`]. After [`JobError::Ended`] the thread is gone: let the actor fail and be restarted.
     pub async fn run<R: Send + 'static>(&self, job: impl FnOnce(&mut S) -> R + Send + 'static) -> Result<R, JobError> {
         let (sender, receiver) = oneshot::channel();
-        let job: Job<S> = Box::new(move |state| {
-            sender.send(job(state)).ok();
+        let panic = self.panic.clone();
+        let job: Job<S> = Box::new(move |state| match catch_unwind(AssertUnwindSafe(|| job(state))) {
+            Ok(result) => {
+                sender.send(result).ok();
+            }
+            Err(payload) => {
+                // The reason is there before the caller learns, from the dropped sender, that there is one.
+                panic.set(panic_text(&*payload)).ok();
+                drop(sender);
+                resume_unwind(payload);
+            }
         });
         self.jobs.try_send(job).map_err(|error| match error {
             thread_channel::TrySendError::Full(_) => JobError::Full,
@@ -124,10 +133,14 @@ fn run<S, E>(
     panic: &std::sync::OnceLock<String>,
 ) {
     let work = || {
-        let mut state = match make() {
-            Ok(state) => state,
-            Err(error) => {
+        let mut state = match catch_unwind(AssertUnwindSafe(make)) {
+            Ok(Ok(state)) => state,
+            Ok(Err(error)) => {
                 told.send(Err(error)).ok();
+                return;
+            }
+            Err(payload) => {
+                panic.set(panic_text(&*payload)).ok();
                 return;
             }
         };
@@ -138,7 +151,6 @@ fn run<S, E>(
             job(&mut state);
         }
     };
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(work)) {
-        panic.set(panic_text(&*payload)).ok();
-    }
+    // A job that panicked has left its reason already; its state, half changed perhaps, is dropped here.
+    catch_unwind(AssertUnwindSafe(work)).ok();
 }

@@ -145,7 +145,7 @@ enum Cycle {
     /// Stopping all from this child on, last first; then wait so long.
     Stopping { from: ChildId, wait: Duration },
     /// The backoff before the starts.
-    Waiting { from: ChildId },
+    Waiting { from: ChildId, until: Moment },
     /// Starting what is wanted, first to last, one at a time.
     Starting,
 }
@@ -225,7 +225,7 @@ impl Machine {
             State::Stopping { .. } => Seen::Stopping,
             State::Waiting => Seen::Backoff,
             State::Down => match self.cycle {
-                Some(Cycle::Waiting { from }) if id >= from && child.wanted => Seen::Backoff,
+                Some(Cycle::Waiting { from, .. }) if id >= from && child.wanted => Seen::Backoff,
                 _ => Seen::Down,
             },
         }
@@ -322,7 +322,7 @@ impl Machine {
         match child.state {
             State::Starting { .. } => {}
             State::Running { .. } if self.strategy.is_grouped() => {
-                self.begin_cycle(id, Duration::ZERO);
+                self.begin_cycle(id, Duration::ZERO, now);
                 if let Some(child) = self.children.get_mut(&id) {
                     child.removing = false; // A temporary one too: it was asked for by name.
                 }
@@ -464,11 +464,11 @@ impl Machine {
                 self.effects.push(Effect::Escalating(reason.clone()));
                 self.terminate(Exit::Escalated(reason), now);
             }
-            Verdict::Restart(range) => self.plan_restart(id, range),
+            Verdict::Restart(range) => self.plan_restart(id, range, now),
         }
     }
 
-    fn plan_restart(&mut self, id: ChildId, range: Range) {
+    fn plan_restart(&mut self, id: ChildId, range: Range, now: Moment) {
         let Some(child) = self.children.get_mut(&id) else { return };
         child.wanted = true;
         child.attempts = child.attempts.saturating_add(1);
@@ -483,12 +483,12 @@ impl Machine {
                 }
                 self.effects.push(Effect::SetTimer(Some(id), delay));
             }
-            Range::FromItself | Range::All => self.begin_cycle(id, delay),
+            Range::FromItself | Range::All => self.begin_cycle(id, delay, now),
         }
     }
 
     /// Starts a cycle over the group of `id`, or widens the one under way.
-    fn begin_cycle(&mut self, id: ChildId, wait: Duration) {
+    fn begin_cycle(&mut self, id: ChildId, wait: Duration, now: Moment) {
         let first = self.children.keys().next().copied().unwrap_or(id);
         let mut from = if self.strategy == Strategy::OneForAll { first } else { id };
         let mut wait = wait;
@@ -497,7 +497,10 @@ impl Machine {
                 from = from.min(other);
                 wait = wait.max(longer);
             }
-            Some(Cycle::Waiting { from: other }) => from = from.min(other),
+            Some(Cycle::Waiting { from: other, until }) => {
+                from = from.min(other);
+                wait = wait.max(until.since(now)); // A quick death doesn't call off a slow one's wait.
+            }
             Some(Cycle::Starting) | None => {}
         }
         self.effects.push(Effect::ClearTimer(None));
@@ -576,7 +579,7 @@ impl Machine {
                     self.cycle = Some(Cycle::Starting);
                     return self.advance_cycle(now);
                 }
-                self.cycle = Some(Cycle::Waiting { from });
+                self.cycle = Some(Cycle::Waiting { from, until: now + wait });
                 self.effects.push(Effect::SetTimer(None, wait));
             }
             Some(Cycle::Starting) => {

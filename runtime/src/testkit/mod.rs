@@ -4,4 +4,4 @@ mod faults;
 mod probe;
 
 pub use faults::{Barrier, Fault, Faults};
-pub use probe::{Journal, Probe, ProbeArgs, ProbeMsg, Record};
+pub use probe::{Journal, Note, Plan, Probe, ProbeMsg, What};

@@ -1,151 +1,175 @@
-//! An actor that does what a test tells it, and writes down when it lived.
+//! An actor that notes down its births and ends, and goes wrong as planned.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::actor::{Actor, Context};
-use crate::address::ReplyPort;
+use crate::actor::{Actor, Context, Stop};
 use crate::cell::lock;
-use crate::clock::Moment;
 use crate::exit::ActorError;
 use crate::message_kinds;
 
-/// One line of a [`Journal`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// When.
-    pub at: Moment,
+/// What became of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// Its `init` began.
+    Born,
+    /// It ended in order, through its `terminate`.
+    Left,
+    /// It was dropped: by a kill, an error, a panic or a failed start.
+    Dropped,
+}
+
+/// One line of a [`Journal`]; prints as `+path`, `-path` or `!path`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Note {
     /// Whose.
     pub path: Arc<str>,
-    /// Which life, counted from 1.
-    pub incarnation: u64,
-    /// Born, or gone.
-    pub born: bool,
+    /// What happened.
+    pub what: What,
 }
 
-/// What the probes of a test write down, in order.
-#[derive(Clone, Debug, Default)]
-pub struct Journal(Arc<Mutex<Vec<Record>>>);
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.what {
+            What::Born => '+',
+            What::Left => '-',
+            What::Dropped => '!',
+        };
+        write!(f, "{sign}{}", self.path)
+    }
+}
+
+/// What goes wrong with a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plan {
+    /// Its `init` returns an error.
+    FailStart,
+    /// Its `init` never returns.
+    HangInStart,
+    /// Asked to stop, it never answers.
+    HangAtStop,
+}
+
+#[derive(Default)]
+struct Book {
+    notes: Vec<Note>,
+    alive: BTreeSet<Arc<str>>,
+    overlaps: Vec<Arc<str>>,
+    plans: BTreeMap<(String, Plan), u32>,
+}
+
+/// What the probes of one stage note down, in order, and what is planned for them. Cloning shares it.
+#[derive(Clone, Default)]
+pub struct Journal(Arc<Mutex<Book>>);
 
 impl Journal {
-    /// All lines so far; the journal is empty afterwards.
-    pub fn take(&self) -> Vec<Record> {
-        std::mem::take(&mut lock(&self.0))
+    fn book(&self) -> MutexGuard<'_, Book> {
+        lock(&self.0)
     }
 
-    /// The paths of the probes that are alive by the lines so far.
+    /// The notes since the last call.
     ///
     /// # Panics
-    /// When two incarnations of one path overlap.
-    pub fn alive(&self) -> Vec<Arc<str>> {
-        let mut alive: Vec<Arc<str>> = Vec::new();
-        for record in lock(&self.0).iter() {
-            if record.born {
-                assert!(!alive.contains(&record.path), "two incarnations of {} at once", record.path);
-                alive.push(record.path.clone());
-            } else {
-                alive.retain(|path| *path != record.path);
+    /// When two incarnations of one path ever lived at once.
+    pub fn take(&self) -> Vec<Note> {
+        let book = &mut *self.book();
+        assert_eq!(book.overlaps, [], "two incarnations at once");
+        std::mem::take(&mut book.notes)
+    }
+
+    /// The paths of the probes that live.
+    pub fn alive(&self) -> BTreeSet<Arc<str>> {
+        self.book().alive.clone()
+    }
+
+    /// Plans a mishap for the next so many times; 0 calls it off.
+    pub fn plan(&self, path: &str, plan: Plan, times: u32) {
+        self.book().plans.insert((path.to_owned(), plan), times);
+    }
+
+    fn is_due(&self, path: &str, plan: Plan) -> bool {
+        match self.book().plans.get_mut(&(path.to_owned(), plan)) {
+            Some(times) if *times > 0 => {
+                *times -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Journal")
+    }
+}
+
+/// Notes the end, however it comes about.
+#[derive(Debug)]
+struct Life {
+    journal: Journal,
+    path: Arc<str>,
+    in_order: bool,
+}
+
+impl Life {
+    fn begin(journal: Journal, path: Arc<str>) -> Self {
+        {
+            let book = &mut *journal.book();
+            book.notes.push(Note { path: path.clone(), what: What::Born });
+            if !book.alive.insert(path.clone()) {
+                book.overlaps.push(path.clone());
             }
         }
-        alive
-    }
-
-    fn write(&self, record: Record) {
-        lock(&self.0).push(record);
+        Self { journal, path, in_order: false }
     }
 }
 
-/// What a probe is started with.
-#[derive(Clone, Debug, Default)]
-pub struct ProbeArgs {
-    /// Where it writes down its births and ends.
-    pub journal: Journal,
-    /// So many more starts fail; shared by all incarnations.
-    pub failing_starts: Arc<Mutex<u32>>,
-    /// How long `init` takes.
-    pub start_takes: Duration,
-    /// Asked to stop, it takes so long.
-    pub stop_takes: Duration,
+impl Drop for Life {
+    fn drop(&mut self) {
+        let what = if self.in_order { What::Left } else { What::Dropped };
+        let book = &mut *self.journal.book();
+        book.alive.remove(&self.path);
+        book.notes.push(Note { path: self.path.clone(), what });
+    }
 }
 
-/// What a probe understands.
+/// What a probe can be told.
 #[derive(Debug)]
 pub enum ProbeMsg {
-    /// Answer with the number of pings of this life.
-    Ping {
-        /// The answer.
-        reply: ReplyPort<u64>,
-    },
     /// End by itself.
     Finish,
     /// End with an error.
     Fail,
     /// End with a panic.
     Panic,
-    /// Stay in the handler for ever.
+    /// Never leave this handler.
     Hang,
 }
-
-message_kinds!(ProbeMsg { Ping, Finish, Fail, Panic, Hang });
+message_kinds!(ProbeMsg { Finish, Fail, Panic, Hang });
 
 /// See the module's page.
 #[derive(Debug)]
-pub struct Probe {
-    pings: u64,
-    stop_takes: Duration,
-    #[expect(dead_code, reason = "held for its drop")]
-    life: Life,
-}
-
-/// Writes the end when the state is dropped, however that comes about.
-#[derive(Debug)]
-struct Life {
-    journal: Journal,
-    path: Arc<str>,
-    incarnation: u64,
-    clock: crate::clock::Clock,
-}
-
-impl Life {
-    fn write(&self, born: bool) {
-        let (at, path) = (self.clock.now(), self.path.clone());
-        self.journal.write(Record { at, path, incarnation: self.incarnation, born });
-    }
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        self.write(false);
-    }
-}
+pub struct Probe(Life);
 
 impl Actor for Probe {
-    type Args = ProbeArgs;
+    type Args = Journal;
     type Msg = ProbeMsg;
 
-    async fn init(ctx: &mut Context<ProbeMsg>, args: ProbeArgs) -> Result<Self, ActorError> {
-        if !args.start_takes.is_zero() {
-            tokio::time::sleep(args.start_takes).await;
+    async fn init(ctx: &mut Context<ProbeMsg>, journal: Journal) -> Result<Self, ActorError> {
+        let life = Life::begin(journal, ctx.path().clone());
+        if life.journal.is_due(ctx.path(), Plan::FailStart) {
+            return Err(ActorError::new("planned not to start"));
         }
-        {
-            let failing = &mut *lock(&args.failing_starts);
-            if *failing > 0 {
-                *failing -= 1;
-                return Err(ActorError::new("planned to fail at its start"));
-            }
+        if life.journal.is_due(ctx.path(), Plan::HangInStart) {
+            std::future::pending::<()>().await;
         }
-        let (path, clock) = (ctx.path().clone(), ctx.clock().clone());
-        let life = Life { journal: args.journal, path, incarnation: ctx.incarnation(), clock };
-        life.write(true);
-        Ok(Self { pings: 0, stop_takes: args.stop_takes, life })
+        Ok(Self(life))
     }
 
     async fn handle(&mut self, ctx: &mut Context<ProbeMsg>, message: ProbeMsg) -> Result<(), ActorError> {
         match message {
-            ProbeMsg::Ping { reply } => {
-                self.pings += 1;
-                reply.send(self.pings);
-            }
             ProbeMsg::Finish => ctx.finish(),
             ProbeMsg::Fail => return Err(ActorError::new("told to fail")),
             ProbeMsg::Panic => panic!("told to panic"),
@@ -154,9 +178,14 @@ impl Actor for Probe {
         Ok(())
     }
 
-    async fn terminate(&mut self, _: &mut Context<ProbeMsg>) {
-        if !self.stop_takes.is_zero() {
-            tokio::time::sleep(self.stop_takes).await;
+    async fn stopping(&mut self, ctx: &mut Context<ProbeMsg>) -> Stop {
+        if self.0.journal.is_due(ctx.path(), Plan::HangAtStop) {
+            std::future::pending::<()>().await;
         }
+        Stop::Now
+    }
+
+    async fn terminate(&mut self, _: &mut Context<ProbeMsg>) {
+        self.0.in_order = true;
     }
 }

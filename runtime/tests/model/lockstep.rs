@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 use super::reference::{Reference, Twist};
 use super::schedule::{Act, Group, Schedule};
 use super::{join, lines};
-use crate::support::probe::What;
 use crate::support::{Plan, Stage, settle};
+use k3sd_runtime::testkit::What;
 
 /// Longer than any schedule.
 pub(crate) const LIMIT: Duration = Duration::from_secs(3600);

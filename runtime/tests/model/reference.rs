@@ -10,7 +10,7 @@ use k3sd_runtime::{ROOT, Signal};
 
 use super::rules::{Fate, Life, Sup};
 use super::schedule::{Act, Schedule};
-use crate::support::probe::What;
+use k3sd_runtime::testkit::What;
 
 /// A rule that is wrong on purpose, to see that the comparison notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

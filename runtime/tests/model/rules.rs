@@ -7,7 +7,7 @@ use k3sd_runtime::{ROOT, Restart, Strategy};
 use super::join;
 use super::reference::{Twist, World};
 use super::schedule::{Group, Kid};
-use crate::support::probe::What;
+use k3sd_runtime::testkit::What;
 
 /// What a supervisor's parent hears of an event below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,10 +234,11 @@ impl Sup {
     }
 
     /// Stops a child and those whose fate it shares; they come back after the wait.
-    fn take_down(&mut self, serial: u32, wait: u64, w: &mut World) {
+    fn take_down(&mut self, serial: u32, mut wait: u64, w: &mut World) {
         let all = self.strategy == Strategy::OneForAll || w.twist == Twist::RestForOneTakesAll;
         let mut from = if all { 0 } else { serial };
-        if let Round::Waiting { from: other, .. } = self.round {
+        if let Round::Waiting { from: other, due } = self.round {
+            wait = wait.max(due - w.now);
             from = from.min(other);
         }
         let group: Vec<u32> = self.children.iter().map(|child| child.serial).filter(|serial| *serial >= from).collect();

@@ -12,8 +12,8 @@ use tokio::sync::broadcast::error::TryRecvError;
 use super::lockstep::{LIMIT, befall, on_paused_clock};
 use super::schedule::{Act, Group, Schedule};
 use super::{join, lines};
-use crate::support::probe::What;
 use crate::support::{End, Plan, Stage};
+use k3sd_runtime::testkit::What;
 
 /// Longer than all limits and backoffs in a row.
 const QUIET: Duration = Duration::from_secs(300);

@@ -1,13 +1,11 @@
 //! What the tests of supervision share: probe actors and the stage they play on.
 
-pub(crate) mod probe;
-
 use std::sync::Once;
 use std::time::Duration;
 
 use k3sd_runtime::{Backoff, ChildSpec, Clock, Signal, System, current_path, worker};
 
-pub(crate) use self::probe::{Journal, Plan, Probe, ProbeMsg};
+pub(crate) use k3sd_runtime::testkit::{Journal, Plan, Probe, ProbeMsg};
 
 /// How a test ends a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
