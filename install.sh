@@ -503,9 +503,9 @@ start_service() {
   fi
   say "starting $UNIT"
   case $INIT in
-    # Returns when the daemon has said that it is ready; a failure shows below, with the log.
-    systemd) timeout "$READY_LIMIT_SECONDS" systemctl restart "$UNIT" || true ;;
-    openrc) "$UNIT_FILE" --quiet restart || true ;;
+    # Returns when the daemon has said that it is ready, or as soon as it has failed; 124 is the time limit.
+    systemd) timeout "$READY_LIMIT_SECONDS" systemctl restart "$UNIT" || [ $? -eq 124 ] || fail_start ;;
+    openrc) "$UNIT_FILE" --quiet restart || fail_start ;;
     none)
       stop_by_pid_file "$PID_FILE" "$BINARY"
       "$START"
@@ -519,11 +519,12 @@ inspect_socket() {
   printf '%s' "${flag:-${K3SD_INSPECT_SOCKET:-/run/k3s/inspect.sock}}"
 }
 
-show_logs() {
+fail_start() {
   case $INIT in
     systemd) journalctl --unit "$UNIT" --lines 30 --no-pager ;;
     *) tail -n 30 "$STDERR_FILE" "$LOG_FILE" 2>/dev/null || true ;;
-  esac
+  esac >&2
+  die "$UNIT did not become ready; the lines above are the end of its log"
 }
 
 wait_until_ready() {
@@ -532,8 +533,7 @@ wait_until_ready() {
   until "$BINARY" actors tree --inspect-socket "$socket" >/dev/null 2>&1 && is_running; do
     polls=$((polls + 1))
     if [ $polls -gt $((READY_LIMIT_SECONDS * 5)) ] || { [ "$INIT" = none ] && [ -z "$(running_binary)" ]; }; then
-      show_logs >&2
-      die "$UNIT did not become ready; the lines above are the end of its log"
+      fail_start
     fi
     sleep 0.2
   done
