@@ -31,7 +31,7 @@ fast=false
 while [ $# -gt 0 ]; do
   case $1 in
     --fast) fast=true ;;
-    --long) export CHAOS_LONG=1 K3SD_MODEL_SCHEDULES=200000 STEP_LIMIT_SECONDS=14400 ;;
+    --long) export CHAOS_LONG=1 STEP_LIMIT_SECONDS=14400 ;;
     --vm) echo "test.sh: there are no tests for a virtual machine yet, so there is nothing to run for --vm"; exit 0 ;;
     --help | -h) usage; exit 0 ;;
     *) echo "test.sh: unknown flag $1" >&2; usage >&2; exit 2 ;;
