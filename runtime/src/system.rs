@@ -30,7 +30,8 @@ struct Inner {
     clock: Clock,
     directory: Mutex<HashMap<Arc<str>, Weak<dyn AnyCell>>>,
     events: broadcast::Sender<Event>,
-    sequence: AtomicU64,
+    /// Events so far. Locked over the send, so that they arrive in the order of their numbers.
+    sequence: Mutex<u64>,
     alive: AtomicUsize,
     born: AtomicU64,
     #[cfg(feature = "testkit")]
@@ -54,7 +55,7 @@ impl System {
             clock,
             directory: Mutex::new(HashMap::new()),
             events: broadcast::Sender::new(EVENTS_MAX),
-            sequence: AtomicU64::new(0),
+            sequence: Mutex::new(0),
             alive: AtomicUsize::new(0),
             born: AtomicU64::new(0),
             #[cfg(feature = "testkit")]
@@ -169,7 +170,9 @@ impl System {
     }
 
     pub(crate) fn happened(&self, node: &Node, what: impl FnOnce() -> Happened) {
-        let sequence = self.0.sequence.fetch_add(1, Relaxed);
+        let next = &mut *lock(&self.0.sequence);
+        let sequence = *next;
+        *next += 1;
         if self.0.events.receiver_count() == 0 {
             return;
         }

@@ -43,10 +43,26 @@ impl Shell {
         path
     }
 
+    /// A program. It is put in its place by another process: were it open for writing here, a test that starts something
+    /// on another thread just then would hold it open a moment longer, and running it would fail as "text file busy".
+    fn program(&self, from: &Path, path: &str) -> PathBuf {
+        let to = self.at(path);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        let status = Command::new("install").args(["-m", "755"]).args([from, &to]).status().unwrap();
+        assert!(status.success());
+        to
+    }
+
     fn script(&self, path: &str, body: &str) -> PathBuf {
-        let path = self.file(path, &format!("#!/bin/sh\n{body}\n"));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path
+        let text = self.file(&format!("{path}.sh"), &format!("#!/bin/sh\n{body}\n"));
+        let program = self.program(&text, path);
+        fs::remove_file(text).unwrap();
+        program
+    }
+
+    /// Only root may run a server with a node; the tests are about something else.
+    fn node() -> &'static [&'static str] {
+        if rustix::process::getuid().is_root() { &[] } else { &["--disable-agent"] }
     }
 
     fn set(&mut self, name: &str, value: impl ToString) {
@@ -100,8 +116,7 @@ impl Shell {
     #[track_caller]
     fn refused_to_user(&self, args: &[&str]) -> String {
         // The build's directory may be closed to others; this one is not.
-        let program = self.at("k3sd");
-        fs::copy(env!("CARGO_BIN_EXE_k3sd"), &program).unwrap();
+        let program = self.program(Path::new(env!("CARGO_BIN_EXE_k3sd")), "k3sd");
         fs::set_permissions(self.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut command = Command::new(&program);
         if rustix::process::getuid().is_root() {
@@ -117,7 +132,8 @@ impl Shell {
     fn refused_config(&self, text: &str) -> String {
         let path = self.file("config.yaml", text);
         let data = self.at("data");
-        let line = self.refused(&["server", "--config=config.yaml", &format!("--data-dir={}", data.display())]);
+        let data_dir = format!("--data-dir={}", data.display());
+        let line = self.refused(&[&["server", "--config=config.yaml", &data_dir], Self::node()].concat());
         assert!(!data.exists());
         line.replace(&path.display().to_string(), "FILE")
     }
@@ -232,7 +248,11 @@ fn mistakes_on_the_command_line_and_in_variables() {
     assert!(shell.refused(&["server", "--nonsense"]).contains("'--nonsense' found; "));
     assert!(shell.refused(&["server", "--log-format=xml"]).starts_with("--log-format: \"xml\" is not one of"));
     assert!(shell.refused(&["server", "--no-flannel"]).contains("--flannel-backend=none"));
-    assert!(shell.refused(&["server", "--kubelet-arg=v=5"]).contains("--kubelet-arg (set on the command line) is not"));
+    assert!(
+        shell
+            .refused(&[&["server", "--kubelet-arg=v=5"], Shell::node()].concat())
+            .contains("--kubelet-arg (set on the command line) is not")
+    );
     assert!(shell.refused(&["agent"]).starts_with("an agent "));
     shell.set("K3S_LB_SERVER_PORT", "many");
     let line = shell.refused(&["server"]);
@@ -399,7 +419,7 @@ fn the_name_it_is_started_under_decides() {
     assert_eq!(shell.run_as(&kubectl, &["version"]).out, "real version\n");
     // A copy is not a link, but it meets itself and gives up instead of going round for ever.
     fs::remove_file(&kubectl).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_k3sd"), &kubectl).unwrap();
+    shell.program(Path::new(env!("CARGO_BIN_EXE_k3sd")), "kubectl");
     let path = shell.directory.path().display().to_string();
     shell.set("PATH", path);
     let Ran { code, err, .. } = shell.run(&["kubectl", "version"]);
