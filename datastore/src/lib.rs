@@ -1,0 +1,37 @@
+//! The datastore: bytes under keys, with a revision for each change, over a database that the operator chooses.
+//!
+//! It knows bytes, keys and revisions, and nothing of Kubernetes: it never parses a value. It has no actors either, and
+//! no process-wide state; a program may open as many stores as it likes. What belongs together:
+//!
+//! * [`Backend`] is the contract, etcd's semantics in typed requests; [`AnyBackend`] is any store behind one type.
+//! * [`Sqlite`] is the default store, a file in kine's layout; [`Memory`] is the reference, for tests.
+//! * [`Dsn`] reads kine's datastore endpoints, those of databases to come included.
+//! * [`Watcher`] follows changes from any revision that is not compacted.
+//! * [`ExpiryQueue`] decides which keys have outlived their time; whoever uses it deletes them.
+//!
+//! A store blocks no thread of the event loop: SQLite runs on threads of its own, and answers through channels. Two
+//! things are left to the caller on purpose: deadlines (drop the future), and repeating what failed
+//! ([`StoreError::remedy`] says what is worth trying).
+
+mod backend;
+mod dsn;
+mod error;
+mod expiry;
+mod memory;
+mod request;
+mod sqlite;
+mod types;
+mod watch;
+
+pub use backend::{AnyBackend, Backend, BoxFuture};
+pub use dsn::{Dsn, DsnError, MySqlDsn, Password, PostgresDsn, ServerAddress, SqliteDsn};
+pub use error::{Conflict, Op, Remedy, Source, StoreError};
+pub use expiry::ExpiryQueue;
+pub use memory::Memory;
+pub use request::{
+    Change, CompactResponse, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse,
+    Precondition, Status, WATCH_EVENTS_WAITING_DEFAULT, WatchRequest, WriteRequest, WriteResponse,
+};
+pub use sqlite::{Body, Sqlite, SqliteOptions};
+pub use types::{Event, EventKind, Key, KeyRange, KeyValue, Revision, Ttl};
+pub use watch::{WatchEnd, WatchMessage, Watcher};

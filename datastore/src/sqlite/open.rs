@@ -1,0 +1,248 @@
+//! Opening the file: look whether it is whole, give it kine's layout, and set the connection up for durable writes.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{
+    Connection, MAIN_DB, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, wal::CheckpointMode,
+};
+
+use super::fault::store_error;
+use super::options::SqliteOptions;
+use crate::error::{COMPACT_REV_KEY, GAP_PREFIX, Op, StoreError};
+
+/// The page cache of the writer. A commit of the greatest size changes some thousand pages; what does not fit is written
+/// to the log before its time, and read again.
+const WRITER_CACHE_KIB: i64 = 8192;
+
+/// How long to wait for another process that holds the file, before saying so.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// The smallest page, and so the smallest database, that SQLite knows.
+const PAGE_BYTES_LEAST: u64 = 512;
+
+/// kine's table. Its columns, their order and their types are what makes a file move between kine and us.
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS kine (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, created INTEGER, deleted INTEGER, create_revision INTEGER,
+    prev_revision INTEGER, lease INTEGER, value BLOB, old_value BLOB)";
+
+/// The columns of the table.
+const COLUMNS: &[&str] =
+    &["id", "name", "created", "deleted", "create_revision", "prev_revision", "lease", "value", "old_value"];
+
+/// kine's indexes. The unique one keeps two writers from replacing the same row.
+const INDEXES: &[&str] = &[
+    "CREATE INDEX IF NOT EXISTS kine_name_index ON kine (name)",
+    "CREATE INDEX IF NOT EXISTS kine_name_id_index ON kine (name, id)",
+    "CREATE INDEX IF NOT EXISTS kine_id_deleted_index ON kine (id, deleted)",
+    "CREATE INDEX IF NOT EXISTS kine_prev_revision_index ON kine (prev_revision)",
+    "CREATE UNIQUE INDEX IF NOT EXISTS kine_name_prev_revision_uindex ON kine (name, prev_revision)",
+    "CREATE INDEX IF NOT EXISTS kine_id_compact_rev_key_with_prev_revision_index ON kine (id, name, prev_revision)
+        WHERE name != 'compact_rev_key' AND prev_revision != 0",
+];
+
+/// What `PRAGMA auto_vacuum` says when free pages can be given back piece by piece.
+const AUTO_VACUUM_INCREMENTAL: i64 = 2;
+
+/// Opens the file for the writer, and makes it ready.
+pub(super) fn open_for_writing(options: &SqliteOptions) -> Result<Connection, StoreError> {
+    let path = &options.path;
+    let fault = |error| store_error(Op::Open, path, error);
+    let system = |error| StoreError::Database { op: Op::Open, source: Arc::new(error) };
+    let bytes = create_file(path).map_err(system)?;
+    let fresh = bytes == 0;
+    if !fresh && !is_whole(path, bytes).map_err(system)? {
+        let detail = format!("{bytes} bytes are no whole number of pages");
+        return Err(StoreError::Damaged { path: path.clone(), detail });
+    }
+    let mut connection = connect(path).map_err(fault)?;
+    if !fresh && options.integrity_check {
+        check(&connection, path)?;
+    }
+    prepare_space(&connection, path, fresh, options.convert)?;
+    set_up(&connection).map_err(fault)?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(fault)?;
+    check_layout(&connection, path)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
+    lay_out(&transaction).and_then(|()| transaction.commit()).map_err(fault)?;
+    // A log of another process, or of our past, may be of any length. On a full disk it stays, and reads are possible.
+    match connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::TRUNCATE).map_err(fault) {
+        Ok(_) | Err(StoreError::Full { .. }) => Ok(connection),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the file for a reader, or for whoever moves the log into the file.
+pub(super) fn open_beside(path: &Path, reads_only: bool) -> Result<Connection, StoreError> {
+    let open = || {
+        let connection = connect(path)?;
+        set_up(&connection)?;
+        // The file is opened for writing in any case: even a reader writes to the index of the log.
+        connection.pragma_update(None, "query_only", reads_only)?;
+        Ok(connection)
+    };
+    open().map_err(|error| store_error(Op::Open, path, error))
+}
+
+/// How many bytes the file has, which is none if it was not there. Values hold secrets, so only the owner may read it.
+fn create_file(path: &Path) -> std::io::Result<u64> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    Ok(file.metadata()?.len())
+}
+
+/// Whether the file ends where a page ends. SQLite itself takes a short file for an empty database and begins anew, and
+/// fills a short last page with zeroes. A log may hold what is missing, so with one this says nothing.
+fn is_whole(path: &Path, bytes: u64) -> std::io::Result<bool> {
+    if bytes < PAGE_BYTES_LEAST {
+        return Ok(false);
+    }
+    if fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
+        return Ok(true);
+    }
+    let mut header = [0; 18];
+    fs::File::open(path)?.read_exact(&mut header)?;
+    // Two bytes cannot hold 65,536, for which 1 stands.
+    let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        bytes => u64::from(bytes),
+    };
+    // Whatever this is, it is not the length that is wrong; SQLite says what is.
+    Ok(page_bytes < PAGE_BYTES_LEAST || bytes.is_multiple_of(page_bytes))
+}
+
+/// A file that SQLite keeps beside the database.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(ending);
+    name.into()
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    // One thread per connection, so SQLite needs no lock around it.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(LOCK_WAIT)?;
+    Ok(connection)
+}
+
+/// Refuses a file that isn't whole.
+fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    match found.map_err(|error| store_error(Op::Open, path, error))?.as_str() {
+        "ok" => Ok(()),
+        detail => {
+            Err(StoreError::Damaged { path: path.to_owned(), detail: detail.trim_start_matches("*** ").to_owned() })
+        }
+    }
+}
+
+/// Makes sure that deleted rows give their space back. That is decided when the file is made, or by rewriting it.
+fn prepare_space(connection: &Connection, path: &Path, fresh: bool, convert: bool) -> Result<(), StoreError> {
+    let fault = |error| store_error(Op::Open, path, error);
+    let mode = |name| connection.query_row(name, [], |row| row.get::<_, i64>(0));
+    if fresh {
+        return connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(fault);
+    }
+    if !convert || mode("PRAGMA auto_vacuum").map_err(fault)? == AUTO_VACUUM_INCREMENTAL {
+        return Ok(());
+    }
+    // Without the log, which would grow by the size of the whole file.
+    let rewrite = || {
+        connection.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
+        connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM")
+    };
+    match rewrite().map_err(fault) {
+        Ok(()) => Ok(()),
+        Err(error @ (StoreError::Damaged { .. } | StoreError::Locked { .. })) => Err(error),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), error = &error as &dyn std::error::Error,
+                "the database could not be rewritten and keeps the space of what is deleted");
+            Ok(())
+        }
+    }
+}
+
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    // Each commit waits for the disk. Moving the log into the file is done apart from commits.
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2000",
+    )
+}
+
+/// Refuses a table of that name that isn't kine's.
+fn check_layout(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let names = || -> rusqlite::Result<Vec<String>> {
+        connection.prepare("SELECT name FROM pragma_table_info('kine')")?.query_map([], |row| row.get(0))?.collect()
+    };
+    let found = names().map_err(|error| store_error(Op::Open, path, error))?;
+    let missing = COLUMNS.iter().find(|column| !found.iter().any(|name| name == *column));
+    match missing {
+        Some(column) if !found.is_empty() => {
+            let detail = format!("table kine has no column {column}");
+            Err(StoreError::Damaged { path: path.to_owned(), detail })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn lay_out(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute_batch(TABLE)?;
+    for index in INDEXES {
+        transaction.execute_batch(index)?;
+    }
+    take_over_first_layout(transaction)?;
+    one_marker(transaction)?;
+    fill_last_revision(transaction)
+}
+
+/// The layout before kine, of K3s's first releases: copied once, while there is nothing newer.
+fn take_over_first_layout(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let exists = |query| transaction.query_row(query, [], |row| row.get::<_, bool>(0));
+    if !exists("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'key_value')")?
+        || exists("SELECT EXISTS (SELECT 1 FROM kine)")?
+    {
+        return Ok(());
+    }
+    transaction.execute_batch(
+        "INSERT INTO kine (name, created, deleted, create_revision, prev_revision, lease, value)
+         SELECT name, 1, 0, 0, 0, CASE WHEN ttl > 0 THEN 15 ELSE 0 END, value FROM key_value
+         WHERE id IN (SELECT max(id) FROM key_value GROUP BY name) ORDER BY id",
+    )
+}
+
+/// There has to be one row for the compacted revision. Old releases of kine could leave two; the greater one is right.
+fn one_marker(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let mut select = transaction.prepare("SELECT id FROM kine WHERE name = ?1 ORDER BY prev_revision DESC, id")?;
+    let ids: Vec<i64> = select.query_map([COMPACT_REV_KEY], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for id in ids.iter().skip(1) {
+        transaction.execute("DELETE FROM kine WHERE id = ?1", [id])?;
+    }
+    if ids.is_empty() {
+        transaction.execute(
+            "INSERT INTO kine (name, created, deleted, create_revision, prev_revision, lease, value)
+             VALUES (?1, 1, 0, 0, 0, 0, x'')",
+            [COMPACT_REV_KEY],
+        )?;
+    }
+    Ok(())
+}
+
+/// The counter may be ahead of the rows, when the newest ones were deleted by hand. Reads take the newest row for the
+/// revision of the store, so there has to be one.
+fn fill_last_revision(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let last = "SELECT seq FROM sqlite_sequence WHERE name = 'kine' AND seq > (SELECT coalesce(max(id), 0) FROM kine)";
+    let Some(last) = transaction.query_row(last, [], |row| row.get::<_, i64>(0)).optional()? else { return Ok(()) };
+    transaction.execute(
+        "INSERT INTO kine (id, name, created, deleted, create_revision, prev_revision, lease) VALUES (?1, ?2, 0, 1, 0, 0, 0)",
+        (last, format!("{GAP_PREFIX}{last}")),
+    )?;
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! How a SQLite store is opened.
+
+use std::path::PathBuf;
+
+/// Where the file is, and how much it may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// The database file. It and its directory are created when missing, for their owner only.
+    pub path: PathBuf,
+    /// Threads that read, each with a connection and 2 MiB of cache. Default 2, at least 1.
+    pub readers: usize,
+    /// How many of the newest revisions a compaction leaves alone, whatever it is asked for. Default 1000, as kine.
+    pub retained_revisions_min: i64,
+    /// How long the write-ahead log may get, in bytes. Default 64 MiB, at least 8 MiB. From a quarter of it on, reads that
+    /// begin wait until the log is empty; near the end writes wait too, for the reads that still run.
+    pub log_bytes_max: u64,
+    /// Whether to look through the whole file when opening it. Default on; it costs about a second per GiB.
+    pub integrity_check: bool,
+    /// Whether a file that can't give back free space (one that kine made) is rewritten once, so that it can. Default
+    /// on; it needs as much free space as the file takes, and is left out, with a warning, when there is less.
+    pub convert: bool,
+}
+
+impl SqliteOptions {
+    /// The defaults for a file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            readers: 2,
+            retained_revisions_min: 1000,
+            log_bytes_max: 64 << 20,
+            integrity_check: true,
+            convert: true,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Between rows and our types.
+
+use bytes::Bytes;
+use rusqlite::Row;
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+
+use crate::types::{Event, EventKind, Key, KeyRange, KeyValue, Revision, Ttl};
+
+/// A key as the text that kine stores. The bytes are bound as they are; SQLite compares them as bytes.
+pub(super) struct Name<'a>(pub &'a Key);
+
+impl ToSql for Name<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0.as_bytes())))
+    }
+}
+
+/// The end of a range. SQLite sorts every blob behind every text, so an empty one stands for "no end".
+pub(super) struct End<'a>(pub &'a KeyRange);
+
+impl ToSql for End<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self.0.end() {
+            Some(end) => ValueRef::Text(end.as_bytes()),
+            None => ValueRef::Blob(&[]),
+        }))
+    }
+}
+
+/// Bytes of whatever type; kine's oldest tables call the column of names an integer, which turns digits into one.
+fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Bytes> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Null => Bytes::new(),
+        ValueRef::Integer(number) => Bytes::from(number.to_string()),
+        ValueRef::Real(number) => Bytes::from(number.to_string()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Bytes::copy_from_slice(bytes),
+    })
+}
+
+fn revision(row: &Row<'_>, column: usize) -> rusqlite::Result<Revision> {
+    Ok(Revision::new(row.get::<_, Option<i64>>(column)?.unwrap_or_default()))
+}
+
+fn flag(row: &Row<'_>, column: usize) -> rusqlite::Result<bool> {
+    Ok(row.get::<_, Option<i64>>(column)?.unwrap_or_default() != 0)
+}
+
+fn ttl(row: &Row<'_>, column: usize) -> rusqlite::Result<Ttl> {
+    let seconds = row.get::<_, Option<i64>>(column)?.unwrap_or_default().max(0);
+    Ok(Ttl::seconds(u32::try_from(seconds).unwrap_or(u32::MAX)))
+}
+
+/// A row that creates a key is its own creation; any other names it.
+fn creation(created: bool, id: Revision, create_revision: Revision) -> Revision {
+    if created || create_revision == Revision::ZERO { id } else { create_revision }
+}
+
+/// Reads `id, name, created, create_revision, lease, value`.
+pub(super) fn key_value(row: &Row<'_>) -> rusqlite::Result<KeyValue> {
+    let mod_revision = revision(row, 0)?;
+    Ok(KeyValue {
+        key: Key::new(bytes(row, 1)?),
+        value: bytes(row, 5)?,
+        create_revision: creation(flag(row, 2)?, mod_revision, revision(row, 3)?),
+        mod_revision,
+        ttl: ttl(row, 4)?,
+    })
+}
+
+/// Reads `id, name, created, create_revision, lease, value, deleted, prev_revision, old_value` and, of the row before
+/// it, `created, create_revision, lease`.
+pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let kv = key_value(row)?;
+    let (created, deleted, prev_revision) = (flag(row, 2)?, flag(row, 6)?, revision(row, 7)?);
+    let prev = if created || prev_revision == Revision::ZERO {
+        None
+    } else {
+        Some(KeyValue {
+            key: kv.key.clone(),
+            value: bytes(row, 8)?,
+            create_revision: creation(flag(row, 9)?, prev_revision, revision(row, 10)?),
+            mod_revision: prev_revision,
+            ttl: ttl(row, 11)?,
+        })
+    };
+    if deleted {
+        return Ok(Event::delete(kv.key, kv.mod_revision, prev));
+    }
+    let kind = if created { EventKind::Create } else { EventKind::Update };
+    Ok(Event { kind, kv, prev })
+}
