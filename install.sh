@@ -5,8 +5,9 @@ set -eu
 
 SOURCE=$(cd "$(dirname "$0")" && pwd)
 
-# Debian packages for building: the linker named in .cargo/config.toml, what rustc links with, and the registry's roots.
-PACKAGES="mold gcc libc6-dev ca-certificates"
+# Debian packages for building: the linker named in .cargo/config.toml, what rustc links with, the compiler of
+# the .proto files, and the registry's roots.
+PACKAGES="mold gcc libc6-dev protobuf-compiler ca-certificates"
 
 # Stands in every file this script writes. A file without it belongs to somebody else and is never touched.
 MARK="Written by k3sd's install.sh"

@@ -3,8 +3,9 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 
-# Debian packages the checks need: the linker named in .cargo/config.toml, what rustc links with, and the script linter.
-PACKAGES=(mold gcc libc6-dev shellcheck)
+# Debian packages the checks need: the linker named in .cargo/config.toml, what rustc links with, the
+# script linter, the compiler of the .proto files, and the client that tries the datastore.
+PACKAGES=(mold gcc libc6-dev shellcheck protobuf-compiler etcd-client)
 
 # A step that takes longer hangs; everything together has to stay below CI's 45 minutes.
 STEP_LIMIT_SECONDS=${STEP_LIMIT_SECONDS:-1200}

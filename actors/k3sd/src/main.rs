@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use k3sd::actors_command;
 use k3sd::cli::{Alias, Environment, Invocation};
-use k3sd::commands::{check_config, completion, external, token_generate};
+use k3sd::commands::{check_config, completion, external, kine, token_generate};
 use k3sd::config::{self, Loaded, one_line};
 
 /// Any failure. K3s knows no other code, and scripts compare with it.
@@ -63,6 +63,7 @@ fn carry_out(environment: &Environment, program: &'static str) -> Result<ExitCod
             actors_command::run(&options, &command)?;
             Ok(ExitCode::SUCCESS)
         }
+        Invocation::Kine(options) => Ok(kine::run(*options)?),
         Invocation::Completion { shell, install: false } => print(&completion::script(program, shell)),
         Invocation::Completion { shell, install: true } => {
             print(&completion::install(program, shell, environment.home.as_deref())?)

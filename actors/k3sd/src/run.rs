@@ -4,13 +4,14 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use k3sd_kine::ListenAddress;
 use k3sd_runtime::inspect::{self, InspectorArgs};
 use k3sd_runtime::lend::Lend;
 use k3sd_runtime::signals::{Ended, run_until_signalled};
-use k3sd_runtime::{Clock, Exit, System, Tree};
+use k3sd_runtime::{Clock, Exit, Spec, System, Tree};
 use thiserror::Error;
 
-use crate::config::RunConfig;
+use crate::config::{InspectConfig, LogConfig, RunConfig};
 use crate::logging::{self, LogError};
 use crate::tree;
 
@@ -32,6 +33,15 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// The socket that clients of the datastore use.
+    #[error("listen on {address:?}")]
+    Listen {
+        /// As configured.
+        address: ListenAddress,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The signals that stop the daemon.
     #[error("listen for signals")]
     Signals(#[source] io::Error),
@@ -45,13 +55,24 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`]. Nothing of the tree is left then; the log file and the socket's directory may have been created.
 pub fn run(config: &RunConfig) -> Result<ExitCode, RunError> {
+    let root = async |inspector| Ok(tree::root(config, inspector));
+    daemon(&config.log, &config.warnings, &config.inspect, root)
+}
+
+/// The same, for any tree around an inspector.
+pub(crate) fn daemon(
+    log: &LogConfig,
+    warnings: &[String],
+    inspect: &InspectConfig,
+    root: impl AsyncFnOnce(InspectorArgs) -> Result<Spec, RunError>,
+) -> Result<ExitCode, RunError> {
     let clock = Clock::system();
-    let log = logging::init(&config.log, &clock).map_err(RunError::Log)?;
-    for warning in &config.warnings {
+    let log = logging::init(log, &clock).map_err(RunError::Log)?;
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(RunError::Threads)?;
-    let ended = threads.block_on(supervise(config, clock));
+    let ended = threads.block_on(supervise(inspect, clock, root));
     // A blocking call that never returns may not hold up the end of the process.
     threads.shutdown_background();
     let code = match ended? {
@@ -63,12 +84,19 @@ pub fn run(config: &RunConfig) -> Result<ExitCode, RunError> {
     Ok(code)
 }
 
-async fn supervise(config: &RunConfig, clock: Clock) -> Result<Ended, RunError> {
-    let path = &config.inspect.socket;
+async fn supervise(
+    inspector: &InspectConfig,
+    clock: Clock,
+    root: impl AsyncFnOnce(InspectorArgs) -> Result<Spec, RunError>,
+) -> Result<Ended, RunError> {
+    let path = &inspector.socket;
     let socket = inspect::bind(path).map_err(|source| RunError::InspectSocket { path: path.clone(), source })?;
     let system = System::new(clock);
-    let args = InspectorArgs { listener: Lend::new(socket), control: config.inspect.actor_control };
-    let tree = system.start(tree::root(config, args));
+    let args = InspectorArgs { listener: Lend::new(socket), control: inspector.actor_control };
+    let root = root(args).await.inspect_err(|_| {
+        std::fs::remove_file(path).ok();
+    })?;
+    let tree = system.start(root);
     let stopping = || tell_service_manager(&[sd_notify::NotifyState::Stopping]);
     let (ended, ()) = tokio::join!(run_until_signalled(&tree, stopping), announce(&tree));
     // Gone already, when somebody removed it by hand.

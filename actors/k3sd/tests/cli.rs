@@ -166,6 +166,7 @@ fn help_of_each_command() {
         "etcd-snapshot ls",
         "etcd-snapshot prune",
         "completion",
+        "kine",
         "actors",
         "actors tree",
         "actors top",

@@ -7,6 +7,7 @@ pub(crate) use crate::cli::arguments::Purpose;
 use crate::cli::arguments::{arg, role_command, switch, value};
 use crate::cli::feature::Feature;
 use crate::cli::flags::Role;
+use crate::cli::kine;
 use crate::cli::program::Tool;
 
 /// The URL administrative commands talk to unless told otherwise.
@@ -32,6 +33,7 @@ pub(crate) fn root(program: &'static str, purpose: Purpose) -> Command {
         .subcommand(certificate(purpose))
         .subcommand(completion(purpose))
         .subcommand(actors::command())
+        .subcommand(kine::command())
 }
 
 /// The part of the program that a command other than the long-running ones needs, or nothing if it works without.

@@ -10,6 +10,7 @@ pub(crate) mod feature;
 pub(crate) mod flag;
 pub(crate) mod flags;
 mod gostyle;
+mod kine;
 pub(crate) mod program;
 pub mod version;
 
@@ -29,6 +30,7 @@ pub use self::feature::Feature;
 pub use self::flag::{DefaultValue, Flag, Heading, Kind, Secrecy, TurnsOff};
 pub use self::flags::{REMOVED, RemovedFlag, Role};
 use self::gostyle::{Normalised, normalise};
+pub use self::kine::KineOptions;
 pub use self::program::{Alias, Tool};
 
 /// What the command line asks for.
@@ -50,6 +52,8 @@ pub enum Invocation {
         /// The question.
         command: ActorsCommand,
     },
+    /// Run the datastore alone.
+    Kine(Box<KineOptions>),
     /// Print or install a completion script.
     Completion {
         /// For which shell.
@@ -174,6 +178,10 @@ fn understand(
         "actors" => {
             let (options, command) = actors::read(sub_matches, environment);
             Ok(Invocation::Actors { options, command })
+        }
+        "kine" => {
+            let debug = switch_is_on("--debug", matches, "debug")?;
+            Ok(Invocation::Kine(Box::new(kine::read(sub_matches, environment, debug)?)))
         }
         "completion" => {
             let is_zsh = sub_matches.get_one::<String>("shell").is_some_and(|shell| shell == "zsh");

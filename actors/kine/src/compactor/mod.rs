@@ -1,0 +1,7 @@
+//! Drops old history now and then.
+
+mod actor;
+mod core;
+mod msg;
+
+pub(crate) use self::actor::{Compactor, CompactorArgs};

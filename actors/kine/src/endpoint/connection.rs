@@ -1,0 +1,72 @@
+//! One connection: HTTP/2, and all its calls, in one task.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use k3sd_runtime::Clock;
+use tokio::sync::mpsc;
+
+use super::desk::Desk;
+use super::listener::Stream;
+use super::router::Router;
+
+/// Calls at once on one connection. An API server has a few hundred watches on each of its connections.
+const STREAMS_MAX: u32 = 4096;
+/// What a client may send ahead, per call and per connection: a few of the largest values.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// A peer that vanished without a word is noticed after the sum of these.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_LIMIT: Duration = Duration::from_secs(20);
+
+type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// hyper wants to spawn its calls; here they become part of the connection's own task, and end with it.
+#[derive(Clone)]
+struct Inside(mpsc::Sender<Call>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Inside {
+    fn execute(&self, call: F) {
+        // There is a place for each stream that is allowed; beyond them the call is dropped, which resets it.
+        self.0.try_send(Box::pin(call)).ok();
+    }
+}
+
+/// Serves until either side has enough.
+pub(crate) async fn serve(stream: Box<dyn Stream>, desk: Desk, clock: Clock) {
+    let (inside, mut begun) = mpsc::channel(STREAMS_MAX as usize + 16);
+    let router = Router::new(desk, clock);
+    let service = service_fn(move |request| {
+        let answer = router.answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http2::Builder::new(Inside(inside))
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_LIMIT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut calls = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            outcome = connection.as_mut() => {
+                if let Err(error) = outcome {
+                    tracing::debug!(%error, "a connection to the datastore broke off");
+                }
+                return;
+            }
+            Some(call) = begun.recv() => calls.push(call),
+            Some(()) = calls.next(), if !calls.is_empty() => {}
+        }
+    }
+}

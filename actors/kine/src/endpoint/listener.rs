@@ -1,0 +1,107 @@
+//! Accepts connections, and has a task started for each.
+
+use std::io;
+use std::time::Duration;
+
+use k3sd_datastore::Backend as _;
+use k3sd_runtime::lend::{Lend, Loan};
+use k3sd_runtime::{ActorError, Restart, TaskHandle, inspect, task};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::connection::serve;
+use super::desk::Desk;
+use crate::config::ListenAddress;
+use crate::store::StoreHandle;
+
+/// How long starting a connection's task may take.
+const SEAT_LIMIT: Duration = Duration::from_secs(5);
+/// The pause after a failed accept: too many open files, which passes.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// Of this machine only.
+    Unix(UnixListener),
+    /// Of the network.
+    Tcp(TcpListener),
+}
+
+/// Opens a socket. Needs a tokio runtime around it.
+///
+/// # Errors
+/// What the system says, or that somebody listens there already.
+pub async fn bind(address: &ListenAddress) -> io::Result<Socket> {
+    match address {
+        ListenAddress::Unix(path) => inspect::bind(path).map(Socket::Unix),
+        ListenAddress::Tcp(address) => TcpListener::bind(address).await.map(Socket::Tcp),
+    }
+}
+
+/// Either kind of connection.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Socket {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        match self {
+            Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+        }
+    }
+}
+
+/// The body of the listener's task.
+pub(crate) async fn listen(handle: TaskHandle, socket: Lend<Socket>, desk: Desk) -> Result<(), ActorError> {
+    let socket = socket.borrow()?;
+    let siblings = handle.path().rsplit_once('/').map_or(String::new(), |(parent, _)| format!("{parent}/"));
+    let connections = handle.system().supervisor(&format!("{siblings}connections"))?;
+    let clock = handle.system().clock().clone();
+    let mut number = 0_u64;
+    loop {
+        let stream = match socket.accept().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the datastore's socket accepted nobody");
+                clock.sleep_until(clock.now() + RETRY_DELAY).await;
+                continue;
+            }
+        };
+        let (guest, desk) = (Lend::new(stream), desk.clone());
+        let listener = handle.path().rsplit('/').next().unwrap_or_default().replace("listener", "c");
+        // The incarnation's time makes the name unique across restarts of this task.
+        let name = format!("{listener}-{number}-{}", clock.now().as_nanos());
+        number += 1;
+        let child = task(&name, move |handle| {
+            // Taken at the start, so there is no second life for it.
+            let stream = guest.borrow().ok().map(Loan::keep);
+            let (desk, clock) = (desk.clone(), handle.system().clock().clone());
+            async move {
+                if let Some(stream) = stream {
+                    serve(stream, desk, clock).await;
+                }
+                Ok(())
+            }
+        });
+        if let Err(error) = connections.add(SEAT_LIMIT, child.restart(Restart::Temporary)).await {
+            // The client sees a closed connection, and comes again.
+            tracing::debug!(%error, "no task for a connection");
+        }
+    }
+}
+
+/// The body of the task that tells watchers how far they are.
+pub(crate) async fn progress(handle: TaskHandle, store: StoreHandle, interval: Duration) -> Result<(), ActorError> {
+    let clock = handle.system().clock().clone();
+    loop {
+        clock.sleep_until(clock.now() + interval.max(RETRY_DELAY)).await;
+        if let Ok(backend) = store.get().await {
+            backend.progress().await.ok(); // A store that is gone is announced elsewhere.
+        }
+    }
+}

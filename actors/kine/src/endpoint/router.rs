@@ -1,0 +1,93 @@
+//! From a request's path to the service that answers it.
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use k3sd_runtime::Clock;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::{Code, Status};
+
+use super::desk::Desk;
+use super::kv::KvService;
+use super::rest::{ClusterService, HealthService, LeaseService, MaintenanceService};
+use super::watch::WatchService;
+use crate::wire::etcdserverpb::cluster_server::ClusterServer;
+use crate::wire::etcdserverpb::kv_server::KvServer;
+use crate::wire::etcdserverpb::lease_server::LeaseServer;
+use crate::wire::etcdserverpb::maintenance_server::MaintenanceServer;
+use crate::wire::etcdserverpb::watch_server::WatchServer;
+use crate::wire::health::health_server::HealthServer;
+
+/// What is served, by path. Everything else is refused with its name.
+const SERVED: &[(&str, &[&str])] = &[
+    ("etcdserverpb.KV", &["Range", "Put", "DeleteRange", "Txn", "Compact"]),
+    ("etcdserverpb.Watch", &["Watch"]),
+    ("etcdserverpb.Lease", &["LeaseGrant"]),
+    ("etcdserverpb.Cluster", &["MemberList"]),
+    ("etcdserverpb.Maintenance", &["Status", "Alarm"]),
+    ("grpc.health.v1.Health", &["Check", "Watch"]),
+];
+
+/// All services of one connection.
+#[derive(Clone)]
+pub(crate) struct Router {
+    desk: Desk,
+    clock: Clock,
+}
+
+impl Router {
+    /// For a connection.
+    pub(crate) fn new(desk: Desk, clock: Clock) -> Self {
+        Self { desk, clock }
+    }
+
+    /// Answers one call.
+    pub(crate) fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let (desk, clock) = (self.desk.clone(), self.clock.clone());
+        async move {
+            let path = request.uri().path().to_owned();
+            let service = match lookup(&path) {
+                Ok(service) => service,
+                Err(status) => return status.into_http(),
+            };
+            let answer = match service {
+                "etcdserverpb.KV" => KvServer::new(KvService { desk }).call(request).await,
+                "etcdserverpb.Watch" => WatchServer::new(WatchService { desk, clock }).call(request).await,
+                "etcdserverpb.Lease" => LeaseServer::new(LeaseService { desk }).call(request).await,
+                "etcdserverpb.Cluster" => {
+                    let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+                    ClusterServer::new(ClusterService { desk, authority }).call(request).await
+                }
+                "etcdserverpb.Maintenance" => MaintenanceServer::new(MaintenanceService { desk }).call(request).await,
+                _ => HealthServer::new(HealthService).call(request).await,
+            };
+            match answer {
+                Ok(answer) => answer,
+                Err(never) => match never {},
+            }
+        }
+    }
+}
+
+/// The service's name, if the call is one that is served.
+fn lookup(path: &str) -> Result<&'static str, Status> {
+    let (service, call) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
+    let found = SERVED.iter().find(|(name, calls)| *name == service && calls.contains(&call));
+    found.map(|(name, _)| *name).ok_or_else(|| {
+        Status::new(Code::Unimplemented, format!("etcdserver: {service}/{call} is not supported by this datastore"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_served_is_refused_by_name() {
+        assert_eq!(lookup("/etcdserverpb.KV/Range").expect("it is served"), "etcdserverpb.KV");
+        let status = lookup("/etcdserverpb.Maintenance/Defragment").expect_err("it is not");
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert!(status.message().contains("etcdserverpb.Maintenance/Defragment"), "{status:?}");
+        assert!(lookup("/").is_err() && lookup("").is_err());
+    }
+}

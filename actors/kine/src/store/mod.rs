@@ -1,0 +1,41 @@
+//! The owner of the database, and the way to it.
+
+mod actor;
+mod msg;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k3sd_datastore::AnyBackend;
+use tokio::sync::watch;
+
+pub(crate) use self::actor::{Store, StoreArgs};
+use crate::error::StoreAbsent;
+
+/// How long a request waits for a store that is being opened again.
+const ABSENCE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The way to the store that is open right now.
+#[derive(Clone, Debug)]
+pub struct StoreHandle(watch::Receiver<Option<AnyBackend>>);
+
+impl StoreHandle {
+    /// The place where the owner publishes, and the way to it.
+    pub(crate) fn place() -> (Arc<watch::Sender<Option<AnyBackend>>>, Self) {
+        let (sender, receiver) = watch::channel(None);
+        (Arc::new(sender), Self(receiver))
+    }
+
+    /// The store. Keep it for one request, no longer: its owner can't open it again before everybody has let go.
+    ///
+    /// # Errors
+    /// When none is open within five seconds.
+    pub async fn get(&self) -> Result<AnyBackend, StoreAbsent> {
+        if let Some(backend) = self.0.borrow().clone() {
+            return Ok(backend); // The usual case costs no timer.
+        }
+        let mut receiver = self.0.clone();
+        let open = tokio::time::timeout(ABSENCE_LIMIT, receiver.wait_for(Option::is_some)).await;
+        open.ok().and_then(Result::ok).and_then(|backend| backend.clone()).ok_or(StoreAbsent)
+    }
+}

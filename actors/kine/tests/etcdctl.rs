@@ -1,0 +1,244 @@
+//! The endpoint as its users meet it: `etcdctl` of Debian's `etcd-client` against a subtree with a database in a file.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use k3sd_kine::{KineConfig, ListenAddress, Socket, SqliteOptions, bind, tree};
+use k3sd_runtime::lend::Lend;
+use k3sd_runtime::{Clock, Signal, Spec, Strategy, System, Tree, subtree};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+struct Server {
+    threads: tokio::runtime::Runtime,
+    tree: Tree,
+    endpoint: String,
+    folder: tempfile::TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a directory");
+        let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let threads = threads.expect("threads");
+        let sqlite = SqliteOptions { retained_revisions_min: 0, ..SqliteOptions::new(folder.path().join("state.db")) };
+        let (tree, endpoint) = threads.block_on(async {
+            // Not the unix socket: Debian's etcdctl sends its path as the request's authority, which HTTP/2 forbids.
+            let address = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
+            let listening = bind(&address).await.expect("it listens");
+            let Socket::Tcp(socket) = &listening else { panic!("not what was asked for: {listening:?}") };
+            let endpoint = socket.local_addr().expect("it has a name").to_string();
+            let kine = tree(KineConfig::new(sqlite), vec![Lend::new(listening)]).spec.budget(1000, LIMIT);
+            let root = Spec::new(Strategy::OneForOne).child(subtree("kine", kine));
+            let tree = System::new(Clock::system()).start(root);
+            tree.ready().await.expect("it starts");
+            (tree, endpoint)
+        });
+        Self { threads, tree, endpoint, folder }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        etcdctl(&self.endpoint, args)
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("etcdctl (Debian: etcd-client) is installed")
+    }
+
+    /// The lines of a command that succeeds.
+    fn ok(&self, args: &[&str]) -> Vec<String> {
+        let output = self.run(args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "etcdctl {args:?}: {said}");
+        lines(&output.stdout)
+    }
+
+    /// What a command says that fails.
+    fn fails(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(!output.status.success(), "etcdctl {args:?} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// The revision in the header of an answer.
+    fn revision(&self) -> i64 {
+        let json = self.ok(&["get", "nothing", "-w", "json"]).join("");
+        let number = json.split("\"revision\":").nth(1).expect("a header");
+        number.chars().take_while(char::is_ascii_digit).collect::<String>().parse().expect("a number")
+    }
+
+    fn stdin(&self, args: &[&str], input: &str) -> Vec<String> {
+        use std::io::Write as _;
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().expect("etcdctl runs");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "etcdctl {args:?}");
+        lines(&output.stdout)
+    }
+
+    /// Runs a watch in the background, with its output in a file.
+    fn watch(&self, name: &str, args: &[&str]) -> (std::process::Child, PathBuf) {
+        let path = self.folder.path().join(name);
+        let file = std::fs::File::create(&path).expect("a file");
+        let child = self.command(args).stdout(file).spawn().expect("etcdctl runs");
+        (child, path)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.tree.stop();
+        self.threads.block_on(self.tree.ended());
+    }
+}
+
+fn etcdctl(endpoint: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("etcdctl");
+    command.env("ETCDCTL_API", "3").arg(format!("--endpoints={endpoint}")).args(args);
+    command
+}
+
+fn lines(bytes: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test waits for another process")]
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < LIMIT, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn keys_ranges_and_deletes() {
+    let server = Server::start();
+    for (key, value) in [("a/1", "one"), ("a/2", "two"), ("a/3", "three"), ("b", "four")] {
+        assert_eq!(server.ok(&["put", key, value]), ["OK"]);
+    }
+    assert_eq!(server.ok(&["get", "a/1"]), ["a/1", "one"]);
+    assert_eq!(server.ok(&["get", "--prefix", "a/", "--print-value-only"]), ["one", "two", "three"]);
+    assert_eq!(server.ok(&["get", "--prefix", "a/", "--limit", "2", "--keys-only"]), ["a/1", "", "a/2", ""]);
+    assert_eq!(server.ok(&["get", "a/2", "b", "--print-value-only"]), ["two", "three"]);
+    assert_eq!(server.ok(&["get", "--from-key", "a/3", "--print-value-only"]), ["three", "four"]);
+    let sorted = ["get", "--prefix", "", "--print-value-only", "--sort-by", "modify", "--order", "descend"];
+    assert_eq!(server.ok(&sorted), ["four", "three", "two", "one"]);
+    let json = server.ok(&["get", "--prefix", "a/", "--limit", "1", "-w", "json"]).join("");
+    assert!(json.contains("\"more\":true") && json.contains("\"count\":3"), "{json}");
+
+    let before = server.revision();
+    assert_eq!(server.ok(&["put", "--prev-kv", "b", "five"]), ["OK", "b", "four"]);
+    assert_eq!(server.ok(&["get", "b", "--rev", &before.to_string()]), ["b", "four"]);
+    assert_eq!(server.ok(&["del", "--prev-kv", "b"]), ["1", "b", "five"]);
+    assert_eq!(server.ok(&["del", "b"]), ["0"]);
+    assert_eq!(server.ok(&["del", "--prefix", "a/"]), ["3"]);
+    assert!(server.ok(&["get", "--prefix", ""]).is_empty());
+    let future = server.fails(&["get", "b", "--rev", "99999"]);
+    assert!(future.contains("etcdserver: mvcc: required revision is a future revision"), "{future}");
+    assert!(server.ok(&["endpoint", "status"]).join("").contains("3.6.14"));
+    server.ok(&["endpoint", "health"]);
+    assert!(server.ok(&["member", "list"]).join("").contains("kine"));
+    let refused = server.fails(&["defrag"]);
+    assert!(refused.contains("Defragment is not supported"), "{refused}");
+}
+
+#[test]
+fn transactions() {
+    let server = Server::start();
+    let create = "create(\"k\") = \"0\"\n\nput k 1\nget k\n\nget k\n\n";
+    assert_eq!(server.stdin(&["txn"], create), ["SUCCESS", "", "OK", "", "k", "1"]);
+    assert_eq!(server.stdin(&["txn"], create), ["FAILURE", "", "k", "1"]);
+    assert_eq!(server.stdin(&["txn"], "value(\"k\") = \"1\"\n\ndel k\n\n\n"), ["SUCCESS", "", "1"]);
+}
+
+#[test]
+fn compaction_is_told_to_readers_and_watchers() {
+    let server = Server::start();
+    for value in ["1", "2", "3", "4"] {
+        server.ok(&["put", "k", value]);
+    }
+    let now = server.revision();
+    let target = now - 1;
+    server.ok(&["compaction", &target.to_string()]);
+    assert_eq!(server.ok(&["get", "k", "--rev", &target.to_string(), "--print-value-only"]), ["3"]);
+    let words = "etcdserver: mvcc: required revision has been compacted";
+    for args in [vec!["get", "k", "--rev", "1"], vec!["compaction", "1"], vec!["watch", "k", "--rev", "1"]] {
+        let said = server.fails(&args);
+        assert!(said.contains(words), "{args:?}: {said}");
+    }
+    let future = server.fails(&["compaction", "99999"]);
+    assert!(future.contains("required revision is a future revision"), "{future}");
+}
+
+#[test]
+fn a_lease_ends_its_key() {
+    let server = Server::start();
+    let granted = server.ok(&["lease", "grant", "2"]).join("");
+    let id = granted.split(' ').nth(1).expect("lease ID granted ...").to_owned();
+    server.ok(&["put", "--lease", &id, "k", "v"]);
+    assert_eq!(server.ok(&["get", "k", "--print-value-only"]), ["v"]);
+    wait_until("the key ends", || server.ok(&["get", "k"]).is_empty());
+}
+
+#[test]
+fn a_watch_begins_in_the_past_and_goes_on() {
+    let server = Server::start();
+    server.ok(&["put", "p/a", "1"]);
+    let first = server.revision();
+    server.ok(&["put", "p/b", "2"]);
+    let (mut child, path) =
+        server.watch("past", &["watch", "--prefix", "p/", "--prev-kv", "--rev", &first.to_string()]);
+    let read = || lines(&std::fs::read(&path).expect("the output"));
+    wait_until("the past", || read().len() >= 6);
+    server.ok(&["put", "p/a", "3"]);
+    server.ok(&["del", "p/b"]);
+    server.ok(&["put", "q", "elsewhere"]);
+    let wanted = "PUT p/a 1 PUT p/b 2 PUT p/a 1 p/a 3 DELETE p/b 2 p/b";
+    let told = || read().into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    wait_until("the present", || told() == wanted);
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+}
+
+/// Each actor is killed again and again while somebody writes and somebody watches.
+#[test]
+fn kills_lose_no_acknowledged_write_and_no_event() {
+    const WRITES: usize = 120;
+    let server = Server::start();
+    server.ok(&["put", "w/start", "0"]);
+    let (mut child, path) = server.watch("kills", &["watch", "--prefix", "w/"]);
+    let told = || lines(&std::fs::read(&path).expect("the output"));
+    // Only what happens after the watch has begun is its business.
+    wait_until("the watch begins", || {
+        server.ok(&["put", "w/start", "1"]);
+        !told().is_empty()
+    });
+    let actors = ["store", "compactor", "expiry", "connections", "progress", "listener-0"];
+    let mut acknowledged = Vec::new();
+    for number in 0..WRITES {
+        if number % 4 == 1 {
+            let actor = actors[number / 4 % actors.len()];
+            assert!(server.tree.system().signal(&format!("kine/{actor}"), Signal::Kill), "{actor} is there");
+        }
+        let name = format!("w/{number:04}");
+        if server.run(&["put", &name, "x", "--command-timeout", "5s"]).status.success() {
+            acknowledged.push(name);
+        }
+    }
+    assert!(acknowledged.len() > WRITES / 2, "most writes get through: {}", acknowledged.len());
+    let stored = server.ok(&["get", "--prefix", "w/", "--keys-only"]);
+    for name in &acknowledged {
+        assert!(stored.contains(name), "{name} was acknowledged and is gone");
+    }
+    // The watch has told every key that is stored, once, in order of revision, and so has lost and repeated nothing.
+    let stored: Vec<_> = stored.into_iter().filter(|name| name.starts_with("w/0")).collect();
+    let seen = || told().into_iter().filter(|line| line.starts_with("w/0")).collect::<Vec<_>>();
+    wait_until("the watch has caught up", || seen().len() >= stored.len());
+    assert_eq!(seen(), stored);
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+}
