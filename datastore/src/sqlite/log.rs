@@ -86,8 +86,10 @@ impl LogKeeper {
     }
 
     fn empty(&mut self, connection: &Connection) {
-        // With nobody inside it fails only for want of space or a failing disk; the next commit tries again.
-        if let Err(error) = connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::TRUNCATE) {
+        // The next commit starts at the front. The file keeps its length: a commit that changes no length is one write to
+        // the disk less, which single writers feel. With nobody inside it fails only for want of space or a failing disk,
+        // and the next commit tries again.
+        if let Err(error) = connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::RESTART) {
             tracing::warn!(%error, "the write-ahead log could not be emptied");
         }
         self.copied_at = 0;
