@@ -4,7 +4,7 @@
 //!   after each commit:   short ──▶ nothing
 //!                        4 MiB more than last time ──▶ a thread copies it into the file, beside readers and writers
 //!                        a quarter of what is allowed ──▶ gate closed; emptied as soon as no reader is inside
-//!                        three quarters ──▶ the writer waits for that
+//!                        half of it ──▶ the writer waits for that
 //! ```
 
 use std::sync::Arc;
@@ -77,7 +77,8 @@ impl LogKeeper {
             self.gate.close();
             self.closed = true;
         }
-        let nearly_full = log_bytes >= self.log_bytes_max / 4 * 3;
+        // The greatest commit takes some 20 MiB of log: 512 rows, a handful of index pages each, and 8 MiB of values.
+        let nearly_full = log_bytes >= self.log_bytes_max / 2;
         if self.gate.wait_empty(if nearly_full { GATE_WAIT } else { GATE_LOOK }) {
             self.empty(connection);
         } else if nearly_full {

@@ -11,8 +11,9 @@ pub struct SqliteOptions {
     pub readers: usize,
     /// How many of the newest revisions a compaction leaves alone, whatever it is asked for. Default 1000, as kine.
     pub retained_revisions_min: i64,
-    /// How long the write-ahead log may get, in bytes. Default 64 MiB, at least 8 MiB. From a quarter of it on, reads that
-    /// begin wait until the log is empty; near the end writes wait too, for the reads that still run.
+    /// How long the write-ahead log may get, in bytes. Default 64 MiB, at least 8 MiB; below 48 MiB one commit of the
+    /// greatest size may pass it. From a quarter of it on, reads that begin wait until the log is empty; from half of
+    /// it on, writes wait too, for the reads that still run.
     pub log_bytes_max: u64,
     /// Whether to look through the whole file when opening it. Default on; it costs about a second per GiB.
     pub integrity_check: bool,
