@@ -188,7 +188,10 @@ step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "unit tests" cargo test --no-fail-fast --workspace --locked --lib --bins
 if ! $fast; then
-  step "integration tests" cargo test --no-fail-fast --workspace --exclude chaos-tests --locked --test '*'
+  # What is marked as ignored needs the right to mount.
+  may_mount=()
+  unshare --mount true 2>/dev/null && may_mount=(-- --include-ignored)
+  step "integration tests" cargo test --no-fail-fast --workspace --exclude chaos-tests --locked --test '*' "${may_mount[@]}"
   step "documentation tests" cargo test --no-fail-fast --workspace --locked --doc
   step "release build" cargo build --release --locked --package k3sd
   # A plain `cargo test` drills the debug binary; here it is the one that ships. `--include-ignored` is for what only

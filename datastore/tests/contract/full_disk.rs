@@ -31,15 +31,10 @@ impl Drop for Tmpfs {
 }
 
 #[tokio::test]
+#[ignore = "mounts a small file system, which needs root; test.sh runs it when it may"]
 async fn a_full_disk_stops_writes_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
-    let _mounted = match Tmpfs::mount(directory.path(), "6m") {
-        Ok(mounted) => mounted,
-        Err(reason) => {
-            println!("ignored: no tmpfs can be mounted here: {}", reason.trim());
-            return;
-        }
-    };
+    let _mounted = Tmpfs::mount(directory.path(), "6m").unwrap();
     let ballast = directory.path().join("ballast");
     fs::write(&ballast, vec![1; 2 << 20]).unwrap();
     let store = Sqlite::open(SqliteOptions::new(directory.path().join("state.db"))).unwrap();
