@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use k3sd_datastore::SqliteOptions;
+use k3sd_datastore::{Dsn, SqliteOptions};
 
-use crate::error::ListenAddressError;
+use crate::error::{EndpointError, ListenAddressError};
 
 /// Where the endpoint listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,9 +88,40 @@ impl KineConfig {
     }
 }
 
+/// Understands a datastore endpoint, in kine's grammar. Options of kine's SQLite driver are left out: ours are fixed.
+///
+/// # Errors
+/// See [`EndpointError`].
+pub fn sqlite_options(endpoint: &str) -> Result<SqliteOptions, EndpointError> {
+    let store = match Dsn::parse(endpoint, false)? {
+        Dsn::Sqlite(sqlite) if sqlite.keep_log => return Err(EndpointError::Log),
+        Dsn::Sqlite(sqlite) => {
+            return Ok(SqliteOptions { convert: !sqlite.keep_layout, ..SqliteOptions::new(sqlite.path) });
+        }
+        Dsn::MySql(_) => "mysql",
+        Dsn::Postgres(_) => "postgres",
+        Dsn::Etcd { .. } => "etcd",
+        Dsn::Memory => "memory",
+    };
+    Err(EndpointError::Store { store })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn endpoints_that_this_build_lacks_are_refused_by_name() {
+        let path = |endpoint| sqlite_options(endpoint).map(|options| options.path);
+        assert_eq!(path("sqlite:///x.db?_journal_mode=WAL"), Ok("/x.db".into()));
+        assert_eq!(path(""), Ok("./db/state.db".into()));
+        assert!(!sqlite_options("sqlite://x?_kine_disable_startup_vacuum").expect("it is fine").convert);
+        assert_eq!(path("litestream://x"), Err(EndpointError::Log));
+        for (endpoint, store) in [("mysql://root:hunter2@tcp(db)/", "mysql"), ("memory://", "memory")] {
+            assert_eq!(path(endpoint), Err(EndpointError::Store { store }));
+        }
+        assert!(matches!(path("root:hunter2"), Err(EndpointError::Dsn(_))));
+    }
 
     #[test]
     fn listen_addresses_as_kine_writes_them() {

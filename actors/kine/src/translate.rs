@@ -97,10 +97,11 @@ pub(crate) fn at(revision: i64) -> Option<Revision> {
     (revision > 0).then(|| Revision::new(revision))
 }
 
-/// What a client knows as a lease: the number of seconds that a value lives after its last write.
+/// The number of seconds that a value lives after its last write: the lower half of a lease's number. For kine it is
+/// the whole.
 pub(crate) fn ttl(lease: i64) -> Result<Ttl, Status> {
-    let seconds = u32::try_from(lease).map_err(|_| Status::not_found("etcdserver: requested lease not found"))?;
-    Ok(Ttl::seconds(seconds))
+    let seconds = u64::try_from(lease).map_err(|_| Status::not_found("etcdserver: requested lease not found"))?;
+    Ok(Ttl::seconds(u32::try_from(seconds & u64::from(u32::MAX)).unwrap_or(u32::MAX)))
 }
 
 /// A key as clients see it.
@@ -261,5 +262,6 @@ mod tests {
         assert_eq!(status.code(), Code::OutOfRange);
         assert_eq!(ttl(-1).expect_err("no lease").code(), Code::NotFound);
         assert_eq!(ttl(5).expect("a lease"), Ttl::seconds(5));
+        assert_eq!(ttl(3 << 32 | 60).expect("a lease"), Ttl::seconds(60));
     }
 }

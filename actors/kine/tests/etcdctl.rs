@@ -114,6 +114,11 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test lets a time to live pass")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 #[test]
 fn keys_ranges_and_deletes() {
     let server = Server::start();
@@ -182,6 +187,49 @@ fn a_lease_ends_its_key() {
     server.ok(&["put", "--lease", &id, "k", "v"]);
     assert_eq!(server.ok(&["get", "k", "--print-value-only"]), ["v"]);
     wait_until("the key ends", || server.ok(&["get", "k"]).is_empty());
+}
+
+#[test]
+fn leases_are_kept_alive_revoked_and_told_about() {
+    let server = Server::start();
+    let grant = || server.ok(&["lease", "grant", "2"]).join("").split(' ').nth(1).expect("a number").to_owned();
+    let (kept, revoked) = (grant(), grant());
+    assert_ne!(kept, revoked);
+    let (mut keeper, _) = server.watch("keeper", &["lease", "keep-alive", &kept]);
+    for key in ["kept", "rewritten"] {
+        server.ok(&["put", "--lease", &kept, key, "v"]);
+    }
+    server.ok(&["put", "--lease", &revoked, "revoked", "v"]);
+    server.ok(&["put", "--lease", &revoked, "freed", "v"]);
+    server.ok(&["put", "freed", "for ever"]);
+    let told = server.ok(&["lease", "timetolive", "--keys", &kept]).join("");
+    assert!(told.contains("granted with TTL(2s)") && told.contains("[kept rewritten]"), "{told}");
+    assert_eq!(server.ok(&["lease", "list"]).len(), 3, "a line that counts, and one for each");
+    server.ok(&["lease", "revoke", &revoked]);
+    assert_eq!(server.ok(&["get", "--prefix", "", "--keys-only"]), ["freed", "", "kept", "", "rewritten", ""]);
+    assert!(server.fails(&["lease", "revoke", &revoked]).contains("requested lease not found"));
+    pause(Duration::from_millis(4500));
+    assert_eq!(server.ok(&["get", "--prefix", "", "--keys-only"]), ["freed", "", "kept", "", "rewritten", ""]);
+    keeper.kill().expect("it runs");
+    keeper.wait().expect("it ends");
+    wait_until("the lease ends", || server.ok(&["get", "--prefix", "", "--keys-only"]) == ["freed", ""]);
+}
+
+#[test]
+fn a_lock_is_held_by_one_at_a_time() {
+    let server = Server::start();
+    let (mut first, path) = server.watch("first", &["lock", "--ttl", "3", "l"]);
+    let told = |path: &PathBuf| lines(&std::fs::read(path).expect("the output"));
+    wait_until("the lock is taken", || !told(&path).is_empty());
+    let (mut second, waiting) = server.watch("second", &["lock", "--ttl", "3", "l"]);
+    pause(Duration::from_millis(4500));
+    assert!(told(&waiting).is_empty(), "the first holds it still, beyond its time to live");
+    // Killed, so that it can't give the lock back: its lease ends by itself.
+    first.kill().expect("it runs");
+    first.wait().expect("it ends");
+    wait_until("the second has it", || !told(&waiting).is_empty());
+    second.kill().expect("it runs");
+    second.wait().expect("it ends");
 }
 
 #[test]

@@ -1,17 +1,12 @@
 //! `kine ...`: the datastore and its etcd endpoint, standing alone, with kine's flags and variables.
 
-use std::path::PathBuf;
-
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use k3sd_kine::{KineConfig, ListenAddress, SqliteOptions};
+use k3sd_kine::{KineConfig, ListenAddress, SqliteOptions, sqlite_options};
 
 use super::UsageError;
 use crate::cli::environment::Environment;
 use crate::cli::flags::{DEFAULT_INSPECT_SOCKET, INSPECT_SOCKET_VAR};
 use crate::config::{InspectConfig, LogConfig, scalar};
-
-/// The database unless told otherwise; kine's.
-const DEFAULT_DATABASE: &str = "./db/state.db";
 
 /// What `kine` is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,9 +113,9 @@ pub(crate) fn read(matches: &ArgMatches, environment: &Environment, debug: bool)
     let duration = |name| scalar::parse_duration(text(name)).map_err(|error| wrong(name, &error));
     let number = |name| scalar::parse_int(text(name)).map_err(|error| wrong(name, &error));
 
-    let database = database(text("endpoint")).map_err(|error| wrong("endpoint", &error))?;
+    let sqlite = sqlite_options(text("endpoint")).map_err(|error| wrong("endpoint", &error))?;
     let retained_revisions_min = number("compact-min-retain")?;
-    let sqlite = SqliteOptions { retained_revisions_min, ..SqliteOptions::new(environment.absolute(database)) };
+    let sqlite = SqliteOptions { path: environment.absolute(&sqlite.path), retained_revisions_min, ..sqlite };
     let mut kine = KineConfig::new(sqlite);
     kine.progress_interval = duration("watch-progress-notify-interval")?;
     kine.compact.interval = duration("compact-interval")?;
@@ -143,22 +138,9 @@ pub(crate) fn read(matches: &ArgMatches, environment: &Environment, debug: bool)
     Ok(KineOptions { kine, listen, log: LogConfig { debug, ..LogConfig::default() }, inspect })
 }
 
-/// The file behind a data source name. Settings behind `?` are those of kine's driver; ours are fixed.
-fn database(dsn: &str) -> Result<PathBuf, String> {
-    let file = match dsn.split_once("://") {
-        None if dsn.is_empty() => "",
-        Some(("sqlite", file)) => file,
-        Some((scheme, _)) => return Err(format!("{scheme} is not supported by this build; use sqlite://PATH")),
-        // Not repeated: it may hold a password.
-        None => return Err("is no data source name; use sqlite://PATH".to_owned()),
-    };
-    let file = file.split('?').next().unwrap_or_default();
-    let file = file.strip_prefix("file:").unwrap_or(file);
-    Ok(PathBuf::from(if file.is_empty() { DEFAULT_DATABASE } else { file }))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::time::{Duration, SystemTime};
 
     use super::*;

@@ -1,13 +1,19 @@
 //! What all connections share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use k3sd_datastore::AnyBackend;
+use k3sd_datastore::{AnyBackend, Key};
+use k3sd_runtime::{Address, ReplyPort};
 use tonic::Status;
 
 use crate::config::Advertised;
+use crate::expiry::ExpiryMsg;
 use crate::store::StoreHandle;
 use crate::translate::absent;
+
+/// How long a question about leases may take; the actor answers from memory.
+const LEASE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Cloning it shares it.
 #[derive(Clone, Debug)]
@@ -15,12 +21,36 @@ pub(crate) struct Desk {
     store: StoreHandle,
     /// What clients are told about us.
     pub(crate) advertised: Arc<Advertised>,
+    /// Who keeps the leases; known once a listener runs.
+    leases: Option<Address<ExpiryMsg>>,
 }
 
 impl Desk {
     /// For a store.
     pub(crate) fn new(store: StoreHandle, advertised: Advertised) -> Self {
-        Self { store, advertised: Arc::new(advertised) }
+        Self { store, advertised: Arc::new(advertised), leases: None }
+    }
+
+    /// The same, with the way to the leases.
+    pub(crate) fn with_leases(self, leases: Address<ExpiryMsg>) -> Self {
+        Self { leases: Some(leases), ..self }
+    }
+
+    /// Asks about leases.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(ReplyPort<T>) -> ExpiryMsg,
+    ) -> Result<T, Status> {
+        let away = || Status::unavailable("etcdserver: no leader");
+        self.leases.as_ref().ok_or_else(away)?.call(LEASE_LIMIT, question).await.map_err(|_| away())
+    }
+
+    /// Before a key is written: makes it one of the lease's. A lease that is only a number of seconds has no keys.
+    pub(crate) async fn attach(&self, lease: i64, key: &Key) -> Result<(), Status> {
+        if lease <= i64::from(u32::MAX) {
+            return Ok(());
+        }
+        self.ask(|reply| ExpiryMsg::Attach { lease, key: key.clone(), reply }).await
     }
 
     /// The store, for one request.

@@ -39,6 +39,7 @@ impl Kv for KvService {
             return Err(Status::invalid_argument("etcdserver: this key is only written in a txn"));
         }
         let write = WriteRequest { key, change, precondition: Precondition::None };
+        self.desk.attach(request.lease, &write.key).await?;
         let written = self.desk.backend().await?.write(write).await.map_err(fault)?;
         let prev_kv = written.prev.as_ref().filter(|_| request.prev_kv).map(translate::kv);
         Ok(Response::new(PutResponse { header: header(written.revision), prev_kv }))
@@ -54,6 +55,9 @@ impl Kv for KvService {
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let plan = txn::Plan::new(request.into_inner())?;
+        if let Some((lease, key)) = plan.lease() {
+            self.desk.attach(lease, key).await?;
+        }
         Ok(Response::new(plan.carry_out(&self.desk.backend().await?).await?))
     }
 

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 use super::connection::serve;
 use super::desk::Desk;
 use crate::config::ListenAddress;
+use crate::expiry::ExpiryMsg;
 use crate::store::StoreHandle;
 
 /// How long starting a connection's task may take.
@@ -61,6 +62,7 @@ pub(crate) async fn listen(handle: TaskHandle, socket: Lend<Socket>, desk: Desk)
     let socket = socket.borrow()?;
     let siblings = handle.path().rsplit_once('/').map_or(String::new(), |(parent, _)| format!("{parent}/"));
     let connections = handle.system().supervisor(&format!("{siblings}connections"))?;
+    let desk = desk.with_leases(handle.system().address::<ExpiryMsg>(&format!("{siblings}expiry"))?);
     let clock = handle.system().clock().clone();
     let mut number = 0_u64;
     loop {

@@ -3,6 +3,7 @@
 mod connection;
 pub(crate) mod desk;
 mod kv;
+mod lease;
 pub(crate) mod listener;
 mod rest;
 mod router;

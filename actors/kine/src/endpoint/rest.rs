@@ -1,4 +1,4 @@
-//! The small services: leases, the cluster of one, the server's state, health.
+//! The small services: the cluster of one, the server's state, health.
 
 use std::pin::Pin;
 
@@ -8,39 +8,18 @@ use k3sd_datastore::{Backend as _, Revision};
 use tonic::{Request, Response, Status};
 
 use super::desk::Desk;
-use crate::translate::{header, status_of, ttl};
+use crate::translate::{header, status_of};
 use crate::wire::etcdserverpb::cluster_server::Cluster;
-use crate::wire::etcdserverpb::lease_server::Lease;
 use crate::wire::etcdserverpb::maintenance_server::Maintenance;
 use crate::wire::etcdserverpb::{
-    AlarmRequest, AlarmResponse, LeaseGrantRequest, LeaseGrantResponse, Member, MemberListRequest, MemberListResponse,
-    StatusRequest, StatusResponse,
+    AlarmRequest, AlarmResponse, Member, MemberListRequest, MemberListResponse, StatusRequest, StatusResponse,
 };
 use crate::wire::health::health_check_response::ServingStatus;
 use crate::wire::health::health_server::Health;
 use crate::wire::health::{HealthCheckRequest, HealthCheckResponse};
 
-/// Leases are times to live, as in kine: the number of a lease is its seconds, and each key written with it has its own
-/// end, so many seconds after its last write.
-pub(crate) struct LeaseService {
-    pub(crate) desk: Desk,
-}
-
-async fn status_of_store(desk: &Desk) -> Result<k3sd_datastore::Status, Status> {
+pub(super) async fn status_of_store(desk: &Desk) -> Result<k3sd_datastore::Status, Status> {
     desk.backend().await?.status().await.map_err(|error| status_of(&error))
-}
-
-#[tonic::async_trait]
-impl Lease for LeaseService {
-    async fn lease_grant(&self, request: Request<LeaseGrantRequest>) -> Result<Response<LeaseGrantResponse>, Status> {
-        let asked = request.into_inner().ttl;
-        if asked <= 0 || ttl(asked).is_err() {
-            return Err(Status::out_of_range("etcdserver: too large lease TTL"));
-        }
-        let revision = status_of_store(&self.desk).await?.revision;
-        let response = LeaseGrantResponse { header: header(revision), id: asked, ttl: asked, error: String::new() };
-        Ok(Response::new(response))
-    }
 }
 
 /// One member: us, under the name that the client used.

@@ -9,7 +9,8 @@ use tonic::{Code, Status};
 
 use super::desk::Desk;
 use super::kv::KvService;
-use super::rest::{ClusterService, HealthService, LeaseService, MaintenanceService};
+use super::lease::LeaseService;
+use super::rest::{ClusterService, HealthService, MaintenanceService};
 use super::watch::WatchService;
 use crate::wire::etcdserverpb::cluster_server::ClusterServer;
 use crate::wire::etcdserverpb::kv_server::KvServer;
@@ -22,7 +23,7 @@ use crate::wire::health::health_server::HealthServer;
 const SERVED: &[(&str, &[&str])] = &[
     ("etcdserverpb.KV", &["Range", "Put", "DeleteRange", "Txn", "Compact"]),
     ("etcdserverpb.Watch", &["Watch"]),
-    ("etcdserverpb.Lease", &["LeaseGrant"]),
+    ("etcdserverpb.Lease", &["LeaseGrant", "LeaseRevoke", "LeaseKeepAlive", "LeaseTimeToLive", "LeaseLeases"]),
     ("etcdserverpb.Cluster", &["MemberList"]),
     ("etcdserverpb.Maintenance", &["Status", "Alarm"]),
     ("grpc.health.v1.Health", &["Check", "Watch"]),

@@ -89,6 +89,16 @@ impl Plan {
         Ok(Self { compare, success, failure, written, marker })
     }
 
+    /// The lease that the write may be done with. A key that is not written after all keeps its own time: the lease only
+    /// matters when that is over.
+    pub(crate) fn lease(&self) -> Option<(i64, &Key)> {
+        let lease = self.success.iter().chain(&self.failure).find_map(|op| match op {
+            Op::RequestPut(request) if request.lease != 0 => Some(request.lease),
+            _ => None,
+        });
+        Some((lease?, self.written.as_ref()?))
+    }
+
     /// Does it.
     pub(crate) async fn carry_out(&self, backend: &AnyBackend) -> Result<TxnResponse, Status> {
         match &self.written {

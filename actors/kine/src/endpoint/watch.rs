@@ -328,7 +328,10 @@ impl Place {
         loop {
             let next = self.next.unwrap_or_default();
             let Some(watcher) = &mut self.watcher else {
-                let Ok(backend) = self.desk.backend().await else { continue };
+                let Ok(backend) = self.desk.backend().await else {
+                    self.pause().await;
+                    continue;
+                };
                 match backend.watch(Follow::new(self.range.clone(), Some(next))).await {
                     Ok(watcher) => self.watcher = Some(watcher),
                     Err(StoreError::Compacted { compacted, .. }) => return Step::Compacted(self.id, compacted),

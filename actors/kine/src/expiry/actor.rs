@@ -1,6 +1,6 @@
-//! Deletes keys whose time to live is over.
+//! Deletes keys whose time to live is over, unless a lease keeps them.
 //!
-//! Owns:    the queue of ends. Nobody else deletes a key because of its age.
+//! Owns:    the queue of ends, and the leases. Nobody else deletes a key because of its age.
 //! Needs:   the store, started before it.
 //! Restart: permanent. The queue is read from the store again; times begin anew, so a key may live longer, never shorter.
 //! Fails:   never; a store that does not answer is asked again.
@@ -12,6 +12,7 @@ use k3sd_datastore::{
 };
 use k3sd_runtime::{Actor, ActorError, Context, Moment, TimerId};
 
+use super::core::Leases;
 use super::msg::ExpiryMsg;
 use crate::store::StoreHandle;
 
@@ -29,6 +30,7 @@ pub(crate) struct ExpiryArgs {
 pub(crate) struct Expiry {
     args: ExpiryArgs,
     queue: ExpiryQueue,
+    leases: Leases,
     alarm: Option<TimerId>,
     deleting: bool,
 }
@@ -66,7 +68,7 @@ impl Actor for Expiry {
 
     async fn init(ctx: &mut Context<ExpiryMsg>, args: ExpiryArgs) -> Result<Self, ActorError> {
         ctx.send_self(ExpiryMsg::StartTick);
-        Ok(Self { args, queue: ExpiryQueue::new(), alarm: None, deleting: false })
+        Ok(Self { args, queue: ExpiryQueue::new(), leases: Leases::default(), alarm: None, deleting: false })
     }
 
     async fn handle(&mut self, ctx: &mut Context<ExpiryMsg>, message: ExpiryMsg) -> Result<(), ActorError> {
@@ -97,7 +99,15 @@ impl Actor for Expiry {
             }
             ExpiryMsg::DueTick => {
                 self.alarm = None;
-                let due = self.queue.due(now(ctx));
+                let now = now(ctx);
+                let mut due = self.queue.due(now);
+                due.retain(|(key, revision)| {
+                    let kept = self.leases.extended(key, now);
+                    if let Some(end) = kept {
+                        self.queue.again(key.clone(), *revision, end);
+                    }
+                    kept.is_none()
+                });
                 if due.is_empty() || self.deleting {
                     self.set_alarm(ctx);
                     return Ok(());
@@ -114,6 +124,22 @@ impl Actor for Expiry {
                 }
                 self.set_alarm(ctx);
             }
+            ExpiryMsg::Grant { ttl, reply } => {
+                let random = ctx.rng().next_u64();
+                reply.send(self.leases.grant(ttl, random, now(ctx)));
+            }
+            ExpiryMsg::Attach { lease, key, reply } => {
+                self.leases.attach(lease, key);
+                reply.send(());
+            }
+            ExpiryMsg::KeepAlive { lease, reply } => reply.send(self.leases.keep_alive(lease, now(ctx))),
+            ExpiryMsg::Revoke { lease, reply } => reply.send(self.leases.revoke(lease)),
+            ExpiryMsg::Look { lease, reply } => {
+                let now = now(ctx);
+                let found = self.leases.get(lease, now).cloned();
+                reply.send(found.map(|lease| (lease.clone(), lease.end.saturating_sub(now))));
+            }
+            ExpiryMsg::Leases { reply } => reply.send(self.leases.ids(now(ctx))),
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
-//! Deletes keys whose time to live is over. The decisions are [`k3sd_datastore::ExpiryQueue`]'s.
+//! Deletes keys whose time to live is over, and keeps leases. The decisions are [`k3sd_datastore::ExpiryQueue`]'s.
 
 mod actor;
+mod core;
 mod msg;
 
 pub(crate) use self::actor::{Expiry, ExpiryArgs};
+pub(crate) use self::msg::ExpiryMsg;

@@ -1,7 +1,11 @@
-//! What the expiry actor understands; it sends all of it to itself.
+//! What the expiry actor understands: questions about leases, and what it sends to itself.
 
-use k3sd_datastore::{Key, KeyValue, Revision, WatchMessage, Watcher};
-use k3sd_runtime::message_kinds;
+use std::time::Duration;
+
+use k3sd_datastore::{Key, KeyValue, Revision, Ttl, WatchMessage, Watcher};
+use k3sd_runtime::{ReplyPort, message_kinds};
+
+use super::core::Lease;
 
 /// See the variants.
 #[derive(Debug)]
@@ -25,5 +29,29 @@ pub(crate) enum ExpiryMsg {
         /// Those left over.
         left: Vec<(Key, Revision)>,
     },
+    /// Grant a lease. Answers with its number.
+    Grant { ttl: Ttl, reply: ReplyPort<i64> },
+    /// A key is about to be written with a lease.
+    Attach { lease: i64, key: Key, reply: ReplyPort<()> },
+    /// Renew a lease. Answers with its time to live, or nothing when it has ended.
+    KeepAlive { lease: i64, reply: ReplyPort<Option<Ttl>> },
+    /// Forget a lease. Answers with what it was; whoever asks deletes its keys.
+    Revoke { lease: i64, reply: ReplyPort<Option<Lease>> },
+    /// Tell about a lease, and how long it lasts.
+    Look { lease: i64, reply: ReplyPort<Option<(Lease, Duration)>> },
+    /// Tell the numbers of all leases.
+    Leases { reply: ReplyPort<Vec<i64>> },
 }
-message_kinds!(ExpiryMsg { StartTick, Listed, Watched, DueTick, Deleted });
+message_kinds!(ExpiryMsg {
+    StartTick,
+    Listed,
+    Watched,
+    DueTick,
+    Deleted,
+    Grant,
+    Attach,
+    KeepAlive,
+    Revoke,
+    Look,
+    Leases,
+});
