@@ -87,9 +87,8 @@ impl LogKeeper {
     }
 
     fn empty(&mut self, connection: &Connection) {
-        // The next commit starts at the front. The file keeps its length: a commit that changes no length is one write to
-        // the disk less, which single writers feel. With nobody inside it fails only for want of space or a failing disk,
-        // and the next commit tries again.
+        // The next commit starts at the front. The file keeps its length, so that commits need not grow it again. With
+        // nobody inside this fails only for want of space or a failing disk, and the next commit tries again.
         if let Err(error) = connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::RESTART) {
             tracing::warn!(%error, "the write-ahead log could not be emptied");
         }
