@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::anchor;
 use crate::cell::{AnyCell as _, Cell, MailboxLook};
 use crate::error::{AskError, CastError};
 use crate::message::Message;
@@ -66,6 +67,9 @@ impl<M: Message> Address<M> {
     ) -> Result<T, AskError> {
         let (sender, receiver) = oneshot::channel();
         self.0.push(message(ReplyPort(sender))).map_err(|(error, _)| error)?;
+        if limit > anchor::PERIOD {
+            self.0.node.system.anchor();
+        }
         match timeout(limit, receiver).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(AskError::Gone),

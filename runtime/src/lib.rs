@@ -12,6 +12,7 @@
 
 mod actor;
 mod address;
+mod anchor;
 mod backoff;
 pub mod blocking;
 mod cell;

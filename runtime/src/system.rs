@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::actor::Context;
 use crate::address::Address;
+use crate::anchor::Anchor;
 use crate::cell::{AnyCell, Cell, Kind, Node, Signal, lock};
 use crate::clock::Clock;
 use crate::error::TypeMismatch;
@@ -33,6 +34,7 @@ struct Inner {
     /// Events so far. Locked over the send, so that they arrive in the order of their numbers.
     sequence: Mutex<u64>,
     alive: AtomicUsize,
+    anchor: Anchor,
     born: AtomicU64,
     #[cfg(feature = "testkit")]
     faults: crate::testkit::Faults,
@@ -57,6 +59,7 @@ impl System {
             events: broadcast::Sender::new(EVENTS_MAX),
             sequence: Mutex::new(0),
             alive: AtomicUsize::new(0),
+            anchor: Anchor::default(),
             born: AtomicU64::new(0),
             #[cfg(feature = "testkit")]
             faults: crate::testkit::Faults::default(),
@@ -158,6 +161,11 @@ impl System {
         if directory.capacity() > 1024 && directory.len() * 4 < directory.capacity() {
             directory.shrink_to(directory.len() * 2);
         }
+    }
+
+    /// Makes the timers of calls cheap; see [`crate::anchor`].
+    pub(crate) fn anchor(&self) {
+        self.0.anchor.hold(&self.0.clock);
     }
 
     pub(crate) fn count_birth(&self) {
