@@ -6,6 +6,7 @@
 //! * [`Backend`] is the contract, etcd's semantics in typed requests; [`AnyBackend`] is any store behind one type.
 //! * [`Sqlite`] is the default store, a file in kine's layout; [`Memory`] is the reference, for tests.
 //! * [`Dsn`] reads kine's datastore endpoints, those of databases to come included.
+//! * [`Postgres`] is a store on a PostgreSQL server, in kine's layout too.
 //! * [`Watcher`] follows changes from any revision that is not compacted.
 //! * [`ExpiryQueue`] decides which keys have outlived their time; whoever uses it deletes them.
 //!
@@ -18,6 +19,7 @@ mod dsn;
 mod error;
 mod expiry;
 mod memory;
+mod postgres;
 mod request;
 mod sqlite;
 mod types;
@@ -28,6 +30,7 @@ pub use dsn::{Dsn, DsnError, MySqlDsn, Password, PostgresDsn, ServerAddress, Sql
 pub use error::{Conflict, Op, Remedy, Source, StoreError};
 pub use expiry::ExpiryQueue;
 pub use memory::Memory;
+pub use postgres::{Postgres, PostgresOptions, PostgresTls};
 pub use request::{
     Change, CompactResponse, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse,
     Precondition, Status, WATCH_EVENTS_WAITING_DEFAULT, WatchRequest, WriteRequest, WriteResponse,
