@@ -2,7 +2,6 @@
 //! runs that something has to be ignored.
 
 use std::future::Future;
-use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -49,8 +48,27 @@ impl Runner {
         Self { filters, list, passed: 0, ignored: 0, failed: Vec::new() }
     }
 
-    /// Whether anything of a group may have to run.
-    pub(crate) fn wants(&self, name: &str) -> bool {
+    /// Runs the trials of one kind of server, which is started before the first of them that is wanted. What can't be
+    /// started is the reason for which they are ignored.
+    pub(crate) fn run_group(&mut self, group: &str, trials: Vec<Trial>, start: impl FnOnce() -> Result<(), String>) {
+        let (mut start, mut started) = (Some(start), Ok(()));
+        for trial in trials {
+            let name = format!("{group}::{}", trial.name);
+            if !self.wants(&name) {
+                continue;
+            }
+            if let Some(start) = start.take() {
+                started = start();
+            }
+            match &started {
+                Ok(()) => self.run(&name, trial),
+                Err(reason) => self.ignore(&name, reason),
+            }
+        }
+    }
+
+    /// Whether a trial was asked for.
+    fn wants(&self, name: &str) -> bool {
         let wanted = self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter));
         if wanted && self.list {
             println!("{name}: test");
@@ -58,14 +76,8 @@ impl Runner {
         wanted && !self.list
     }
 
-    pub(crate) fn check(&mut self, name: &str, check: fn()) {
-        if self.wants(name) {
-            self.note(name, catch_unwind(check).is_ok());
-        }
-    }
-
     /// Runs a trial in an event loop of its own.
-    pub(crate) fn run(&mut self, name: &str, trial: Trial) {
+    fn run(&mut self, name: &str, trial: Trial) {
         let thread = std::thread::spawn(move || {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
             let event_loop = builder.worker_threads(2).enable_all().build().expect("an event loop");
@@ -75,7 +87,7 @@ impl Runner {
         self.note(name, thread.join().is_ok());
     }
 
-    pub(crate) fn ignore(&mut self, name: &str, reason: &str) {
+    fn ignore(&mut self, name: &str, reason: &str) {
         println!("test {name} ... ignored, {reason}");
         self.ignored += 1;
     }

@@ -1,12 +1,13 @@
 //! A PostgreSQL server with a directory, a port and a password of its own.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
+
+use crate::process::{free_port, run, unprivileged};
 
 pub(crate) const PASSWORD: &str = "p@ss/word";
 
@@ -23,11 +24,9 @@ impl PostgresServer {
     pub(crate) fn start() -> Result<Self, String> {
         let programs = programs().ok_or("no PostgreSQL server is installed (package postgresql)")?;
         let directory = TempDir::new().map_err(|error| format!("no directory: {error}"))?;
-        let root = fs::metadata(directory.path()).map_err(|error| error.to_string()).map(|meta| owner(&meta) == 0)?;
         // The server refuses to run as root.
-        let user = if root { Some(ids("postgres").ok_or("root without a user postgres to run as")?) } else { None };
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let port = port.map_err(|error| format!("no port: {error}"))?.port();
+        let user = unprivileged("postgres", directory.path())?;
+        let port = free_port()?;
         let mut server = Self { child: None, directory, programs, user, port };
         fs::write(server.path("password"), PASSWORD).map_err(|error| error.to_string())?;
         server.certify()?;
@@ -109,10 +108,6 @@ impl Drop for PostgresServer {
     }
 }
 
-fn owner(meta: &fs::Metadata) -> u32 {
-    std::os::unix::fs::MetadataExt::uid(meta)
-}
-
 /// Where Debian puts the programs: the newest version there is.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(|entry| {
@@ -122,19 +117,4 @@ fn programs() -> Option<PathBuf> {
         programs.join("postgres").exists().then_some((version, programs))
     });
     versions.max().map(|(_, programs)| programs)
-}
-
-/// The numbers of a user and its group.
-fn ids(name: &str) -> Option<(u32, u32)> {
-    let passwd = fs::read_to_string("/etc/passwd").ok()?;
-    let mut fields = passwd.lines().find(|line| line.split(':').next() == Some(name))?.split(':').skip(2);
-    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-}
-
-fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")))
 }

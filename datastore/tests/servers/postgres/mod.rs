@@ -1,5 +1,7 @@
 //! What is PostgreSQL's alone: other servers on the same table, gaps, restarts, TLS, and names that must be text.
 
+mod server;
+
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,8 +13,8 @@ use k3sd_datastore::{
 use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
 
+use self::server::{PASSWORD, PostgresServer};
 use crate::runner::{Runner, Trial};
-use crate::server::{PASSWORD, PostgresServer};
 use crate::subject::{Subject, create, events, get, keys, put, revision, text, update, value, watch};
 
 /// The port of the server that all trials use, and how many databases there are on it.
@@ -40,23 +42,12 @@ pub(crate) fn run(runner: &mut Runner) {
         let server = server.clone();
         move || a_crash_in_the_middle_of_load_loses_nothing(server)
     }));
-    let mut started = None;
-    for trial in trials {
-        let name = format!("postgres::{}", trial.name);
-        if !runner.wants(&name) {
-            continue;
-        }
-        let started = started.get_or_insert_with(|| {
-            let started = PostgresServer::start()?;
-            PORT.store(started.port, Ordering::Relaxed);
-            *server.lock().unwrap() = Some(started);
-            Ok::<_, String>(())
-        });
-        match started {
-            Ok(()) => runner.run(&name, trial),
-            Err(reason) => runner.ignore(&name, reason),
-        }
-    }
+    runner.run_group("postgres", trials, || {
+        let started = PostgresServer::start()?;
+        PORT.store(started.port, Ordering::Relaxed);
+        *server.lock().unwrap() = Some(started);
+        Ok(())
+    });
     // The clones are gone with the trials; this stops the server.
     drop(server.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
 }

@@ -1,0 +1,38 @@
+//! What starting any server takes.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A port of the loopback that nobody listens on.
+pub(crate) fn free_port() -> Result<u16, String> {
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    address.map(|address| address.port()).map_err(|error| format!("no port: {error}"))
+}
+
+/// The user and group to run a server as that refuses to run as root; `None` when nobody is root here.
+pub(crate) fn unprivileged(user: &str, directory: &Path) -> Result<Option<(u32, u32)>, String> {
+    let root = fs::metadata(directory).map_err(|error| error.to_string())?.uid() == 0;
+    if !root {
+        return Ok(None);
+    }
+    ids(user).map(Some).ok_or_else(|| format!("root without a user {user} to run as"))
+}
+
+/// The numbers of a user and its group.
+fn ids(name: &str) -> Option<(u32, u32)> {
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields = passwd.lines().find(|line| line.split(':').next() == Some(name))?.split(':').skip(2);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// Runs a program to its end; the error is what it complained of.
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")))
+}
