@@ -1,0 +1,8 @@
+//! API machinery: what every Kubernetes object has in common, and what a schema says about each of them.
+//!
+//! One engine serves built-in and custom resources alike. A schema drives decoding, unknown fields, defaulting,
+//! validation, patches, server-side apply and protobuf; nothing here is written once per kind, except where a kind has
+//! a rule that no schema can express.
+//!
+//! What is deliberately absent: async, input and output, clocks and randomness. Time and random letters are arguments,
+//! so that every function here is a function.
