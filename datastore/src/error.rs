@@ -116,6 +116,15 @@ pub enum StoreError {
         #[source]
         source: Source,
     },
+    /// The database could not be reached, for as long as the store was patient.
+    #[error("the database can't be reached for {op}")]
+    Unreachable {
+        /// What was being done.
+        op: Op,
+        /// What prevented it.
+        #[source]
+        source: Source,
+    },
     /// What is stored is not what was written. Nothing repairs it but a backup.
     #[error("{} is damaged: {detail}", path.display())]
     Damaged {
@@ -165,7 +174,7 @@ impl StoreError {
             Self::Compacted { .. } => Remedy::Relist,
             Self::Invalid { .. } | Self::FutureRevision { .. } => Remedy::Correct,
             Self::Unknown { .. } => Remedy::Find,
-            Self::Full { .. } | Self::Locked { .. } => Remedy::Retry,
+            Self::Full { .. } | Self::Locked { .. } | Self::Unreachable { .. } => Remedy::Retry,
             Self::Damaged { .. } => Remedy::Restore,
             Self::Database { .. } | Self::Closed => Remedy::Reopen,
         }

@@ -10,11 +10,14 @@
 //! * [`Watcher`] follows changes from any revision that is not compacted.
 //! * [`ExpiryQueue`] decides which keys have outlived their time; whoever uses it deletes them.
 //!
-//! A store blocks no thread of the event loop: SQLite runs on threads of its own, and answers through channels. Two
-//! things are left to the caller on purpose: deadlines (drop the future), and repeating what failed
-//! ([`StoreError::remedy`] says what is worth trying).
+//! A store blocks no thread of the event loop: SQLite runs on threads of its own, and answers through channels. What a
+//! store does beside its callers' questions is handed out with it, threads as [`Body`], everything else as
+//! [`Background`], so that whoever supervises it can end it; `open` is for those who have no supervisor. Two things are
+//! left to the caller on purpose: deadlines (drop the future), and repeating what failed ([`StoreError::remedy`] says
+//! what is worth trying).
 
 mod backend;
+mod background;
 mod dsn;
 mod error;
 mod expiry;
@@ -26,6 +29,7 @@ mod types;
 mod watch;
 
 pub use backend::{AnyBackend, Backend, BoxFuture};
+pub use background::Background;
 pub use dsn::{Dsn, DsnError, MySqlDsn, Password, PostgresDsn, ServerAddress, SqliteDsn};
 pub use error::{Conflict, Op, Remedy, Source, StoreError};
 pub use expiry::ExpiryQueue;

@@ -34,6 +34,7 @@ pub(crate) fn status_of(error: &StoreError) -> Status {
         StoreError::Invalid { reason } => Status::invalid_argument(format!("etcdserver: {reason}")),
         StoreError::Unknown { .. } => Status::unavailable("etcdserver: request timed out"),
         StoreError::Full { .. } => Status::resource_exhausted("etcdserver: mvcc: database space exceeded"),
+        StoreError::Unreachable { .. } => Status::unavailable("etcdserver: no leader"),
         StoreError::Locked { .. } | StoreError::Closed => Status::unavailable("etcdserver: server stopped"),
         StoreError::Damaged { .. } => Status::new(Code::DataLoss, "etcdserver: corrupt cluster"),
         StoreError::Database { .. } => Status::internal(format!("etcdserver: {error}")),

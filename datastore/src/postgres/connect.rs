@@ -16,6 +16,7 @@ use super::fault::{is_disconnect, store_error};
 use super::settings::{Settings, SslMode};
 use super::tls::Tls;
 use super::writer::LOCK;
+use crate::background::Spawner;
 use crate::dsn::ServerAddress;
 use crate::error::{Op, StoreError};
 
@@ -24,8 +25,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon a dead peer is noticed.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// The first and the longest pause between attempts to connect.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(50);
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// What a server has in any case: from there another database is created.
 const DATABASE_ALWAYS: &str = "postgres";
 
@@ -58,6 +59,8 @@ pub(super) struct Connector {
     config: Config,
     tls: Tls,
     patience: Duration,
+    /// Who runs the connections.
+    spawner: Spawner,
 }
 
 /// A connection, and the statements that were prepared on it.
@@ -67,7 +70,7 @@ pub(super) struct Session {
 }
 
 impl Connector {
-    pub(super) fn new(options: &PostgresOptions) -> Result<Self, StoreError> {
+    pub(super) fn new(options: &PostgresOptions, spawner: Spawner) -> Result<Self, StoreError> {
         let PostgresOptions { dsn, tls, patience, .. } = options;
         let settings = Settings::new(dsn, tls)?;
         let tls =
@@ -98,7 +101,17 @@ impl Connector {
         if !dsn.password.expose().is_empty() {
             config.password(dsn.password.expose());
         }
-        Ok(Self { config, tls, patience: *patience })
+        Ok(Self { config, tls, patience: *patience, spawner })
+    }
+
+    /// The same, more or less patient.
+    pub(super) fn with_patience(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
+    }
+
+    /// Who runs what goes on beside.
+    pub(super) fn spawner(&self) -> &Spawner {
+        &self.spawner
     }
 
     /// How long to go on trying.
@@ -110,7 +123,7 @@ impl Connector {
         let (client, mut connection) = config.connect(self.tls.clone()).await?;
         let own = Arc::new(Mutex::new(None));
         let own_pid = own.clone();
-        tokio::spawn(async move {
+        let traffic = async move {
             loop {
                 match poll_fn(|cx| connection.poll_message(cx)).await {
                     Some(Ok(AsyncMessage::Notification(note))) => {
@@ -129,7 +142,9 @@ impl Connector {
             if let Some(wake) = wake {
                 wake.notify_one();
             }
-        });
+        };
+        // Where nobody runs it, the connection is gone again, which the question finds.
+        self.spawner.spawn(traffic).await.ok();
         let row = client.query_one("SELECT pg_backend_pid()", &[]).await?;
         *own.lock().unwrap_or_else(PoisonError::into_inner) = Some(row.try_get(0)?);
         Ok(Session { client, statements: Mutex::default() })
@@ -147,12 +162,20 @@ impl Connector {
                 },
                 Err(error) => error,
             };
-            if !is_disconnect(&error) || Instant::now() + pause > deadline {
+            let in_vain = self.spawner.is_closed() || Instant::now() + pause > deadline;
+            if in_vain || !is_disconnect(&error) {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(BACKOFF_MAX);
         }
+    }
+
+    /// A connection that is told of news, and what tells it.
+    pub(super) async fn listen(&self) -> Result<(Session, Arc<Notify>), StoreError> {
+        let wake = Arc::new(Notify::new());
+        let session = self.connect(Some(wake.clone())).await.map_err(|error| store_error(Op::Open, error))?;
+        Ok((session, wake))
     }
 
     /// Creates what is missing: the database, the table, its indexes, and the trigger that tells of news.

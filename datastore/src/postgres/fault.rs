@@ -14,6 +14,9 @@ pub(super) fn store_error(op: Op, error: Error) -> StoreError {
     if error.code() == Some(&SqlState::DISK_FULL) {
         return StoreError::Full { op, source: Arc::new(error) };
     }
+    if is_disconnect(&error) {
+        return StoreError::Unreachable { op, source: Arc::new(error) };
+    }
     StoreError::Database { op, source: Arc::new(error) }
 }
 
@@ -27,8 +30,14 @@ pub(super) fn is_disconnect(error: &Error) -> bool {
     ];
     match error.code() {
         Some(code) => leaving.contains(code),
-        None => error.is_closed() || error.source().is_some_and(|source| source.is::<io::Error>()),
+        None => error.is_closed() || error.source().is_some_and(is_broken),
     }
+}
+
+/// Whether it is the connection that failed, and not what TLS demands of it: that stays as it is.
+fn is_broken(error: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(error) = error.downcast_ref::<io::Error>() else { return false };
+    !error.get_ref().is_some_and(|inner| inner.is::<tokio_rustls::rustls::Error>())
 }
 
 /// Whether a transaction lost against another one, and would do better now.

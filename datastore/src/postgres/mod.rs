@@ -30,13 +30,14 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_postgres::Error;
 
-use self::connect::{Connector, Session};
+use self::connect::{BACKOFF_MAX, BACKOFF_MIN, Connector, Session};
 use self::fault::{is_disconnect, store_error};
 use self::query::Answer;
 pub use self::settings::PostgresTls;
 use self::text::writable_name;
 use self::writer::{Command, Writer};
 use crate::backend::{Backend, BoxFuture};
+use crate::background::Background;
 use crate::dsn::PostgresDsn;
 use crate::error::{Op, StoreError, check_writable};
 use crate::request::{
@@ -106,23 +107,51 @@ struct Link {
 }
 
 impl Postgres {
-    /// Connects, creates the database and the table if they are missing, and starts the writer, a task of the event
-    /// loop that this is called in. That event loop has to outlive the store.
+    /// Connects, creates the database and the table if they are missing, and starts the writer, in a task of the event
+    /// loop that this is called in, which has to outlive the store. Tries again within the patience.
     ///
     /// # Errors
-    /// [`StoreError::Database`] when the server can't be reached within the patience, or refuses. A database or a table
-    /// may have been created.
+    /// As [`Postgres::assemble`].
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
-        let connector = Connector::new(&options)?;
-        connector.lay_out().await?;
+        let deadline = Instant::now() + options.patience;
+        let mut pause = BACKOFF_MIN;
+        loop {
+            match Self::assemble(options.clone()).await {
+                Ok((store, background)) => {
+                    tokio::spawn(background.run());
+                    return Ok(store);
+                }
+                Err(StoreError::Unreachable { .. }) if Instant::now() + pause < deadline => {}
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// The same without a task, and without patience for a server that is away. The store works while somebody polls
+    /// [`Background::run`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unreachable`] when there is nobody to talk to, [`StoreError::Database`] when the server refuses. A
+    /// database or a table may have been created.
+    pub async fn assemble(options: PostgresOptions) -> Result<(Self, Background), StoreError> {
+        let (spawner, mut background) = Background::new();
+        let connector = Connector::new(&options, spawner.clone())?;
         let (commands, inbox) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (open, closing) = watch::channel(());
         let retained = options.retained_revisions_min.max(0);
-        let writer = Writer::start(connector.clone(), retained, inbox, closing).await?;
-        tokio::spawn(writer.run());
+        let starting = async {
+            let at_once = connector.with_patience(Duration::ZERO);
+            at_once.lay_out().await?;
+            let listening = at_once.listen().await?;
+            let writer = Writer::start(connector.clone(), listening, retained, inbox, closing).await?;
+            spawner.spawn(writer.run()).await.map_err(|_| StoreError::Closed)
+        };
+        background.until(starting).await?;
         let readers = (0..options.readers.max(1)).map(|_| Mutex::default()).collect();
         let link = Arc::new(Link { commands, connector, readers, turn: AtomicUsize::new(0) });
-        Ok(Self { shared: Arc::new(Shared { link, _open: open }) })
+        Ok((Self { shared: Arc::new(Shared { link, _open: open }) }, background))
     }
 }
 
@@ -144,11 +173,11 @@ impl Link {
     where
         F: Future<Output = Answer<T>> + Send,
     {
-        if self.commands.is_closed() {
-            return Err(StoreError::Closed);
-        }
         let deadline = Instant::now() + self.connector.patience();
         loop {
+            if self.commands.is_closed() {
+                return Err(StoreError::Closed);
+            }
             let session = self.reader().await.map_err(|error| store_error(op, error))?;
             match ask(session).await {
                 Ok(answer) => return answer,

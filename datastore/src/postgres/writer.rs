@@ -87,14 +87,12 @@ struct Outcome {
 impl Writer {
     pub(super) async fn start(
         connector: Connector,
+        (session, wake): (Session, Arc<Notify>),
         retained_revisions_min: i64,
         inbox: mpsc::Receiver<Command>,
         closing: watch::Receiver<()>,
     ) -> Result<Self, StoreError> {
-        let wake = Arc::new(Notify::new());
-        let fault = |error| store_error(Op::Open, error);
-        let session = connector.connect(Some(wake.clone())).await.map_err(fault)?;
-        let Bounds { revision, .. } = session.bounds().await.map_err(fault)?;
+        let Bounds { revision, .. } = session.bounds().await.map_err(|error| store_error(Op::Open, error))?;
         let (compaction, hub) = (Compaction::default(), Hub::default());
         Ok(Self { connector, session, wake, inbox, closing, retained_revisions_min, compaction, hub, revision })
     }
@@ -342,10 +340,11 @@ impl Writer {
             tracing::warn!(%error, "the events of other servers could not be read");
             // Whoever wrote before the connection broke will not tell again. A pause, and another attempt.
             let wake = self.wake.clone();
-            tokio::spawn(async move {
+            let pause = async move {
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 wake.notify_one();
-            });
+            };
+            self.connector.spawner().spawn(pause).await.ok();
         }
     }
 
