@@ -14,6 +14,7 @@ use std::time::Duration;
 use rusqlite::{Connection, MAIN_DB, wal::CheckpointMode};
 
 use super::gate::Gate;
+use super::options::SqliteOptions;
 
 /// How much log is copied into the file at a time; SQLite's own choice, too.
 const COPY_BYTES: u64 = 4 << 20;
@@ -35,6 +36,8 @@ pub(super) struct LogKeeper {
     /// The length at which the copier was last woken.
     copied_at: u64,
     closed: bool,
+    /// The log belongs to another program.
+    left_alone: bool,
 }
 
 impl LogKeeper {
@@ -42,14 +45,15 @@ impl LogKeeper {
     pub(super) fn new(
         connection: &Connection,
         gate: Arc<Gate>,
-        log_bytes_max: u64,
+        options: &SqliteOptions,
     ) -> rusqlite::Result<(Self, Receiver<()>)> {
         // One wake-up at a time is enough: a copy takes all there is.
         let (copier, inbox) = sync_channel(1);
         let page_bytes = connection.query_row("PRAGMA page_size", [], |row| row.get::<_, i64>(0))?;
         let frame_bytes = page_bytes.unsigned_abs() + FRAME_HEADER_BYTES;
-        let log_bytes_max = log_bytes_max.max(LOG_BYTES_LEAST);
-        Ok((Self { gate, copier, frame_bytes, log_bytes_max, copied_at: 0, closed: false }, inbox))
+        let log_bytes_max = options.log_bytes_max.max(LOG_BYTES_LEAST);
+        let left_alone = options.keep_log;
+        Ok((Self { gate, copier, frame_bytes, log_bytes_max, copied_at: 0, closed: false, left_alone }, inbox))
     }
 
     /// Whether the gate is closed, and the writer has to come back.
@@ -59,6 +63,9 @@ impl LogKeeper {
 
     /// To be called after every commit, and again while [`Self::is_waiting`].
     pub(super) fn tend(&mut self, connection: &Connection) {
+        if self.left_alone {
+            return;
+        }
         let Ok((frames, _)) = connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::NOOP) else { return };
         let log_bytes = u64::try_from(frames).unwrap_or(0) * self.frame_bytes;
         if log_bytes < self.log_bytes_max / 4 && !self.closed {

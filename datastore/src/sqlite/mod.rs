@@ -126,23 +126,29 @@ impl Sqlite {
         let (gate, closing) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
         let (commands, command_inbox) = mpsc::channel(COMMANDS_WAITING_MAX);
         let (reads, read_inbox) = mpsc::channel(READS_WAITING_MAX);
-        let (log, copy_inbox) = LogKeeper::new(&connection, gate.clone(), options.log_bytes_max).map_err(fault)?;
+        let (log, copy_inbox) = LogKeeper::new(&connection, gate.clone(), &options).map_err(fault)?;
         let mut bodies = Vec::new();
         let mut body = |name: String, run: Box<dyn FnOnce() + Send>| bodies.push(Body { name, run });
 
-        let copier = open::open_beside(&options.path, false)?;
+        let copier = open::open_beside(&options, false)?;
         body("store-copier".to_owned(), Box::new(move || copy_log(&copier, &copy_inbox)));
         let read_inbox = Arc::new(Mutex::new(read_inbox));
         let readers = options.readers.max(1);
         for number in 0..readers {
-            let connection = open::open_beside(&options.path, true)?;
+            let connection = open::open_beside(&options, true)?;
             let (path, inbox, gate) = (options.path.clone(), read_inbox.clone(), gate.clone());
             let closing = closing.clone();
             let run = move || answer_reads(&connection, &path, &inbox, &gate, &closing);
             body(format!("store-reader-{number}"), Box::new(run));
         }
         let (path, retained) = (options.path.clone(), options.retained_revisions_min.max(0));
-        let run = move || write(&connection, &path, log, retained, command_inbox);
+        let keep_log = options.keep_log;
+        let run = move || {
+            write(&connection, &path, log, retained, command_inbox);
+            if !keep_log {
+                empty_log(&connection, &path);
+            }
+        };
         body("store-writer".to_owned(), Box::new(run));
 
         let link = Arc::new(Link { commands, reads, path: options.path });
@@ -168,14 +174,16 @@ fn write(
     match Writer::prepare(connection, path, log, retained_revisions_min) {
         Ok(mut writer) => {
             writer.run(&mut inbox);
-            drop(writer);
-            // SQLite does this with the last connection, but not when two of them end at once.
-            if let Err(error) = connection.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::TRUNCATE) {
-                tracing::warn!(%error, path = %path.display(), "the write-ahead log stays until the next start");
-            }
         }
         // Opening has made sure of every table and index that the statements name.
         Err(error) => tracing::error!(%error, path = %path.display(), "the writer could not prepare its statements"),
+    }
+}
+
+/// The last thing the writer does. SQLite does this with the last connection, but not when two of them end at once.
+fn empty_log(connection: &rusqlite::Connection, path: &Path) {
+    if let Err(error) = connection.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::TRUNCATE) {
+        tracing::warn!(%error, path = %path.display(), "the write-ahead log stays until the next start");
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{
     Connection, MAIN_DB, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, wal::CheckpointMode,
 };
@@ -59,16 +60,19 @@ pub(super) fn open_for_writing(options: &SqliteOptions) -> Result<Connection, St
         let detail = format!("{bytes} bytes are no whole number of pages");
         return Err(StoreError::Damaged { path: path.clone(), detail });
     }
-    let mut connection = connect(path).map_err(fault)?;
+    let mut connection = connect(options).map_err(fault)?;
     if !fresh && options.integrity_check {
         check(&connection, path)?;
     }
-    prepare_space(&connection, path, fresh, options.convert)?;
+    prepare_space(&connection, path, fresh, options.convert && !options.keep_log)?;
     set_up(&connection).map_err(fault)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(fault)?;
     check_layout(&connection, path)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
     lay_out(&transaction).and_then(|()| transaction.commit()).map_err(fault)?;
+    if options.keep_log {
+        return Ok(connection);
+    }
     // A log of another process, or of our past, may be of any length. On a full disk it stays, and reads are possible.
     match connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::TRUNCATE).map_err(fault) {
         Ok(_) | Err(StoreError::Full { .. }) => Ok(connection),
@@ -77,15 +81,15 @@ pub(super) fn open_for_writing(options: &SqliteOptions) -> Result<Connection, St
 }
 
 /// Opens the file for a reader, or for whoever moves the log into the file.
-pub(super) fn open_beside(path: &Path, reads_only: bool) -> Result<Connection, StoreError> {
+pub(super) fn open_beside(options: &SqliteOptions, reads_only: bool) -> Result<Connection, StoreError> {
     let open = || {
-        let connection = connect(path)?;
+        let connection = connect(options)?;
         set_up(&connection)?;
         // The file is opened for writing in any case: even a reader writes to the index of the log.
         connection.pragma_update(None, "query_only", reads_only)?;
         Ok(connection)
     };
-    open().map_err(|error| store_error(Op::Open, path, error))
+    open().map_err(|error| store_error(Op::Open, &options.path, error))
 }
 
 /// How many bytes the file has, which is none if it was not there. Values hold secrets, so only the owner may read it.
@@ -124,11 +128,13 @@ pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+fn connect(options: &SqliteOptions) -> rusqlite::Result<Connection> {
     // One thread per connection, so SQLite needs no lock around it.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = Connection::open_with_flags(&options.path, flags)?;
     connection.busy_timeout(LOCK_WAIT)?;
+    // Otherwise the last connection empties the log when it is closed.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, options.keep_log)?;
     Ok(connection)
 }
 

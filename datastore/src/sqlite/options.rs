@@ -20,6 +20,10 @@ pub struct SqliteOptions {
     /// Whether a file that can't give back free space (one that kine made) is rewritten once, so that it can. Default
     /// on; it needs as much free space as the file takes, and is left out, with a warning, when there is less.
     pub convert: bool,
+    /// Whether the write-ahead log is left to another program, such as one that ships it elsewhere: it is never copied
+    /// into the file nor emptied, whatever its length, not even when the file is opened or closed, and the file is not
+    /// rewritten. Default off.
+    pub keep_log: bool,
 }
 
 impl SqliteOptions {
@@ -32,6 +36,7 @@ impl SqliteOptions {
             log_bytes_max: 64 << 20,
             integrity_check: true,
             convert: true,
+            keep_log: false,
         }
     }
 }

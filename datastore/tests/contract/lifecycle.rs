@@ -1,6 +1,6 @@
 //! Opening and closing a SQLite store, and giving its threads to somebody else.
 
-use k3sd_datastore::{Backend, GetRequest, KeyRange, Sqlite, StoreError, Ttl, WatchEnd};
+use k3sd_datastore::{Backend, GetRequest, KeyRange, Sqlite, SqliteOptions, StoreError, Ttl, WatchEnd};
 use tokio::task::JoinSet;
 
 use crate::subject::{count, create, message, options, put, revision, text, value, watch};
@@ -76,4 +76,28 @@ async fn threads_that_never_run_refuse_everything() {
     drop(bodies);
     assert!(matches!(store.create("a".into(), value(""), Ttl::NONE).await, Err(StoreError::Closed)));
     assert!(matches!(store.status().await, Err(StoreError::Closed)));
+}
+
+#[tokio::test]
+async fn a_log_that_is_another_programs_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = || SqliteOptions { keep_log: true, ..options(&directory) };
+    let log = directory.path().join("db/state.db-wal");
+    let log_bytes = || std::fs::metadata(&log).map_or(0, |log| log.len());
+    let long = "x".repeat(256 << 10);
+    let store = Sqlite::open(kept()).unwrap();
+    for number in 0..80 {
+        put(&store, &format!("/k/{number}"), &long).await;
+    }
+    // More than what is copied at a time, and more than what closes the gate.
+    let written = log_bytes();
+    assert!(written > 20 << 20, "{written}");
+    drop(store);
+    assert_eq!(log_bytes(), written, "closing has left it");
+    let store = Sqlite::open(kept()).unwrap();
+    assert!(log_bytes() >= written, "so has opening");
+    assert_eq!(count(&store, KeyRange::all(), None).await, 80);
+    drop(store);
+    let store = Sqlite::open(options(&directory)).unwrap();
+    assert_eq!((log_bytes(), count(&store, KeyRange::all(), None).await), (0, 80), "now it is ours");
 }
