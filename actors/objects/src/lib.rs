@@ -6,3 +6,6 @@
 //!
 //! What is deliberately absent: async, input and output, clocks and randomness. Time and random letters are arguments,
 //! so that every function here is a function.
+
+pub mod names;
+pub mod status;
