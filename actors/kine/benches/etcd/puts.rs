@@ -1,0 +1,69 @@
+//! Puts of 1 KiB: ours and etcd's over gRPC, and ours in process.
+
+use k3sd_datastore::{AnyBackend, Sqlite, SqliteOptions};
+
+use crate::load::{CONNECTIONS_MAX, KEYS, Load, Until, inside, over_grpc};
+use crate::server::{Server, Setting};
+use crate::table::{Row, Spread, Times};
+use crate::{Failure, Scale};
+
+/// How much better the path in process is to be than the one over gRPC.
+const INSIDE_BAR: f64 = 2.0;
+
+/// What one of the three has come to.
+#[derive(Default)]
+struct Turns {
+    rates: Vec<f64>,
+    times: Times,
+}
+
+impl Turns {
+    fn take(&mut self, load: Load) {
+        self.rates.push(load.per_second);
+        self.times.extend(load.times);
+    }
+
+    fn tell(&mut self) -> String {
+        let rate = Spread::of(self.rates.clone()).median;
+        format!("{rate:.0}/s, p50 {:.2} ms, p99 {:.2} ms", self.times.at(500), self.times.at(990))
+    }
+}
+
+/// The ratio of each round: what ran a second before and after, on a machine that has other things to do.
+fn ratios(one: &Turns, other: &Turns) -> Spread {
+    Spread::of(one.rates.iter().zip(&other.rates).map(|(one, other)| one / other).collect())
+}
+
+pub(crate) async fn measure(setting: &Setting, scale: &Scale, clients: usize, bar: f64) -> Result<Vec<Row>, Failure> {
+    let servers = Server::both(setting).await?;
+    let connections = clients.min(CONNECTIONS_MAX);
+    let connected = [servers[0].connect(connections).await?, servers[1].connect(connections).await?];
+    let directory = tempfile::tempdir_in(&setting.directory)?;
+    let store = AnyBackend::new(Sqlite::open(SqliteOptions::new(directory.path().join("state.db")))?);
+    // As many threads as the server has.
+    let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (mut turns, mut within) = ([Turns::default(), Turns::default()], Turns::default());
+    let until = Until::Over(scale.span);
+    // Round 0 creates the keys and counts for nothing.
+    for round in 0..=scale.rounds {
+        for (turns, client) in turns.iter_mut().zip(&connected) {
+            let load = over_grpc(client, clients, KEYS, until).await?;
+            if round > 0 {
+                turns.take(load);
+            }
+        }
+        let store = store.clone();
+        let load = threads.spawn(async move { inside(&store, clients, KEYS, until).await }).await??;
+        if round > 0 {
+            within.take(load);
+        }
+    }
+    threads.shutdown_background();
+    let [mut ours, mut etcd] = turns;
+    let (over, beside) = (ratios(&ours, &etcd), ratios(&within, &ours));
+    let what = format!("puts of 1 KiB, {clients} clients, {connections} connections");
+    let mut rows = vec![Row::ratio(what, Some(bar), ours.tell(), etcd.tell(), over)];
+    let what = format!("the same in process, beside our gRPC, {clients} clients");
+    rows.push(Row::ratio(what, Some(INSIDE_BAR), within.tell(), format!("(gRPC {})", ours.tell()), beside));
+    Ok(rows)
+}
