@@ -25,6 +25,7 @@ mod memory;
 mod postgres;
 mod request;
 mod sqlite;
+mod table;
 mod types;
 mod watch;
 

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
@@ -12,21 +13,20 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Config, Error, Row, Statement, config};
 
 use super::PostgresOptions;
-use super::fault::{is_disconnect, store_error};
+use super::query::LOCK;
 use super::settings::{Settings, SslMode};
+use super::text::writable_name;
 use super::tls::Tls;
-use super::writer::LOCK;
 use crate::background::Spawner;
 use crate::dsn::ServerAddress;
 use crate::error::{Op, StoreError};
+use crate::table::{BACKOFF_MAX, BACKOFF_MIN, Database, Fault};
+use crate::types::Key;
 
 /// How long to wait for a host that says nothing, unless the endpoint says.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon a dead peer is noticed.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// The first and the longest pause between attempts to connect.
-pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(50);
-pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// What a server has in any case: from there another database is created.
 const DATABASE_ALWAYS: &str = "postgres";
 
@@ -104,21 +104,6 @@ impl Connector {
         Ok(Self { config, tls, patience: *patience, spawner })
     }
 
-    /// The same, more or less patient.
-    pub(super) fn with_patience(&self, patience: Duration) -> Self {
-        Self { patience, ..self.clone() }
-    }
-
-    /// Who runs what goes on beside.
-    pub(super) fn spawner(&self) -> &Spawner {
-        &self.spawner
-    }
-
-    /// How long to go on trying.
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
-    }
-
     async fn once(&self, config: &Config, wake: Option<Arc<Notify>>) -> Result<Session, Error> {
         let (client, mut connection) = config.connect(self.tls.clone()).await?;
         let own = Arc::new(Mutex::new(None));
@@ -151,7 +136,7 @@ impl Connector {
     }
 
     /// Connects, and tries again as long as a server that is away may come back. With `wake` the connection listens.
-    pub(super) async fn connect(&self, wake: Option<Arc<Notify>>) -> Result<Session, Error> {
+    async fn try_to_connect(&self, wake: Option<Arc<Notify>>) -> Result<Session, Error> {
         let (deadline, mut pause) = (Instant::now() + self.patience, BACKOFF_MIN);
         loop {
             let error = match self.once(&self.config, wake.clone()).await {
@@ -163,45 +148,12 @@ impl Connector {
                 Err(error) => error,
             };
             let in_vain = self.spawner.is_closed() || Instant::now() + pause > deadline;
-            if in_vain || !is_disconnect(&error) {
+            if in_vain || !error.is_disconnect() {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(BACKOFF_MAX);
         }
-    }
-
-    /// A connection that is told of news, and what tells it.
-    pub(super) async fn listen(&self) -> Result<(Session, Arc<Notify>), StoreError> {
-        let wake = Arc::new(Notify::new());
-        let session = self.connect(Some(wake.clone())).await.map_err(|error| store_error(Op::Open, error))?;
-        Ok((session, wake))
-    }
-
-    /// Creates what is missing: the database, the table, its indexes, and the trigger that tells of news.
-    pub(super) async fn lay_out(&self) -> Result<(), StoreError> {
-        let fault = |error| store_error(Op::Open, error);
-        let session = match self.connect(None).await {
-            Err(error) if error.code() == Some(&SqlState::INVALID_CATALOG_NAME) => {
-                self.create_database().await.map_err(fault)?;
-                self.connect(None).await
-            }
-            other => other,
-        };
-        let session = session.map_err(fault)?;
-        let work = async {
-            session.batch("BEGIN").await?;
-            session.batch(LOCK).await?;
-            session.batch(TABLE).await?;
-            if session.query(COLLATION, &[]).await?.is_empty() {
-                session.batch(COLLATE).await?;
-            }
-            if session.query(TRIGGER_EXISTS, &[]).await?.is_empty() {
-                session.batch(TRIGGER).await?;
-            }
-            session.batch("COMMIT").await
-        };
-        work.await.map_err(fault)
     }
 
     async fn create_database(&self) -> Result<(), Error> {
@@ -221,8 +173,67 @@ impl Connector {
     }
 }
 
+impl Database for Connector {
+    type Session = Session;
+
+    const LOOKS_EVERY: Option<Duration> = None;
+    /// A lock on the table tells what is under way.
+    const GAP_PATIENCE: Duration = Duration::ZERO;
+
+    fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    fn with_patience(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
+    }
+
+    fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
+    async fn connect(&self) -> Result<Session, Error> {
+        self.try_to_connect(None).await
+    }
+
+    async fn listen(&self, wake: Arc<Notify>) -> Result<Session, Error> {
+        self.try_to_connect(Some(wake)).await
+    }
+
+    /// The trigger that tells of news as well.
+    async fn lay_out(&self) -> Result<(), StoreError> {
+        let fault = |error: Error| error.into_store_error(Op::Open);
+        let session = match self.connect().await {
+            Err(error) if error.code() == Some(&SqlState::INVALID_CATALOG_NAME) => {
+                self.create_database().await.map_err(fault)?;
+                self.connect().await
+            }
+            other => other,
+        };
+        let session = session.map_err(fault)?;
+        let work = async {
+            session.batch("BEGIN").await?;
+            session.batch(LOCK).await?;
+            session.batch(TABLE).await?;
+            if session.query(COLLATION, &[]).await?.is_empty() {
+                session.batch(COLLATE).await?;
+            }
+            if session.query(TRIGGER_EXISTS, &[]).await?.is_empty() {
+                session.batch(TRIGGER).await?;
+            }
+            session.batch("COMMIT").await
+        };
+        work.await.map_err(fault)
+    }
+
+    fn check_storable(&self, key: &Key, _value: Option<&Bytes>) -> Result<(), StoreError> {
+        writable_name(key).map(drop)
+    }
+}
+
 impl Session {
-    pub(super) fn is_closed(&self) -> bool {
+    /// Whether the connection has ended.
+    pub(super) fn has_ended(&self) -> bool {
         self.client.is_closed()
     }
 

@@ -1,36 +1,37 @@
-//! From PostgreSQL's errors to ours.
+//! What PostgreSQL's errors mean.
 
 use std::error::Error as _;
 use std::io;
-use std::sync::Arc;
 
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
-use crate::error::{Op, StoreError};
+use crate::table::Fault;
 
-/// What an error means for an operation that has changed nothing.
-pub(super) fn store_error(op: Op, error: Error) -> StoreError {
-    if error.code() == Some(&SqlState::DISK_FULL) {
-        return StoreError::Full { op, source: Arc::new(error) };
-    }
-    if is_disconnect(&error) {
-        return StoreError::Unreachable { op, source: Arc::new(error) };
-    }
-    StoreError::Database { op, source: Arc::new(error) }
-}
+/// The server is leaving, or not there yet.
+const LEAVING: [SqlState; 4] =
+    [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW, SqlState::TOO_MANY_CONNECTIONS];
+const LOST_RACES: [SqlState; 3] =
+    [SqlState::UNIQUE_VIOLATION, SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE];
 
-/// Whether the connection is gone, and another one may help.
-pub(super) fn is_disconnect(error: &Error) -> bool {
-    let leaving = [
-        SqlState::ADMIN_SHUTDOWN,
-        SqlState::CRASH_SHUTDOWN,
-        SqlState::CANNOT_CONNECT_NOW,
-        SqlState::TOO_MANY_CONNECTIONS,
-    ];
-    match error.code() {
-        Some(code) => leaving.contains(code),
-        None => error.is_closed() || error.source().is_some_and(is_broken),
+impl Fault for Error {
+    fn is_disconnect(&self) -> bool {
+        match self.code() {
+            Some(code) => LEAVING.contains(code),
+            None => self.is_closed() || self.source().is_some_and(is_broken),
+        }
+    }
+
+    fn is_lost_race(&self) -> bool {
+        self.code().is_some_and(|code| LOST_RACES.contains(code))
+    }
+
+    fn is_full(&self) -> bool {
+        self.code() == Some(&SqlState::DISK_FULL)
+    }
+
+    fn leaves_commit_open(&self) -> bool {
+        self.is_disconnect()
     }
 }
 
@@ -38,10 +39,4 @@ pub(super) fn is_disconnect(error: &Error) -> bool {
 fn is_broken(error: &(dyn std::error::Error + 'static)) -> bool {
     let Some(error) = error.downcast_ref::<io::Error>() else { return false };
     !error.get_ref().is_some_and(|inner| inner.is::<tokio_rustls::rustls::Error>())
-}
-
-/// Whether a transaction lost against another one, and would do better now.
-pub(super) fn is_lost_race(error: &Error) -> bool {
-    let codes = [SqlState::UNIQUE_VIOLATION, SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE];
-    error.code().is_some_and(|code| codes.contains(code))
 }

@@ -93,6 +93,12 @@ impl Hub {
         LiveReceiver { messages, queue }
     }
 
+    /// Whether anybody is there.
+    pub(crate) fn is_watched(&mut self) -> bool {
+        self.members.retain(|member| !member.messages.is_closed());
+        !self.members.is_empty()
+    }
+
     /// Hands out what was committed together.
     pub(crate) fn publish(&mut self, events: &[Arc<Event>]) {
         if !events.is_empty() {

@@ -1,24 +1,14 @@
 //! Dropping history, in transactions of a bounded size between the writer's commits.
 
 use tokio::sync::oneshot;
-use tokio_postgres::Error;
 
-use super::connect::Session;
-use super::writer::LOCK;
+use super::database::Session;
 use crate::error::StoreError;
 use crate::request::CompactResponse;
 use crate::types::Revision;
 
 /// How many revisions a step looks at; kine's batch.
 const STEP_REVISIONS: i64 = 1000;
-
-/// Rows that were replaced by a row of the step. The marker's `prev_revision` is no row.
-const DELETE_REPLACED: &str = "DELETE FROM kine AS old USING kine AS new WHERE old.id = new.prev_revision
-    AND new.id > $1 AND new.id <= $2 AND new.prev_revision <> 0 AND new.name <> 'compact_rev_key'";
-/// Deletes of the step, and fillers of gaps. The newest row stays in any case: it is the revision of the store.
-const DELETE_DELETED: &str = "DELETE FROM kine WHERE id > $1 AND id <= $2 AND deleted <> 0
-    AND id < (SELECT max(id) FROM kine)";
-const MOVE_MARKER: &str = "UPDATE kine SET prev_revision = $1 WHERE name = 'compact_rev_key'";
 
 pub(super) type Waiter = oneshot::Sender<Result<CompactResponse, StoreError>>;
 
@@ -59,21 +49,16 @@ impl Compaction {
     }
 }
 
-impl Session {
-    /// Does the next step, from wherever this or another server has left off. Answers with the compacted revision.
-    pub(super) async fn compact_step(&self, target: Revision) -> Result<Revision, Error> {
-        self.batch("BEGIN").await?;
-        self.batch(LOCK).await?;
-        let compacted = self.bounds().await?.compacted;
-        let to = target.get().min(compacted.get().saturating_add(STEP_REVISIONS));
-        if to > compacted.get() {
-            // The row at the compacted revision is looked at again: if it was the newest one then, it was kept.
-            let from = compacted.get() - 1;
-            self.query(DELETE_REPLACED, &[&from, &to]).await?;
-            self.query(DELETE_DELETED, &[&from, &to]).await?;
-            self.query(MOVE_MARKER, &[&to]).await?;
-        }
-        self.batch("COMMIT").await?;
-        Ok(compacted.max(Revision::new(to)))
+/// Does the next step, from wherever this or another server has left off. Answers with the compacted revision.
+pub(super) async fn step<S: Session>(session: &S, target: Revision) -> Result<Revision, S::Error> {
+    session.begin(false).await?;
+    let bounds = session.bounds().await?;
+    let compacted = bounds.compacted;
+    let to = target.min(Revision::new(compacted.get().saturating_add(STEP_REVISIONS)));
+    if to > compacted {
+        // The row at the compacted revision is looked at again: if it was the newest one then, it was kept.
+        session.drop_history(compacted.previous(), to, bounds.revision).await?;
     }
+    session.commit().await?;
+    Ok(compacted.max(to))
 }
