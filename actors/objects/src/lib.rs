@@ -8,4 +8,5 @@
 //! so that every function here is a function.
 
 pub mod names;
+pub mod schema;
 pub mod status;

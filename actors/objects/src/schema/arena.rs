@@ -1,0 +1,70 @@
+//! The cells of one set of schemas, and the way in.
+
+use std::borrow::Cow;
+
+use crate::schema::node::{Field, Message, MessageField, Node, Text};
+use crate::schema::reference::SchemaRef;
+use crate::schema::rules::Rules;
+
+/// Schemas that refer to each other. The built-in one is [`builtin`](crate::schema::builtin); a custom resource has
+/// one per version, made by [`structural`](crate::schema::structural).
+#[derive(Debug)]
+pub struct Arena {
+    pub(super) text: Cow<'static, str>,
+    pub(super) nodes: Cow<'static, [Node]>,
+    pub(super) fields: Cow<'static, [Field]>,
+    pub(super) keys: Cow<'static, [Text]>,
+    #[expect(dead_code, reason = "for protobuf, which comes next")]
+    pub(super) messages: &'static [Message],
+    #[expect(dead_code, reason = "for protobuf, which comes next")]
+    pub(super) message_fields: &'static [MessageField],
+    /// Names of types, sorted, with their nodes.
+    pub(super) types: &'static [(Text, u32)],
+    /// What [`Node::extra`] counts.
+    pub(super) rules: Vec<Rules>,
+    /// The schema that the arena was made for; the built-in one has many, and none of them first.
+    pub(super) root: u32,
+}
+
+impl Arena {
+    /// The schema of a custom resource. The built-in arena has no first schema; ask it by [`type_named`](Self::type_named).
+    pub fn root(&self) -> SchemaRef<'_> {
+        SchemaRef::new(self, self.root)
+    }
+
+    /// A built-in type by package, version and name: `core.v1.Pod`, `meta.v1.ObjectMeta`, `apps.v1.DeploymentList`.
+    pub fn type_named(&self, name: &str) -> Option<SchemaRef<'_>> {
+        let found = self.types.binary_search_by(|(text, _)| self.str(*text).cmp(name)).ok()?;
+        Some(SchemaRef::new(self, self.types[found].1))
+    }
+
+    /// All named types, sorted by name.
+    pub fn types(&self) -> impl Iterator<Item = (&str, SchemaRef<'_>)> {
+        self.types.iter().map(|(name, node)| (self.str(*name), SchemaRef::new(self, *node)))
+    }
+
+    /// Bytes that the arena takes beyond what is part of the program.
+    pub fn heap_bytes(&self) -> usize {
+        let owned = |bytes: usize, owned: bool| if owned { bytes } else { 0 };
+        owned(self.text.len(), matches!(self.text, Cow::Owned(_)))
+            + owned(size_of_val(&*self.nodes), matches!(self.nodes, Cow::Owned(_)))
+            + owned(size_of_val(&*self.fields), matches!(self.fields, Cow::Owned(_)))
+            + owned(size_of_val(&*self.keys), matches!(self.keys, Cow::Owned(_)))
+            + self.rules.capacity() * size_of::<Rules>()
+    }
+
+    pub(crate) fn str(&self, text: Text) -> &str {
+        &self.text[text.start as usize..(text.start + text.len) as usize]
+    }
+
+    pub(crate) fn node(&self, index: u32) -> &Node {
+        &self.nodes[index as usize]
+    }
+
+    pub(crate) fn fields_of(&self, node: &Node) -> &[Field] {
+        if node.count == 0 {
+            return &[];
+        }
+        &self.fields[node.first as usize..(node.first + node.count) as usize]
+    }
+}
