@@ -7,6 +7,7 @@
 //! * [`Sqlite`] is the default store, a file in kine's layout; [`Memory`] is the reference, for tests.
 //! * [`Dsn`] reads kine's datastore endpoints, those of databases to come included.
 //! * [`Postgres`] is a store on a PostgreSQL server, in kine's layout too.
+//! * [`Etcd`] is a store on an etcd cluster.
 //! * [`Watcher`] follows changes from any revision that is not compacted.
 //! * [`ExpiryQueue`] decides which keys have outlived their time; whoever uses it deletes them.
 //!
@@ -20,6 +21,7 @@ mod backend;
 mod background;
 mod dsn;
 mod error;
+mod etcd;
 mod expiry;
 mod memory;
 mod postgres;
@@ -33,6 +35,7 @@ pub use backend::{AnyBackend, Backend, BoxFuture};
 pub use background::Background;
 pub use dsn::{Dsn, DsnError, MySqlDsn, Password, PostgresDsn, ServerAddress, SqliteDsn};
 pub use error::{Conflict, Op, Remedy, Source, StoreError};
+pub use etcd::{Etcd, EtcdOptions, EtcdTls};
 pub use expiry::ExpiryQueue;
 pub use memory::Memory;
 pub use postgres::{Postgres, PostgresOptions, PostgresTls};

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use self::network::{MySqlDsn, PostgresDsn, ServerAddress};
+pub(crate) use self::network::{host_and_port, percent_decoded};
 
 /// The file kine takes when it is told nothing, below the directory it runs in.
 const SQLITE_PATH_DEFAULT: &str = "./db/state.db";
@@ -137,6 +138,11 @@ fn options(query: &str) -> Vec<(String, String)> {
 pub struct Password(String);
 
 impl Password {
+    /// Keeps the word.
+    pub(crate) fn new(word: String) -> Self {
+        Self(word)
+    }
+
     /// The word itself, for the server.
     pub fn expose(&self) -> &str {
         &self.0

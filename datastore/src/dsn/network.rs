@@ -52,7 +52,7 @@ pub struct PostgresDsn {
 }
 
 /// `host`, `host:port`, `[v6]:port` or a bare `v6`.
-fn host_and_port(text: &str, port: u16) -> Option<ServerAddress> {
+pub(crate) fn host_and_port(text: &str, port: u16) -> Option<ServerAddress> {
     let (host, rest) = match text.strip_prefix('[') {
         Some(v6) => v6.split_once(']')?,
         None if text.matches(':').count() > 1 => (text, ""),
@@ -147,7 +147,8 @@ impl PostgresDsn {
     }
 }
 
-fn percent_decoded(text: &str) -> Option<String> {
+/// Text of a URL, or nothing when a percent sign is not followed by two hex digits.
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -1,0 +1,151 @@
+//! Events as etcd sends them on one stream, for every key, from a revision on: whole revisions, in order.
+//!
+//! Every key, because then no revision is missing: each is a change of some key. So a gap is noticed for what it is,
+//! and the revision of the last event tells how far the stream is. etcd's own progress messages don't: before 3.4.25 and
+//! 3.5.8 they may overtake events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use thiserror::Error;
+use tonic::{Code, Status, Streaming};
+
+use super::cluster::{Cluster, Place};
+use super::convert;
+use super::fault::Late;
+use super::line::ConnectError;
+use super::query::ANSWER_BYTES_MAX;
+use super::wire::watch_client::WatchClient;
+use super::wire::watch_request::RequestUnion;
+use super::wire::{self, WatchCreateRequest, WatchRequest, WatchResponse};
+use crate::error::Source;
+use crate::types::{Event, Revision};
+
+/// How long a member may take to begin.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Events, in order and without a gap.
+pub(super) struct Feed {
+    place: Place,
+    stream: Streaming<WatchResponse>,
+    /// The revision that comes next.
+    next: Revision,
+    /// Parts of an answer whose last revision may go on in the next part.
+    held: Vec<wire::Event>,
+}
+
+/// Why a feed ends.
+#[derive(Clone, Debug, Error)]
+pub(super) enum FeedEnd {
+    /// The line broke, the member has lost its leader, or it was never there. Another member may go on.
+    #[error("the stream of events broke")]
+    Broken(#[source] Source),
+    /// Whoever logged in may not read every key, or the member does not know the question.
+    #[error("the stream of events was refused")]
+    Denied(#[source] Source),
+    /// What comes next is compacted, or what was there before it.
+    #[error("the next event is compacted")]
+    Compacted,
+    /// The store has ended.
+    #[error("the store is closed")]
+    Closed,
+}
+
+fn broken(error: impl std::error::Error + Send + Sync + 'static) -> FeedEnd {
+    FeedEnd::Broken(Arc::new(error))
+}
+
+impl Feed {
+    /// Begins at a revision, which may lie in the future, at some member.
+    pub(super) async fn open(cluster: &Cluster, from: Revision) -> Result<Self, FeedEnd> {
+        let place = cluster.place().await.map_err(|error| match error {
+            ConnectError::Away(error) | ConnectError::Refused(error) => broken(error),
+            ConnectError::Closed => FeedEnd::Closed,
+        })?;
+        cluster.log_in_once(&place).await.map_err(FeedEnd::Broken)?;
+        let (key, range_end) = convert::everything();
+        let start_revision = from.get();
+        let create = WatchCreateRequest { key, range_end, start_revision, prev_kv: true, fragment: true };
+        let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        // The stream ends with the requests, so there is another one that never comes.
+        let requests = stream::once(std::future::ready(request)).chain(stream::pending());
+        let mut client = WatchClient::new(place.line.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let begin = async {
+            let mut stream = client.watch(requests).await?.into_inner();
+            // The first answer has no events. It says that the watch began, or why not.
+            let begun = stream.message().await?.ok_or_else(|| Status::unavailable("the stream is over"))?;
+            if begun.canceled && begun.compact_revision == 0 {
+                return Err(Status::permission_denied(begun.cancel_reason));
+            }
+            Ok((stream, begun.compact_revision != 0))
+        };
+        let end = match tokio::time::timeout(OPEN_LIMIT, begin).await {
+            Ok(Ok((stream, false))) => return Ok(Self { place, stream, next: from, held: Vec::new() }),
+            Ok(Ok((_, true))) => return Err(FeedEnd::Compacted),
+            Ok(Err(status)) if matches!(status.code(), Code::PermissionDenied | Code::Unimplemented) => {
+                return Err(FeedEnd::Denied(Arc::new(status)));
+            }
+            Ok(Err(status)) => broken(status),
+            Err(_) => broken(Late),
+        };
+        cluster.leave(&place, true).await;
+        Err(end)
+    }
+
+    /// At whom it is.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The revision that comes next.
+    pub(super) fn next_revision(&self) -> Revision {
+        self.next
+    }
+
+    /// Waits for the next events. May be dropped while it waits; nothing is lost.
+    pub(super) async fn next(&mut self) -> Result<Vec<Arc<Event>>, FeedEnd> {
+        loop {
+            let response = self.stream.message().await.map_err(broken)?;
+            let response = response.ok_or_else(|| broken(Status::unavailable("the stream is over")))?;
+            if response.compact_revision != 0 {
+                return Err(FeedEnd::Compacted);
+            }
+            if response.canceled {
+                return Err(broken(Status::cancelled(response.cancel_reason)));
+            }
+            self.held.extend(response.events);
+            let events = self.take(response.fragment)?;
+            if !events.is_empty() {
+                return Ok(events);
+            }
+        }
+    }
+
+    /// What is held and complete.
+    fn take(&mut self, goes_on: bool) -> Result<Vec<Arc<Event>>, FeedEnd> {
+        let revision = |event: &wire::Event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+        let complete = match self.held.last().map(revision) {
+            Some(last) if goes_on => self.held.partition_point(|event| revision(event) < last),
+            _ => self.held.len(),
+        };
+        let mut events = Vec::with_capacity(complete);
+        for event in self.held.drain(..complete) {
+            let event = convert::event(event).ok_or(FeedEnd::Compacted)?;
+            let at = event.revision();
+            // Several changes of one transaction of somebody else's share a revision.
+            let again = events.last().is_some_and(|last: &Arc<Event>| last.revision() == at);
+            if !again {
+                if at < self.next {
+                    continue; // From before the start.
+                }
+                if at != self.next {
+                    return Err(FeedEnd::Compacted);
+                }
+                self.next = at.next();
+            }
+            events.push(event);
+        }
+        Ok(events)
+    }
+}
