@@ -2,6 +2,11 @@
 //!
 //! Everything runs in a directory of its own, with an environment that holds nothing but what the test puts there.
 
+#[path = "cli/server.rs"]
+mod server;
+#[path = "cli/web.rs"]
+mod web;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -227,7 +232,6 @@ fn files_that_cannot_be_read() {
     let line = shell.refused(&["server", "-c", "folder.yaml"]);
     assert!(line.contains("folder.yaml can't be read; check its type and permissions: "), "{line}");
     assert!(shell.refused(&["server", "-c", "absent.yaml"]).contains("absent.yaml does not exist (set by --config)"));
-    assert!(shell.refused(&["server", "-c", "https://host/c.yaml"]).contains("not supported yet"));
     fs::write(shell.at("latin.yaml"), b"token: \xe4\n").unwrap();
     assert!(shell.refused(&["server", "-c", "latin.yaml"]).contains("latin.yaml:1:8: the file is not UTF-8 text"));
 }

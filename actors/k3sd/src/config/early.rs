@@ -27,7 +27,7 @@ pub(crate) fn early_data_dir(environment: &Environment, argument: Option<&str>) 
 /// The `data-dir` of the config file, if there is a readable one that sets it.
 fn from_config_file(environment: &Environment) -> Option<String> {
     let location = files::locate(environment, None).ok()?;
-    let keys = merge(&files::read(&location).ok()?);
+    let keys = merge(&files::read(&location, &environment.vars).ok()?);
     let is_data_dir = |key: &str| Role::Server.flag(key).is_some_and(|flag| flag.name == "data-dir");
     let value = keys.iter().filter(|key| is_data_dir(&key.key)).flat_map(|key| &key.values).next_back()?;
     match &value.node {

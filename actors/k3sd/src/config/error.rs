@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::cli::flag::Flag;
+use crate::config::fetch::FetchError;
 use crate::config::origin::{Origin, Place, dashed};
 use crate::config::redact::quoted;
 use crate::config::scalar::ScalarError;
@@ -31,13 +32,16 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
-    /// The config file is to be fetched over the network.
-    #[error("config file {url} is a URL ({set_by}), which is not supported yet; copy it to a local file")]
-    Url {
+    /// The config file is on a web server and could not be fetched from there.
+    #[error("config file {url} can't be fetched ({set_by})")]
+    NotFetched {
         /// What was given as file, user and password left out.
         url: String,
         /// Who asked for it.
         set_by: String,
+        /// Why, and what to do.
+        #[source]
+        source: FetchError,
     },
     /// A config file is not YAML, or not a mapping.
     #[error("{path}:{line}:{column}: {problem}; correct the file")]

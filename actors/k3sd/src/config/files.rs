@@ -1,5 +1,7 @@
-//! Finding and reading the config file and its drop-ins. The only part of the configuration that touches the disk.
+//! Finding and reading the config file and its drop-ins. The only part of the configuration that touches the disk, or
+//! the network if the file is there.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,7 @@ use std::sync::Arc;
 use crate::cli::environment::Environment;
 use crate::cli::flags::DEFAULT_CONFIG_FILE;
 use crate::config::error::ConfigError;
+use crate::config::fetch::{self, Url};
 use crate::config::merge::ConfigFile;
 use crate::config::origin::Origin;
 use crate::config::redact::without_credentials;
@@ -19,9 +22,28 @@ pub(crate) const CONFIG_FILE_VAR: &str = "K3S_CONFIG_FILE";
 /// Which config file to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Location {
-    pub(crate) path: PathBuf,
+    pub(crate) place: Place,
     /// Who named it. A file that nobody named need not exist.
     pub(crate) origin: Origin,
+}
+
+/// Where a config file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On the disk.
+    Path(PathBuf),
+    /// On a web server. There are no drop-ins beside it, as nobody can list a directory there.
+    Url(Url),
+}
+
+impl Location {
+    /// What everything that is read from there is said to come from: the path, or the URL without its secrets.
+    pub(crate) fn shown(&self) -> PathBuf {
+        match &self.place {
+            Place::Path(path) => path.clone(),
+            Place::Url(url) => PathBuf::from(url.to_string()),
+        }
+    }
 }
 
 /// Decides which file to read: the variable, else the last `--config`, else the default.
@@ -32,13 +54,20 @@ pub(crate) fn locate(environment: &Environment, flag: Option<&str>) -> Result<Lo
         (None, None) => None,
     };
     let Some((path, origin)) = named else {
-        return Ok(Location { path: environment.well_known(DEFAULT_CONFIG_FILE), origin: Origin::Default });
+        let place = Place::Path(environment.well_known(DEFAULT_CONFIG_FILE));
+        return Ok(Location { place, origin: Origin::Default });
     };
-    let scheme = path.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-    if scheme.is_some_and(|scheme| scheme == "http" || scheme == "https") {
-        return Err(ConfigError::Url { url: without_credentials(path), set_by: set_by(&origin) });
-    }
-    Ok(Location { path: environment.absolute(path), origin })
+    let place = if fetch::is_url(path) {
+        let url = Url::parse(path);
+        Place::Url(url.map_err(|source| not_fetched(without_credentials(path), &origin, source))?)
+    } else {
+        Place::Path(environment.absolute(path))
+    };
+    Ok(Location { place, origin })
+}
+
+fn not_fetched(url: String, origin: &Origin, source: fetch::FetchError) -> ConfigError {
+    ConfigError::NotFetched { url, set_by: set_by(origin), source }
 }
 
 /// Who named the config file; it is always the flag `--config` or its variable.
@@ -50,18 +79,29 @@ fn set_by(origin: &Origin) -> String {
 }
 
 /// Reads the file and then its drop-ins in the order of their names. A missing main file is an error only if somebody
-/// named it and there is no drop-in either.
-pub(crate) fn read(location: &Location) -> Result<Vec<ConfigFile>, ConfigError> {
-    let drop_ins = drop_ins(&location.path)?;
+/// named it and there is no drop-in either. `variables` name proxies and authorities on the way to a URL.
+pub(crate) fn read(location: &Location, variables: &BTreeMap<String, String>) -> Result<Vec<ConfigFile>, ConfigError> {
+    match &location.place {
+        Place::Path(path) => read_files(path, &location.origin),
+        Place::Url(url) => {
+            let bytes = fetch::fetch(url, variables);
+            let bytes = bytes.map_err(|source| not_fetched(url.to_string(), &location.origin, source))?;
+            Ok(vec![parse(&location.shown(), bytes)?])
+        }
+    }
+}
+
+fn read_files(path: &Path, origin: &Origin) -> Result<Vec<ConfigFile>, ConfigError> {
+    let drop_ins = drop_ins(path)?;
     let mut files = Vec::with_capacity(drop_ins.len() + 1);
-    match fs::read(&location.path) {
-        Ok(bytes) => files.push(parse(&location.path, bytes)?),
+    match fs::read(path) {
+        Ok(bytes) => files.push(parse(path, bytes)?),
         Err(error) if is_absent(&error) => {
-            if location.origin != Origin::Default && drop_ins.is_empty() {
-                return Err(ConfigError::Missing { path: location.path.clone(), set_by: set_by(&location.origin) });
+            if *origin != Origin::Default && drop_ins.is_empty() {
+                return Err(ConfigError::Missing { path: path.to_owned(), set_by: set_by(origin) });
             }
         }
-        Err(source) => return Err(ConfigError::Unreadable { path: location.path.clone(), source }),
+        Err(source) => return Err(ConfigError::Unreadable { path: path.to_owned(), source }),
     }
     for path in drop_ins {
         match fs::read(&path) {
@@ -144,15 +184,27 @@ mod tests {
         ];
         for (var, flag, path, origin) in rows {
             let location = locate(&environment(var), flag).unwrap();
-            assert_eq!(location, Location { path: path.into(), origin }, "{var:?} {flag:?}");
+            assert_eq!(location, Location { place: Place::Path(path.into()), origin }, "{var:?} {flag:?}");
         }
     }
 
     #[test]
-    fn urls_are_refused_without_showing_the_password() {
-        let error = locate(&environment(None), Some("HTTPS://me:secret@host/k3s.yaml")).unwrap_err().to_string();
-        assert!(error.contains("not supported yet") && error.contains("--config"), "{error}");
-        assert!(error.contains("@host/k3s.yaml") && !error.contains("secret"), "{error}");
+    fn urls_stay_urls_and_show_no_password() {
+        let location = locate(&environment(None), Some("HTTPS://me:hush@host/k3s.yaml?token=hush")).unwrap();
+        assert!(matches!(location.place, Place::Url(_)));
+        assert_eq!(location.shown(), PathBuf::from("https://host/k3s.yaml?(not shown)"));
+        assert!(!format!("{location:?}").contains("hush"));
+        let error = locate(&environment(Some("http://me:hush@/k3s.yaml")), None).unwrap_err();
+        let line = crate::config::one_line(&error);
+        assert!(line.starts_with("config file http://(not shown)@/k3s.yaml can't be fetched (set by "), "{line}");
+        assert!(
+            line.contains(CONFIG_FILE_VAR) && line.ends_with("its host is neither a name nor an address"),
+            "{line}"
+        );
+    }
+
+    fn read(location: &Location) -> Result<Vec<ConfigFile>, ConfigError> {
+        super::read(location, &BTreeMap::new())
     }
 
     struct Folder {
@@ -171,7 +223,7 @@ mod tests {
         }
 
         fn read(&self, origin: Origin) -> Result<Vec<String>, ConfigError> {
-            let files = read(&Location { path: self.directory.path().join("c.yaml"), origin })?;
+            let files = read(&Location { place: Place::Path(self.directory.path().join("c.yaml")), origin })?;
             let name = |file: &ConfigFile| file.path.strip_prefix(self.directory.path()).unwrap().display().to_string();
             Ok(files.iter().map(name).collect())
         }
@@ -214,14 +266,15 @@ mod tests {
         let folder = Folder::with(&[]);
         let path = folder.directory.path().join("c.yaml");
         fs::write(&path, b"a: 1\nb: \xff").unwrap();
-        let error = read(&Location { path, origin: Origin::Default }).unwrap_err();
+        let error = read(&Location { place: Place::Path(path), origin: Origin::Default }).unwrap_err();
         assert!(matches!(error, ConfigError::Yaml { line: 2, column: 4, .. }), "{error}");
     }
 
     #[test]
     fn a_byte_order_mark_is_skipped() {
         let folder = Folder::with(&[("c.yaml", "\u{feff}a: 1")]);
-        let files = read(&Location { path: folder.directory.path().join("c.yaml"), origin: Origin::Default }).unwrap();
+        let place = Place::Path(folder.directory.path().join("c.yaml"));
+        let files = read(&Location { place, origin: Origin::Default }).unwrap();
         assert_eq!(files[0].entries[0].key, "a");
     }
 }

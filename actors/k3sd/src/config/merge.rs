@@ -12,6 +12,7 @@ use crate::config::yaml::{Entry, Node};
 /// A config file that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConfigFile {
+    /// Where it is, as it is shown.
     pub(crate) path: Arc<Path>,
     pub(crate) entries: Vec<Entry>,
 }

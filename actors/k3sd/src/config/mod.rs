@@ -15,6 +15,7 @@ mod build;
 mod cidr;
 mod early;
 mod error;
+mod fetch;
 mod files;
 mod merge;
 mod model;
@@ -39,6 +40,7 @@ pub use self::build::{Facts, build};
 pub use self::cidr::{Cidr, Family, NotACidr};
 pub(crate) use self::early::early_data_dir;
 pub use self::error::{ConfigError, one_line};
+pub use self::fetch::FetchError;
 pub use self::model::{
     AgentConfig, BucketLookup, ClusterConfig, ComponentsConfig, DatastoreConfig, EgressSelector, EncryptionProvider,
     FlannelBackend, InspectConfig, KubeconfigConfig, ListenConfig, LogConfig, LogFormat, NetworkConfig, NodeConfig,
@@ -74,11 +76,11 @@ pub enum Loaded {
 pub fn load(environment: &Environment, role: Role, command_line: &[Occurrence]) -> Result<Loaded, ConfigError> {
     let last = |name: &str| command_line.iter().rev().find(|occurrence| occurrence.flag.name == name);
     let location = files::locate(environment, last("config").map(|occurrence| occurrence.text.as_str()))?;
-    let files = files::read(&location)?;
+    let files = files::read(&location, &environment.vars)?;
     let mut settings = settings::resolve(role, &merge::merge(&files), command_line, &environment.vars)?;
     if location.origin != Origin::Default {
         // Here the variable beats the flag, unlike for any other flag, so what counts is told anew.
-        let given = Given { text: location.path.display().to_string(), origin: location.origin };
+        let given = Given { text: location.shown().display().to_string(), origin: location.origin };
         let config = settings.all.iter_mut().find(|setting| setting.flag.name == "config");
         config.expect("both commands have the flag").given = vec![given];
     }

@@ -15,7 +15,7 @@ pub enum Origin {
     Variable(&'static str),
     /// A config file.
     File {
-        /// The file.
+        /// The file; its URL without secrets if it was fetched.
         path: Arc<Path>,
         /// The line of the key, or of the item in a list; from 1.
         line: u64,

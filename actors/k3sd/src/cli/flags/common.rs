@@ -23,7 +23,8 @@ pub(super) static FLAGS: &[Flag] = &[
     CONFIG
         .text(
             "config",
-            "Read flags from this YAML file, then from *.yaml and *.yml in the directory named after it with .d",
+            "Read flags from this YAML file or http(s) URL, then, beside a file, from *.yaml and *.yml in the directory \
+             named after it with .d",
         )
         .short('c')
         .env(&["K3S_CONFIG_FILE"])
