@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use k3sd_datastore::{Dsn, SqliteOptions};
-
-use crate::error::{EndpointError, ListenAddressError};
+use crate::error::ListenAddressError;
+use crate::store::StoreConfig;
 
 /// Where the endpoint listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +70,7 @@ impl Default for Advertised {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KineConfig {
     /// The database.
-    pub sqlite: SqliteOptions,
+    pub store: StoreConfig,
     /// When history is dropped.
     pub compact: CompactConfig,
     /// How often watchers that want it are told how far they are.
@@ -82,46 +81,15 @@ pub struct KineConfig {
 
 impl KineConfig {
     /// The defaults for a database.
-    pub fn new(sqlite: SqliteOptions) -> Self {
+    pub fn new(store: StoreConfig) -> Self {
         let progress_interval = Duration::from_secs(5);
-        Self { sqlite, compact: CompactConfig::default(), progress_interval, advertised: Advertised::default() }
+        Self { store, compact: CompactConfig::default(), progress_interval, advertised: Advertised::default() }
     }
-}
-
-/// Understands a datastore endpoint, in kine's grammar. Options of kine's SQLite driver are left out: ours are fixed.
-///
-/// # Errors
-/// See [`EndpointError`].
-pub fn sqlite_options(endpoint: &str) -> Result<SqliteOptions, EndpointError> {
-    let store = match Dsn::parse(endpoint, false)? {
-        Dsn::Sqlite(sqlite) if sqlite.keep_log => return Err(EndpointError::Log),
-        Dsn::Sqlite(sqlite) => {
-            return Ok(SqliteOptions { convert: !sqlite.keep_layout, ..SqliteOptions::new(sqlite.path) });
-        }
-        Dsn::MySql(_) => "mysql",
-        Dsn::Postgres(_) => "postgres",
-        Dsn::Etcd { .. } => "etcd",
-        Dsn::Memory => "memory",
-    };
-    Err(EndpointError::Store { store })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn endpoints_that_this_build_lacks_are_refused_by_name() {
-        let path = |endpoint| sqlite_options(endpoint).map(|options| options.path);
-        assert_eq!(path("sqlite:///x.db?_journal_mode=WAL"), Ok("/x.db".into()));
-        assert_eq!(path(""), Ok("./db/state.db".into()));
-        assert!(!sqlite_options("sqlite://x?_kine_disable_startup_vacuum").expect("it is fine").convert);
-        assert_eq!(path("litestream://x"), Err(EndpointError::Log));
-        for (endpoint, store) in [("mysql://root:hunter2@tcp(db)/", "mysql"), ("memory://", "memory")] {
-            assert_eq!(path(endpoint), Err(EndpointError::Store { store }));
-        }
-        assert!(matches!(path("root:hunter2"), Err(EndpointError::Dsn(_))));
-    }
 
     #[test]
     fn listen_addresses_as_kine_writes_them() {

@@ -14,14 +14,11 @@ pub enum EndpointError {
     #[error(transparent)]
     Dsn(#[from] k3sd_datastore::DsnError),
     /// It names a store that is not built yet.
-    #[error("{store} is not supported by this build; use sqlite://PATH")]
+    #[error("{store} is not supported by this build")]
     Store {
         /// Which one.
         store: &'static str,
     },
-    /// The log is to be left to another program.
-    #[error("a write-ahead log that another program looks after is not supported by this build")]
-    Log,
 }
 
 /// An address that nobody can listen on.

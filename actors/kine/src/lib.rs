@@ -26,10 +26,10 @@ mod store;
 mod translate;
 mod tree;
 
-pub use crate::config::{Advertised, CompactConfig, KineConfig, ListenAddress, sqlite_options};
+pub use crate::config::{Advertised, CompactConfig, KineConfig, ListenAddress};
 pub use crate::endpoint::listener::{Socket, bind};
 pub use crate::error::{EndpointError, ListenAddressError, StoreAbsent};
-pub use crate::store::StoreHandle;
+pub use crate::store::{PoolConfig, StoreConfig, StoreHandle, StoreSettings, StoreTls};
 pub use crate::tree::{KineTree, tree};
 pub use k3sd_datastore::SqliteOptions;
 

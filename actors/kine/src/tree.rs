@@ -1,5 +1,6 @@
 //! The subtree, as data.
 
+use k3sd_datastore::Memory;
 use k3sd_runtime::lend::Lend;
 use k3sd_runtime::{Shutdown, Spec, Strategy, subtree, task, worker};
 
@@ -29,7 +30,7 @@ pub fn tree(config: KineConfig, sockets: Vec<Lend<Socket>>) -> KineTree {
     let mut spec = Spec::new(Strategy::RestForOne)
         // Opening looks through the whole file; closing waits for the requests in hand.
         .child(
-            worker::<Store>("store", StoreArgs { sqlite: config.sqlite, place })
+            worker::<Store>("store", StoreArgs { config: config.store, memory: Memory::new(), place })
                 .start_within(None)
                 .shutdown(Shutdown::Unlimited),
         )

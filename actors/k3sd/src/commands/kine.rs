@@ -16,8 +16,8 @@ use crate::run::{RunError, daemon};
 /// # Errors
 /// See [`RunError`].
 pub fn run(options: KineOptions) -> Result<ExitCode, RunError> {
-    let KineOptions { kine, listen, log, inspect } = options;
-    daemon(&log, &[], &inspect, async move |inspector| {
+    let KineOptions { kine, listen, log, inspect, warnings } = options;
+    daemon(&log, &warnings, &inspect, async move |inspector| {
         let socket = bind(&listen).await.map_err(|source| RunError::Listen { address: listen.clone(), source })?;
         let kine = k3sd_kine::tree(kine, vec![Lend::new(socket)]);
         Ok(Spec::new(Strategy::OneForOne)

@@ -1,34 +1,37 @@
-//! Opens the database, gives its threads a life, and publishes it.
+//! Opens the database, gives its threads and tasks a life, and publishes it.
 //!
-//! Owns:    the database file, through the threads of the store.
-//! Needs:   nothing.
-//! Restart: permanent. A successor starts when the threads are gone, and those go when the requests in hand are
-//!          answered; what was acknowledged is on the disk, and everything else was answered as unknown.
-//! Fails:   when the file can't be opened, or one of the threads panics.
+//! Owns:    the database: the file through the threads of the store, or the connections to a server.
+//! Needs:   nothing; a server that is away is waited for.
+//! Restart: permanent. With a file, a successor starts when the threads are gone, and those go when the requests in hand
+//!          are answered. With a server, what was asked of it ends at once, as unknown. What was acknowledged is durable.
+//!          A store in memory is kept by the tree and outlives its owner.
+//! Fails:   when the database can't be opened or refuses us, or one of its threads or tasks panics.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
-use k3sd_datastore::{AnyBackend, Sqlite, SqliteOptions};
-use k3sd_runtime::blocking::Blocking;
+use k3sd_datastore::{AnyBackend, Memory};
 use k3sd_runtime::{Actor, ActorError, Context};
 use tokio::sync::watch;
 
+use super::config::StoreConfig;
 use super::msg::StoreMsg;
+use super::open::open;
 
 /// What the owner is started, and restarted, with.
 #[derive(Clone)]
 pub(crate) struct StoreArgs {
     /// The database.
-    pub sqlite: SqliteOptions,
+    pub config: StoreConfig,
+    /// What a store in memory is: empty at first, and kept from one life of the owner to the next.
+    pub memory: Memory,
     /// Where it is published.
     pub place: Arc<watch::Sender<Option<AnyBackend>>>,
 }
 
 impl fmt::Debug for StoreArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreArgs").field("sqlite", &self.sqlite).finish_non_exhaustive()
+        f.debug_struct("StoreArgs").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -51,27 +54,14 @@ impl Actor for Store {
     type Msg = StoreMsg;
 
     async fn init(ctx: &mut Context<StoreMsg>, args: StoreArgs) -> Result<Self, ActorError> {
-        let options = args.sqlite.clone();
-        let opener = Blocking::start(ctx, 1, move || Sqlite::assemble(options).map(Some)).await?;
-        let Some((store, bodies)) = opener.run(Option::take).await? else {
-            unreachable!("it was put there a line above");
-        };
-        for body in bodies {
-            let name = body.name.clone();
-            let thread = Blocking::start(ctx, 1, || Ok::<_, Infallible>(())).await?;
-            ctx.pipe(async move {
-                let outcome = thread.run(move |()| body.run()).await;
-                let why = outcome.err().map_or_else(|| "the store was closed".to_owned(), |error| error.to_string());
-                StoreMsg::ThreadEnded { what: format!("{name}: {why}") }
-            });
-        }
+        let backend = open(ctx, &args).await?;
         let published = Published(args.place);
-        published.0.send_replace(Some(AnyBackend::new(store)));
+        published.0.send_replace(Some(backend));
         Ok(Self { _published: published })
     }
 
     async fn handle(&mut self, _: &mut Context<StoreMsg>, message: StoreMsg) -> Result<(), ActorError> {
-        let StoreMsg::ThreadEnded { what } = message;
-        Err(ActorError::new(format!("a thread of the store ended: {what}")))
+        let StoreMsg::PartEnded { what } = message;
+        Err(ActorError::new(format!("a part of the store ended: {what}")))
     }
 }

@@ -1,7 +1,9 @@
 //! The owner of the database, and the way to it.
 
 mod actor;
+mod config;
 mod msg;
+mod open;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use k3sd_datastore::AnyBackend;
 use tokio::sync::watch;
 
 pub(crate) use self::actor::{Store, StoreArgs};
+pub use self::config::{PoolConfig, StoreConfig, StoreSettings, StoreTls};
 use crate::error::StoreAbsent;
 
 /// How long a request waits for a store that is being opened again.

@@ -5,10 +5,10 @@ use k3sd_runtime::message_kinds;
 /// Nobody else sends it anything: requests go to the store itself.
 #[derive(Debug)]
 pub(crate) enum StoreMsg {
-    /// One of the store's threads is gone, and with it the store.
-    ThreadEnded {
-        /// Which one, and why.
+    /// Something that the store can't be without has ended, and with it the store.
+    PartEnded {
+        /// Which part, and why.
         what: String,
     },
 }
-message_kinds!(StoreMsg { ThreadEnded });
+message_kinds!(StoreMsg { PartEnded });

@@ -1,124 +1,12 @@
-//! The endpoint as its users meet it: `etcdctl` of Debian's `etcd-client` against a subtree with a database in a file.
+//! Everyday work with `etcdctl`.
 
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use k3sd_kine::{KineConfig, ListenAddress, Socket, SqliteOptions, bind, tree};
-use k3sd_runtime::lend::Lend;
-use k3sd_runtime::{Clock, Signal, Spec, Strategy, System, Tree, subtree};
+use k3sd_runtime::Signal;
 
-const LIMIT: Duration = Duration::from_secs(30);
-
-struct Server {
-    threads: tokio::runtime::Runtime,
-    tree: Tree,
-    endpoint: String,
-    folder: tempfile::TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a directory");
-        let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let threads = threads.expect("threads");
-        let sqlite = SqliteOptions { retained_revisions_min: 0, ..SqliteOptions::new(folder.path().join("state.db")) };
-        let (tree, endpoint) = threads.block_on(async {
-            // Not the unix socket: Debian's etcdctl sends its path as the request's authority, which HTTP/2 forbids.
-            let address = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
-            let listening = bind(&address).await.expect("it listens");
-            let Socket::Tcp(socket) = &listening else { panic!("not what was asked for: {listening:?}") };
-            let endpoint = socket.local_addr().expect("it has a name").to_string();
-            let kine = tree(KineConfig::new(sqlite), vec![Lend::new(listening)]).spec.budget(1000, LIMIT);
-            let root = Spec::new(Strategy::OneForOne).child(subtree("kine", kine));
-            let tree = System::new(Clock::system()).start(root);
-            tree.ready().await.expect("it starts");
-            (tree, endpoint)
-        });
-        Self { threads, tree, endpoint, folder }
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        etcdctl(&self.endpoint, args)
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("etcdctl (Debian: etcd-client) is installed")
-    }
-
-    /// The lines of a command that succeeds.
-    fn ok(&self, args: &[&str]) -> Vec<String> {
-        let output = self.run(args);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "etcdctl {args:?}: {said}");
-        lines(&output.stdout)
-    }
-
-    /// What a command says that fails.
-    fn fails(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(!output.status.success(), "etcdctl {args:?} succeeded");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-
-    /// The revision in the header of an answer.
-    fn revision(&self) -> i64 {
-        let json = self.ok(&["get", "nothing", "-w", "json"]).join("");
-        let number = json.split("\"revision\":").nth(1).expect("a header");
-        number.chars().take_while(char::is_ascii_digit).collect::<String>().parse().expect("a number")
-    }
-
-    fn stdin(&self, args: &[&str], input: &str) -> Vec<String> {
-        use std::io::Write as _;
-        let mut command = self.command(args);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().expect("etcdctl runs");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
-        let output = child.wait_with_output().expect("it ends");
-        assert!(output.status.success(), "etcdctl {args:?}");
-        lines(&output.stdout)
-    }
-
-    /// Runs a watch in the background, with its output in a file.
-    fn watch(&self, name: &str, args: &[&str]) -> (std::process::Child, PathBuf) {
-        let path = self.folder.path().join(name);
-        let file = std::fs::File::create(&path).expect("a file");
-        let child = self.command(args).stdout(file).spawn().expect("etcdctl runs");
-        (child, path)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.tree.stop();
-        self.threads.block_on(self.tree.ended());
-    }
-}
-
-fn etcdctl(endpoint: &str, args: &[&str]) -> Command {
-    let mut command = Command::new("etcdctl");
-    command.env("ETCDCTL_API", "3").arg(format!("--endpoints={endpoint}")).args(args);
-    command
-}
-
-fn lines(bytes: &[u8]) -> Vec<String> {
-    String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect()
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test waits for another process")]
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < LIMIT, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test lets a time to live pass")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
-}
+use crate::support::{Server, etcdctl, lines, pause, wait_until};
 
 #[test]
 fn keys_ranges_and_deletes() {

@@ -1,0 +1,109 @@
+use std::time::SystemTime;
+
+use k3sd_kine::SqliteOptions;
+
+use super::*;
+use crate::cli::flags::DEFAULT_INSPECT_SOCKET;
+
+fn environment(vars: &[(&str, &str)]) -> Environment {
+    let mut environment = Environment::empty(SystemTime::UNIX_EPOCH);
+    environment.cwd = "/srv".into();
+    environment.vars.extend(vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    environment
+}
+
+fn parse(words: &[&str], vars: &[(&str, &str)]) -> Result<KineOptions, String> {
+    let words = ["kine"].iter().chain(words);
+    let matches = command().try_get_matches_from(words).map_err(|error| error.to_string())?;
+    read(&matches, &environment(vars), false).map_err(|error| error.to_string())
+}
+
+fn sqlite(kine: &KineConfig) -> &SqliteOptions {
+    match &kine.store {
+        StoreConfig::Sqlite(options) => options,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn defaults_are_those_of_kine() {
+    let options = parse(&[], &[]).expect("nothing is needed");
+    assert_eq!(sqlite(&options.kine).path, PathBuf::from("/srv/./db/state.db"));
+    assert_eq!(sqlite(&options.kine).retained_revisions_min, 1000);
+    assert_eq!(options.kine.compact.interval, Duration::from_secs(300));
+    assert_eq!(options.kine.progress_interval, Duration::from_secs(5));
+    assert_eq!(options.listen, "0.0.0.0:2379".parse().expect("an address"));
+    assert_eq!(options.inspect.socket, PathBuf::from(DEFAULT_INSPECT_SOCKET));
+    assert!(options.warnings.is_empty() && !options.inspect.actor_control && !options.log.debug);
+}
+
+#[test]
+fn a_flag_wins_over_its_variable() {
+    let vars = [("KINE_COMPACT_INTERVAL", "1h"), ("KINE_COMPACT_MIN_RETAIN", "7"), ("KINE_DEBUG", "true")];
+    let words = [
+        "--endpoint",
+        "sqlite:///x.db?_journal_mode=WAL",
+        "--listen-address",
+        "unix://k",
+        "--compact-interval=0",
+        "--log-format=json",
+        "--debug-actor-control",
+    ];
+    let options = parse(&words, &vars).expect("all of it is fine");
+    assert_eq!(options.kine.compact.interval, Duration::ZERO);
+    assert_eq!(sqlite(&options.kine).retained_revisions_min, 7);
+    assert_eq!(sqlite(&options.kine).path, PathBuf::from("/x.db"));
+    assert_eq!(options.listen, ListenAddress::Unix("/srv/k".into()));
+    assert_eq!((options.log.format, options.log.debug), (LogFormat::Json, true));
+    assert!(options.inspect.actor_control);
+}
+
+#[test]
+fn a_server_gets_its_files_and_its_pool() {
+    let words = ["--endpoint=postgres://db/", "--ca-file=ca.crt", "--datastore-max-open-connections=3"];
+    let options = parse(&words, &[("KINE_SKIP_VERIFY", "0")]).expect("all of it is fine");
+    let StoreConfig::Postgres(postgres) = options.kine.store else { panic!("{:?}", options.kine.store) };
+    assert_eq!((postgres.tls.ca, postgres.readers), (Some("/srv/ca.crt".into()), 2));
+    for (words, store) in [(["--endpoint=memory://"], "memory"), (["--endpoint=litestream://x"], "sqlite")] {
+        assert_eq!(parse(&words, &[]).expect("it is one").kine.store.word(), store);
+    }
+}
+
+#[test]
+fn a_server_of_kubernetes_takes_the_variables_but_for_compaction() {
+    let vars = [("KINE_COMPACT_INTERVAL", "1h"), ("KINE_COMPACT_MIN_RETAIN", "7"), ("KINE_ENDPOINT", "memory://")];
+    let kine = for_server("sqlite://x.db", StoreTls::default(), &environment(&vars)).expect("all of it is fine");
+    assert_eq!((kine.compact.interval, sqlite(&kine).retained_revisions_min), (Duration::ZERO, 7));
+    assert_eq!(sqlite(&kine).path, PathBuf::from("/srv/x.db"));
+}
+
+#[test]
+fn what_has_no_effect_is_said_and_what_can_not_be_had_is_refused() {
+    let vars = [("KINE_POLL_BATCH_SIZE", "100"), ("KINE_COMPACT_TIMEOUT", "5s")];
+    let options = parse(&[], &vars).expect("it is accepted");
+    assert_eq!(options.warnings.len(), 1, "{:?}", options.warnings);
+    assert!(options.warnings[0].starts_with("--poll-batch-size has no effect: "), "{:?}", options.warnings);
+    for (words, vars, flag) in [
+        (["--identity-provider=aws"].as_slice(), [].as_slice(), "--identity-provider: "),
+        (&[], &[("KINE_S3_BUCKET", "b")], "--s3-bucket: "),
+        (&["--compact-interval-jitter", "101"], &[], "--compact-interval-jitter: "),
+        (&["--listen-address", "ftp://x"], &[], "--listen-address: "),
+        (&["--log-format", "xml"], &[], "--log-format: "),
+        (&["--skip-verify=perhaps"], &[], "--skip-verify: "),
+        (&["--endpoint", "root:hunter2"], &[], "--endpoint: "),
+        (&["--endpoint", "mysql://hunter2"], &[], "--endpoint: "),
+    ] {
+        let error = parse(words, vars).expect_err(flag);
+        assert!(error.starts_with(flag) && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn help_names_every_flag_that_can_be_used() {
+    let help = command().render_long_help().to_string();
+    // The one for details is the whole program's, and its name begins another's.
+    for row in ROWS.iter().filter(|row| row.name != "debug") {
+        let shown = !matches!(row.effect, Effect::Refused(_));
+        assert_eq!(help.contains(&format!("--{}", row.name)), shown, "{}", row.name);
+    }
+}

@@ -1,0 +1,82 @@
+//! Opens a store, and gives what it does on its own a life inside the actor.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use k3sd_datastore::{AnyBackend, Background, Body, Postgres, Sqlite, SqliteOptions, StoreError};
+use k3sd_runtime::blocking::Blocking;
+use k3sd_runtime::{ActorError, Context};
+
+use super::actor::StoreArgs;
+use super::config::StoreConfig;
+use super::msg::StoreMsg;
+
+/// How often a database that is away is tried, and how long after each attempt; kine's. After that the actor has failed.
+const ATTEMPTS_MAX: u32 = 300;
+const ATTEMPT_DELAY: Duration = Duration::from_secs(1);
+
+/// Opens the store, and goes on trying while nobody answers there. What is refused is not asked twice.
+pub(crate) async fn open(ctx: &mut Context<StoreMsg>, args: &StoreArgs) -> Result<AnyBackend, ActorError> {
+    for attempt in 1.. {
+        let error = match attempt_to_open(ctx, args).await? {
+            Ok(backend) => return Ok(backend),
+            Err(error) => error,
+        };
+        if attempt == ATTEMPTS_MAX || !matches!(error, StoreError::Unreachable { .. }) {
+            return Err(error.into());
+        }
+        let store = args.config.word();
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "{store} can't be reached; trying again in a second ({attempt} of {ATTEMPTS_MAX})"
+        );
+        ctx.clock().sleep_until(ctx.clock().now() + ATTEMPT_DELAY).await;
+    }
+    unreachable!("numbers do not end")
+}
+
+async fn attempt_to_open(
+    ctx: &mut Context<StoreMsg>,
+    args: &StoreArgs,
+) -> Result<Result<AnyBackend, StoreError>, ActorError> {
+    Ok(match &args.config {
+        StoreConfig::Sqlite(options) => Ok(AnyBackend::new(sqlite(ctx, options.clone()).await?)),
+        StoreConfig::Postgres(options) => match Postgres::assemble(options.clone()).await {
+            Ok((store, background)) => Ok(with_background(ctx, AnyBackend::new(store), background)),
+            Err(error) => Err(error),
+        },
+        StoreConfig::Memory => Ok(AnyBackend::new(args.memory.clone())),
+    })
+}
+
+/// Opening looks through the whole file, so it has a thread, as each of the store's bodies has.
+async fn sqlite(ctx: &mut Context<StoreMsg>, options: SqliteOptions) -> Result<Sqlite, ActorError> {
+    let opener = Blocking::start(ctx, 1, move || Sqlite::assemble(options).map(Some)).await?;
+    let Some((store, bodies)) = opener.run(Option::take).await? else {
+        unreachable!("it was put there a line above");
+    };
+    for body in bodies {
+        give_thread(ctx, body).await?;
+    }
+    Ok(store)
+}
+
+async fn give_thread(ctx: &mut Context<StoreMsg>, body: Body) -> Result<(), ActorError> {
+    let name = body.name.clone();
+    let thread = Blocking::start(ctx, 1, || Ok::<_, Infallible>(())).await?;
+    ctx.pipe(async move {
+        let outcome = thread.run(move |()| body.run()).await;
+        let why = outcome.err().map_or_else(|| "the store was closed".to_owned(), |error| error.to_string());
+        StoreMsg::PartEnded { what: format!("{name}: {why}") }
+    });
+    Ok(())
+}
+
+/// Everything that such a store does goes on inside the actor, and ends with it.
+fn with_background(ctx: &mut Context<StoreMsg>, backend: AnyBackend, background: Background) -> AnyBackend {
+    ctx.pipe(async move {
+        background.run().await;
+        StoreMsg::PartEnded { what: "the store was closed".to_owned() }
+    });
+    backend
+}

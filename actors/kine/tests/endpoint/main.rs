@@ -1,0 +1,4 @@
+//! The endpoint as its users meet it, over a database in a file.
+
+mod etcdctl;
+mod support;
