@@ -156,13 +156,12 @@ impl Plan {
                         return reads(backend, branch, succeeded, revision, key, current.as_ref()).await;
                     }
                     let at = current.as_ref().map_or(Precondition::Absent, |kv| Precondition::At(kv.mod_revision));
-                    let nothing_to_delete = current.is_none() && !self.change(branch, None)?.1;
-                    let free = self.compare.is_empty() || nothing_to_delete;
-                    (succeeded, if free { Precondition::None } else { at }, current)
+                    // Also for a delete of what is not there: somebody may create it just now.
+                    (succeeded, if self.compare.is_empty() { Precondition::None } else { at }, current)
                 }
             };
             let branch = self.branch(succeeded);
-            let (change, _) = self.change(branch, current.as_ref())?;
+            let change = self.change(branch, current.as_ref())?;
             let write = WriteRequest { key: key.clone(), change, precondition };
             match backend.write(write).await {
                 Ok(done) => return answer(backend, branch, succeeded, &done, key).await,
@@ -194,8 +193,8 @@ impl Plan {
         }
     }
 
-    /// What a branch writes, and whether that is a put.
-    fn change(&self, branch: &[Op], current: Option<&KeyValue>) -> Result<(Change, bool), Status> {
+    /// What a branch writes.
+    fn change(&self, branch: &[Op], current: Option<&KeyValue>) -> Result<Change, Status> {
         for op in branch {
             match op {
                 Op::RequestPut(request) => {
@@ -204,9 +203,9 @@ impl Plan {
                         let version = current.map_or(0, |kv| translate::split_marker(&kv.value).0);
                         *value = translate::join_marker(version + 1, value);
                     }
-                    return Ok((change, true));
+                    return Ok(change);
                 }
-                Op::RequestDeleteRange(_) => return Ok((Change::Delete, false)),
+                Op::RequestDeleteRange(_) => return Ok(Change::Delete),
                 Op::RequestRange(_) | Op::RequestTxn(_) => {}
             }
         }
