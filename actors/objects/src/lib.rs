@@ -8,5 +8,6 @@
 //! so that every function here is a function.
 
 pub mod names;
+pub mod quantity;
 pub mod schema;
 pub mod status;
