@@ -1,7 +1,8 @@
 //! A `k3sd` process of a test's own: own data directory, own socket, gone when the test ends.
 
+use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use crate::etcd::Endpoint;
+
 /// How long anything may take before the test calls it broken; far beyond what a slow machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -19,6 +22,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Daemon {
     child: Child,
     directory: TempDir,
+    /// Everything on its command line.
+    arguments: Vec<OsString>,
     /// What speaks to its inspection socket.
     pub client: Client,
 }
@@ -65,26 +70,56 @@ impl Daemon {
     /// # Panics
     /// When it does not come up.
     pub async fn start(arguments: &[&str]) -> Self {
-        Self::start_in(tempfile::tempdir().expect("there is room for a directory"), arguments).await
+        let directory = tempfile::tempdir().expect("there is room for a directory");
+        let own = ["server", "--disable-agent", "--config", "/dev/null", "--data-dir"];
+        let mut words: Vec<OsString> = own.map(OsString::from).into();
+        words.push(directory.path().join("data").into());
+        words.extend(arguments.iter().map(OsString::from));
+        Self::start_in(directory, words).await
     }
 
-    /// Starts again where a daemon has ended, with what it left behind.
+    /// Starts `k3sd kine` for clients on [`Daemon::endpoint`], and waits until its tree is up. The database is the one
+    /// of this name, or a file in its directory.
     ///
     /// # Panics
     /// When it does not come up.
-    pub async fn start_again(self, arguments: &[&str]) -> Self {
-        Self::start_in(self.directory, arguments).await
+    pub async fn start_kine(directory: TempDir, database: Option<&str>, arguments: &[&str]) -> Self {
+        let own = format!("sqlite://{}", database_file(directory.path()).display());
+        let listen = format!("unix://{}", kine_socket(directory.path()).display());
+        let mut words: Vec<OsString> = vec!["kine".into(), "--endpoint".into(), database.unwrap_or(&own).into()];
+        words.extend(["--listen-address".into(), listen.into(), "--debug-actor-control".into()]);
+        words.extend(arguments.iter().map(OsString::from));
+        Self::start_in(directory, words).await
     }
 
-    async fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
+    /// Starts again where a daemon has ended, with what it left behind and the same arguments.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start_again(self) -> Self {
+        Self::start_in(self.directory, self.arguments).await
+    }
+
+    async fn start_in(directory: TempDir, arguments: Vec<OsString>) -> Self {
+        let mut daemon = Self::spawn_in(directory, arguments);
+        let began = Instant::now();
+        while !daemon.is_ready().await {
+            if let Some(status) = daemon.has_ended() {
+                panic!("it ended with {status}: {}", daemon.log());
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not come up: {}", daemon.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        daemon
+    }
+
+    fn spawn_in(directory: TempDir, arguments: Vec<OsString>) -> Self {
         let socket = directory.path().join("inspect.sock");
         let log = fs::File::create(directory.path().join("log")).expect("there is room for a log");
         let child = Command::new(binary())
-            .args(["server", "--disable-agent", "--config", "/dev/null", "--data-dir"])
-            .arg(directory.path().join("data"))
+            .args(&arguments)
             .arg("--inspect-socket")
             .arg(&socket)
-            .args(arguments)
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -92,16 +127,24 @@ impl Daemon {
             .kill_on_drop(true)
             .spawn()
             .expect("the binary starts");
-        let mut daemon = Self { child, directory, client: Client::new(socket) };
-        let began = Instant::now();
-        while !daemon.is_ready().await {
-            if let Ok(Some(status)) = daemon.child.try_wait() {
-                panic!("it ended with {status}: {}", daemon.log());
-            }
-            assert!(began.elapsed() < PATIENCE, "it does not come up: {}", daemon.log());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        daemon
+        Self { child, directory, arguments, client: Client::new(socket) }
+    }
+
+    /// How it ended, if it did.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Where the clients of its datastore find it.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::Unix(kine_socket(self.directory.path()))
+    }
+
+    /// The file of its datastore, when that is a file.
+    #[must_use]
+    pub fn database_file(&self) -> PathBuf {
+        database_file(self.directory.path())
     }
 
     /// Whether every actor of its tree is up.
@@ -155,4 +198,12 @@ impl Daemon {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("it does not end: {}", self.log())).expect("it is our child")
     }
+}
+
+fn kine_socket(directory: &Path) -> PathBuf {
+    directory.join("kine.sock")
+}
+
+fn database_file(directory: &Path) -> PathBuf {
+    directory.join("db/state.db")
 }

@@ -1,11 +1,25 @@
 //! Whole-process scenarios: the real binary, faults by signal and through the inspection socket, and checkers that only
 //! use what anybody outside can see.
 //!
-//! [`daemon`] starts and watches the process, [`checks`] holds the invariants, each a function over observations. The
-//! scenarios themselves are the tests of this crate. Everything random comes from one seed, which a failure prints.
+//! [`daemon`] starts and watches the process, [`checks`] holds the invariants of its tree, each a function over
+//! observations. The scenarios themselves are the tests of this crate. Everything random comes from one seed, which a
+//! failure prints.
+//!
+//! For the datastore, clients and watchers ([`mod@load`], over [`etcd`]) keep a [`history`] of what they asked and saw.
+//! Two checkers [`judge`](mod@judge) it: [`linearizability`] by the answers alone, [`log`] by comparing them with the log
+//! that the watchers saw.
 
 pub mod checks;
 pub mod daemon;
+pub mod etcd;
+pub mod history;
+pub mod judge;
+pub mod linearizability;
+pub mod load;
+pub mod log;
+mod streams;
+#[cfg(test)]
+mod testbed;
 
 /// The seed of this run: `CHAOS_SEED`, or a fixed one, so that an ordinary run is the same each time.
 ///

@@ -191,7 +191,7 @@ async fn a_daemon_that_was_killed_leaves_a_socket_which_its_successor_replaces()
     let mut daemon = Daemon::start(&[]).await;
     assert!(!daemon.end_with(Signal::KILL).await.success());
     assert!(daemon.socket().exists(), "nobody could tidy up");
-    let mut next = daemon.start_again(&[]).await;
+    let mut next = daemon.start_again().await;
     assert!(next.end_with(Signal::INT).await.success());
     assert!(!next.socket().exists());
 }
