@@ -54,6 +54,7 @@ impl Arena {
         }
         arena.name_types(sources, &names);
         arena.default_keys(sources);
+        arena.check_places(sources);
         arena.descriptions.extend(field_descriptions);
         crate::wire::number(&mut arena, sources);
         arena
@@ -112,13 +113,23 @@ impl Arena {
         }
     }
 
+    /// Stops the build when a table speaks of a field that is not there.
+    fn check_places(&self, sources: &Sources) {
+        let fields = sources.merging.keys().filter(|place| !self.objects.contains_key(*place));
+        for place in fields.chain(sources.presence.keys()) {
+            let (owner, field) = place.rsplit_once('.').expect("type.field");
+            let owner = self.objects.get(owner).unwrap_or_else(|| panic!("{place}: no such type"));
+            self.field(*owner, field);
+        }
+    }
+
     /// The index of a field of an object.
     fn field(&self, object: u32, name: &str) -> usize {
         let node = self.nodes[object as usize];
         let mut fields = node.first..node.first + node.count;
         fields
             .find(|&field| self.str(self.fields[field as usize].name) == name)
-            .expect("the tables name fields that are there") as usize
+            .unwrap_or_else(|| panic!("no field {name}")) as usize
     }
 
     /// The node of a value; `place` is its `type.field`, by which the tables know it.
@@ -284,16 +295,14 @@ fn presence(sources: &Sources, place: &str, kind: Kind, required: bool) -> Prese
     let said: &[String] = sources.presence.get(place).map_or(&[], Vec::as_slice);
     let is = |word: &str| said.iter().any(|other| other == word);
     let structure = matches!(kind, Kind::Object | Kind::Quantity | Kind::IntOrString);
-    if is("always") {
-        Presence::Always
-    } else if is("nonzero") {
-        Presence::NonZero
-    } else if is("pointer") {
+    // Metadata is a part of every object, never a reference to one.
+    let metadata = place.ends_with(".metadata") && kind == Kind::Object;
+    if is("pointer") {
         Presence::Given
-    } else if structure {
-        if is("value") { Presence::Always } else { Presence::Given }
-    } else if required {
+    } else if is("value") || is("always") || required || metadata {
         Presence::Always
+    } else if structure {
+        Presence::Given
     } else {
         Presence::NonZero
     }
