@@ -177,6 +177,7 @@ fn help_of_each_command() {
         "actors top",
         "actors show",
         "actors trace",
+        "actors events",
         "actors kill",
         "actors suspend",
         "actors resume",

@@ -1,6 +1,7 @@
 //! `k3sd actors ..`: asks a running daemon about its tree, and shows the answer to a person or to a program.
 
 mod control;
+mod events;
 mod rates;
 mod show;
 mod text;
@@ -68,6 +69,7 @@ async fn carry_out(
         ActorsCommand::Trace { path, limit, duration } => {
             trace::run(client, output, path, *limit, *duration, out).await
         }
+        ActorsCommand::Events(wish) => events::run(client, output, wish, out).await,
         ActorsCommand::Kill { path, how } => control::kill(client, output, path, *how, out).await,
         ActorsCommand::Suspend { path } => control::suspend(client, output, path, out).await,
         ActorsCommand::Resume { path } => control::resume(client, output, path, out).await,
@@ -92,7 +94,7 @@ mod tests {
     use k3sd_runtime::{Spec, Strategy, System, subtree, task};
 
     use super::*;
-    use crate::cli::actors::{KillHow, TopSort};
+    use crate::cli::actors::{EventsWish, KillHow, TopSort};
 
     async fn ask(client: &Client, output: ActorsOutput, command: &ActorsCommand) -> Result<String, String> {
         let mut out = Vec::new();
@@ -112,6 +114,7 @@ mod tests {
 
         let listener = Lend::new(inspect::bind(&path).expect("a socket"));
         let root = Spec::new(Strategy::OneForOne)
+            .budget(1000, Duration::from_secs(1))
             .child(subtree("inspector", inspect::tree(InspectorArgs { listener, control: true })))
             .child(task("idle", |_| std::future::pending()));
         let running = System::new(Clock::system()).start(root);
@@ -144,6 +147,34 @@ mod tests {
             ask(&client, ActorsOutput::Text, &kill).await,
             Ok("idle: asked to panic in its life 1\n".to_owned())
         );
+        let wish = EventsWish { path: Some("idle".to_owned()), limit: Some(3), duration: None };
+        let events = ActorsCommand::Events(wish);
+        let listen = async {
+            let (text, json) = (ask(&client, ActorsOutput::Text, &events), ask(&client, ActorsOutput::Json, &events));
+            tokio::join!(text, json)
+        };
+        let kill_again = async {
+            let mut heard = client.events().await.expect("a stream");
+            loop {
+                ask(&client, ActorsOutput::Text, &kill).await.ok();
+                while heard.next().await.expect("a line").expect("no end").event != "started" {}
+            }
+        };
+        let (text, json) = tokio::select! {
+            told = listen => told,
+            () = kill_again => unreachable!("it kills for ever"),
+        };
+        let (text, json) = (text.expect("an answer"), json.expect("an answer"));
+        assert_eq!((text.lines().count(), json.lines().count()), (4, 4), "{text}{json}");
+        assert!(text.contains("died        idle") && text.contains("panic: "), "{text}");
+        for line in json.lines() {
+            let event: serde_json::Value = serde_json::from_str(line).expect("a line is JSON");
+            assert!(event["event"] == "listening" || event["path"] == "idle", "{line}");
+        }
+        let events =
+            ActorsCommand::Events(EventsWish { duration: Some(Duration::from_millis(1)), ..EventsWish::default() });
+        assert!(ask(&client, ActorsOutput::Text, &events).await.is_ok(), "the time is over, which is fine");
+
         let suspend = ActorsCommand::Suspend { path: "/".to_owned() };
         let error = ask(&client, ActorsOutput::Text, &suspend).await.expect_err("it is the root");
         assert!(error.starts_with("suspend is refused for the root"), "{error}");

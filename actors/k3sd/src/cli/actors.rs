@@ -72,6 +72,8 @@ pub enum ActorsCommand {
         /// Longest time to watch.
         duration: Duration,
     },
+    /// Show what happens to actors, as it happens.
+    Events(EventsWish),
     /// End one incarnation of an actor, so that its supervisor decides what happens.
     Kill {
         /// The actor.
@@ -89,6 +91,17 @@ pub enum ActorsCommand {
         /// The actor.
         path: String,
     },
+}
+
+/// Which events, and for how long. Without a limit or a duration it goes on until the daemon ends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EventsWish {
+    /// Only those of this actor and the ones below it.
+    pub path: Option<String>,
+    /// Most events to show, at least 1.
+    pub limit: Option<u32>,
+    /// Longest time to listen.
+    pub duration: Option<Duration>,
 }
 
 /// What `top` sorts by.
@@ -182,6 +195,25 @@ pub(crate) fn command() -> Command {
                 .arg(duration("for", TRACE_DURATION_DEFAULT).help("Stop after this time")),
         )
         .subcommand(
+            Command::new("events")
+                .about("Show starts, deaths and restarts as they happen, until interrupted")
+                .arg(path().required(false).help("Only this actor and those below it"))
+                .arg(
+                    Arg::new("events-limit")
+                        .long("limit")
+                        .value_name("N")
+                        .value_parser(clap::value_parser!(u32).range(1..))
+                        .help("Stop after this many events"),
+                )
+                .arg(
+                    Arg::new("events-for")
+                        .long("for")
+                        .value_name("DURATION")
+                        .value_parser(|text: &str| scalar::parse_duration(text).map_err(|error| error.to_string()))
+                        .help("Stop after this time"),
+                ),
+        )
+        .subcommand(
             Command::new("kill")
                 .about(format!("End an actor, so that its supervisor restarts it{control}"))
                 .arg(path())
@@ -226,6 +258,11 @@ pub(crate) fn read(matches: &ArgMatches, environment: &Environment) -> (ActorsOp
             limit: *matches.get_one("limit").expect("the option has a default"),
             duration: duration("for"),
         },
+        "events" => ActorsCommand::Events(EventsWish {
+            path: matches.get_one("path").cloned(),
+            limit: matches.get_one("events-limit").copied(),
+            duration: matches.get_one("events-for").copied(),
+        }),
         "kill" => ActorsCommand::Kill { path: path(), how: chosen(matches, "how", &HOWS) },
         "suspend" => ActorsCommand::Suspend { path: path() },
         "resume" => ActorsCommand::Resume { path: path() },
@@ -251,7 +288,7 @@ mod tests {
     #[test]
     fn each_command_is_understood() {
         let path = || "server/kine".to_owned();
-        let rows: [(&[&str], ActorsCommand); 10] = [
+        let rows: [(&[&str], ActorsCommand); 12] = [
             (&["tree"], ActorsCommand::Tree { plain: false }),
             (&["tree", "--plain"], ActorsCommand::Tree { plain: true }),
             (&["top"], ActorsCommand::Top { sort: TopSort::Mailbox, interval: Duration::from_secs(2) }),
@@ -268,6 +305,15 @@ mod tests {
                 &["trace", "server/kine", "--limit", "3", "--for", "1m30s"],
                 ActorsCommand::Trace { path: path(), limit: 3, duration: Duration::from_secs(90) },
             ),
+            (&["events"], ActorsCommand::Events(EventsWish::default())),
+            (
+                &["events", "server/kine", "--limit=3", "--for=2h"],
+                ActorsCommand::Events(EventsWish {
+                    path: Some(path()),
+                    limit: Some(3),
+                    duration: Some(Duration::from_secs(7200)),
+                }),
+            ),
             (&["kill", "server/kine"], ActorsCommand::Kill { path: path(), how: KillHow::Kill }),
             (&["kill", "--how", "panic", "server/kine"], ActorsCommand::Kill { path: path(), how: KillHow::Panic }),
             (&["resume", "server/kine"], ActorsCommand::Resume { path: path() }),
@@ -279,8 +325,10 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        let rows: [&[&str]; 8] = [
+        let rows: [&[&str]; 10] = [
             &[],
+            &["events", "--limit", "0"],
+            &["events", "--for", "soon"],
             &["show"],
             &["trace", "a", "--limit", "0"],
             &["trace", "a", "--for", "0"],
