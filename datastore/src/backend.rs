@@ -85,6 +85,16 @@ pub trait Backend: Send + Sync + 'static {
     /// [`StoreError::Closed`], or what the database says.
     fn status(&self) -> impl Future<Output = Result<Status, StoreError>> + Send;
 
+    /// Begins the time to live of a key's value anew, where the store itself ends keys (etcd): whoever keeps leases over
+    /// a store calls it when one of them is renewed. Elsewhere that is the caller's own business, and this does nothing.
+    ///
+    /// # Errors
+    /// What the database says. A key that is not there, or lives for ever, is no error.
+    fn renew(&self, key: Key) -> impl Future<Output = Result<(), StoreError>> + Send {
+        drop(key);
+        std::future::ready(Ok(()))
+    }
+
     /// Creates a key that must not be there. Answers with its revision.
     ///
     /// # Errors
@@ -134,6 +144,7 @@ trait Erased: Send + Sync {
     fn progress(&self) -> BoxFuture<'_, Result<Revision, StoreError>>;
     fn compact(&self, target: Revision) -> BoxFuture<'_, Result<CompactResponse, StoreError>>;
     fn status(&self) -> BoxFuture<'_, Result<Status, StoreError>>;
+    fn renew(&self, key: Key) -> BoxFuture<'_, Result<(), StoreError>>;
 }
 
 impl<B: Backend> Erased for B {
@@ -167,6 +178,10 @@ impl<B: Backend> Erased for B {
 
     fn status(&self) -> BoxFuture<'_, Result<Status, StoreError>> {
         Box::pin(Backend::status(self))
+    }
+
+    fn renew(&self, key: Key) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(Backend::renew(self, key))
     }
 }
 
@@ -218,5 +233,9 @@ impl Backend for AnyBackend {
 
     async fn status(&self) -> Result<Status, StoreError> {
         self.0.status().await
+    }
+
+    async fn renew(&self, key: Key) -> Result<(), StoreError> {
+        self.0.renew(key).await
     }
 }

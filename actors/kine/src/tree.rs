@@ -26,6 +26,7 @@ pub fn tree(config: KineConfig, sockets: Vec<Lend<Socket>>) -> KineTree {
     let (place, store) = StoreHandle::place();
     let desk = Desk::new(store.clone(), config.advertised);
     let compactor = CompactorArgs { store: store.clone(), config: config.compact };
+    let expiry = ExpiryArgs { store: store.clone(), keys_end_by_themselves: config.store.ends_keys() };
     let (interval, handle) = (config.progress_interval, store.clone());
     let mut spec = Spec::new(Strategy::RestForOne)
         // Opening looks through the whole file; closing waits for the requests in hand.
@@ -35,7 +36,7 @@ pub fn tree(config: KineConfig, sockets: Vec<Lend<Socket>>) -> KineTree {
                 .shutdown(Shutdown::Unlimited),
         )
         .child(worker::<Compactor>("compactor", compactor))
-        .child(worker::<Expiry>("expiry", ExpiryArgs { store: store.clone() }))
+        .child(worker::<Expiry>("expiry", expiry))
         .child(subtree("connections", Spec::new(Strategy::Dynamic)))
         .child(task("progress", move |task| progress(task, handle.clone(), interval)));
     for (number, socket) in sockets.into_iter().enumerate() {

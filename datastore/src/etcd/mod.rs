@@ -60,7 +60,7 @@ use crate::request::{
     CompactResponse, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse, Status,
     WatchRequest, WriteRequest, WriteResponse,
 };
-use crate::types::Revision;
+use crate::types::{Key, Revision};
 use crate::watch::Watcher;
 
 /// How long to try when no member can be reached: longer than a restart or an election takes.
@@ -215,5 +215,9 @@ impl Backend for Etcd {
 
     async fn status(&self) -> Result<Status, StoreError> {
         self.shared.link.status().await
+    }
+
+    async fn renew(&self, key: Key) -> Result<(), StoreError> {
+        self.shared.link.renew(&key).await
     }
 }

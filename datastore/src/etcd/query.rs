@@ -13,7 +13,7 @@ use super::wire::maintenance_client::MaintenanceClient;
 use super::wire::{RangeRequest, RangeResponse, ResponseHeader, StatusRequest};
 use crate::error::{Op, StoreError, check_readable};
 use crate::request::{CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse, Status};
-use crate::types::{KeyRange, KeyValue, Revision};
+use crate::types::{Key, KeyRange, KeyValue, Revision};
 
 /// How many keys are asked for at once, with and without their values: an answer of a few MiB.
 const PAGE_KEYS: usize = 1000;
@@ -92,6 +92,14 @@ impl Link {
         let mut response = self.read(Op::Get, at, question).await?;
         let kv = response.kvs.pop().map(convert::key_value);
         Ok(GetResponse { revision: revision_of(response.header.as_ref()), kv })
+    }
+
+    /// The lease that a key has now, if it is one of a write of ours.
+    pub(super) async fn lease_of(&self, op: Op, key: &Key) -> Result<Option<i64>, StoreError> {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let question = RangeRequest { key, keys_only: true, ..RangeRequest::default() };
+        let mut response = self.range(op, &question).await.map_err(|error| error.into_store(op))?;
+        Ok(response.kvs.pop().map(|kv| kv.lease).filter(|lease| !super::lease::ttl(*lease).is_none()))
     }
 
     pub(super) async fn count(&self, request: CountRequest) -> Result<CountResponse, StoreError> {

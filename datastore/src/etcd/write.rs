@@ -1,6 +1,7 @@
 //! Writing: one transaction on the revision of one key.
 
 use bytes::Bytes;
+use futures_util::stream;
 
 use super::Link;
 use super::cluster::{CallError, Repeat};
@@ -12,12 +13,12 @@ use super::wire::lease_client::LeaseClient;
 use super::wire::request_op::Request;
 use super::wire::response_op::Response;
 use super::wire::{
-    self, CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp,
-    TxnRequest, TxnResponse,
+    self, CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest,
+    RangeRequest, RequestOp, TxnRequest, TxnResponse,
 };
 use crate::error::{Conflict, Op, StoreError, check_compactable, check_writable};
 use crate::request::{Change, CompactResponse, Precondition, WriteRequest, WriteResponse};
-use crate::types::{Revision, Ttl};
+use crate::types::{Key, Revision, Ttl};
 
 /// How often another lease is tried. Each draws a number that nobody should have.
 const LEASES_MAX: u32 = 5;
@@ -122,6 +123,19 @@ impl Link {
             self.leases.jump();
         }
         Err(refused.unwrap_or(CallError::Lease).into_store(op))
+    }
+
+    /// Renews the lease of a key's last write.
+    pub(super) async fn renew(&self, key: &Key) -> Result<(), StoreError> {
+        let op = Op::Write;
+        let Some(id) = self.lease_of(op, key).await? else { return Ok(()) };
+        let ask = |line| async move {
+            let once = stream::iter([LeaseKeepAliveRequest { id }]);
+            let mut answers = LeaseClient::new(line).lease_keep_alive(once).await?.into_inner();
+            let answer = answers.message().await?;
+            answer.map(tonic::Response::new).ok_or_else(|| tonic::Status::unavailable("no answer"))
+        };
+        self.cluster.call(op, Repeat::Yes, ask).await.map(|_| ()).map_err(|error| error.into_store(op))
     }
 
     /// Drops history, and answers when etcd has.

@@ -104,9 +104,16 @@ impl Lease for LeaseService {
 }
 
 async fn keep_alive(desk: &Desk, lease: i64) -> Result<LeaseKeepAliveResponse, Status> {
-    let ttl = desk.ask(|reply| ExpiryMsg::KeepAlive { lease, reply }).await?;
+    let kept = desk.ask(|reply| ExpiryMsg::KeepAlive { lease, reply }).await?;
+    let (ttl, keys) = kept.unwrap_or_default();
+    if !keys.is_empty() {
+        let backend = desk.backend().await?;
+        for key in keys {
+            backend.renew(key).await.map_err(|error| status_of(&error))?;
+        }
+    }
     let header = header(revision(desk).await?);
-    Ok(LeaseKeepAliveResponse { header, id: lease, ttl: ttl.map_or(0, seconds) })
+    Ok(LeaseKeepAliveResponse { header, id: lease, ttl: seconds(ttl) })
 }
 
 /// Deletes a key of a revoked lease, unless it was written without that lease in the meantime.

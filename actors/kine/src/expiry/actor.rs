@@ -24,6 +24,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(250);
 pub(crate) struct ExpiryArgs {
     /// The way to the store.
     pub store: StoreHandle,
+    /// Whether keys end without us; then there are only leases to keep.
+    pub keys_end_by_themselves: bool,
 }
 
 /// The actor.
@@ -67,7 +69,9 @@ impl Actor for Expiry {
     type Msg = ExpiryMsg;
 
     async fn init(ctx: &mut Context<ExpiryMsg>, args: ExpiryArgs) -> Result<Self, ActorError> {
-        ctx.send_self(ExpiryMsg::StartTick);
+        if !args.keys_end_by_themselves {
+            ctx.send_self(ExpiryMsg::StartTick);
+        }
         Ok(Self { args, queue: ExpiryQueue::new(), leases: Leases::default(), alarm: None, deleting: false })
     }
 
@@ -132,7 +136,13 @@ impl Actor for Expiry {
                 self.leases.attach(lease, key);
                 reply.send(());
             }
-            ExpiryMsg::KeepAlive { lease, reply } => reply.send(self.leases.keep_alive(lease, now(ctx))),
+            ExpiryMsg::KeepAlive { lease, reply } => {
+                let now = now(ctx);
+                let ttl = self.leases.keep_alive(lease, now);
+                let told = self.leases.get(lease, now).filter(|_| self.args.keys_end_by_themselves);
+                let keys = told.map(|lease| lease.keys.iter().cloned().collect()).unwrap_or_default();
+                reply.send(ttl.map(|ttl| (ttl, keys)));
+            }
             ExpiryMsg::Revoke { lease, reply } => reply.send(self.leases.revoke(lease)),
             ExpiryMsg::Look { lease, reply } => {
                 let now = now(ctx);

@@ -33,8 +33,9 @@ pub(crate) enum ExpiryMsg {
     Grant { ttl: Ttl, reply: ReplyPort<i64> },
     /// A key is about to be written with a lease.
     Attach { lease: i64, key: Key, reply: ReplyPort<()> },
-    /// Renew a lease. Answers with its time to live, or nothing when it has ended.
-    KeepAlive { lease: i64, reply: ReplyPort<Option<Ttl>> },
+    /// Renew a lease. Answers with its time to live and the keys that the store has to be told of, or nothing when it has
+    /// ended.
+    KeepAlive { lease: i64, reply: ReplyPort<Option<(Ttl, Vec<Key>)>> },
     /// Forget a lease. Answers with what it was; whoever asks deletes its keys.
     Revoke { lease: i64, reply: ReplyPort<Option<Lease>> },
     /// Tell about a lease, and how long it lasts.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use k3sd_datastore::{Dsn, PostgresDsn, PostgresOptions, PostgresTls, SqliteDsn, SqliteOptions};
+use k3sd_datastore::{Dsn, EtcdOptions, EtcdTls, PostgresDsn, PostgresOptions, PostgresTls, SqliteDsn, SqliteOptions};
 
 use crate::error::EndpointError;
 
@@ -81,6 +81,8 @@ pub enum StoreConfig {
     Sqlite(SqliteOptions),
     /// A PostgreSQL server.
     Postgres(PostgresOptions),
+    /// An etcd cluster.
+    Etcd(EtcdOptions),
     /// Nothing outlives the process.
     Memory,
 }
@@ -96,7 +98,7 @@ impl StoreConfig {
             Dsn::Postgres(dsn) => Self::Postgres(postgres(dsn, settings)),
             Dsn::Memory => Self::Memory,
             Dsn::MySql(_) => return Err(EndpointError::Store { store: "mysql" }),
-            Dsn::Etcd { .. } => return Err(EndpointError::Store { store: "etcd" }),
+            Dsn::Etcd { endpoints } => Self::Etcd(etcd(endpoints, settings)),
         })
     }
 
@@ -105,8 +107,14 @@ impl StoreConfig {
         match self {
             Self::Sqlite(_) => "sqlite",
             Self::Postgres(_) => "postgres",
+            Self::Etcd(_) => "etcd",
             Self::Memory => "memory",
         }
+    }
+
+    /// Whether keys end by themselves when their time to live is over.
+    pub(crate) fn ends_keys(&self) -> bool {
+        matches!(self, Self::Etcd(_))
     }
 }
 
@@ -133,6 +141,11 @@ fn postgres(mut dsn: PostgresDsn, settings: &StoreSettings) -> PostgresOptions {
     PostgresOptions { tls, readers, retained_revisions_min: settings.retained_revisions_min, ..options }
 }
 
+fn etcd(endpoints: Vec<String>, settings: &StoreSettings) -> EtcdOptions {
+    let StoreTls { ca, cert, key, skip_verify } = settings.tls.clone();
+    EtcdOptions { tls: EtcdTls { ca, cert, key, skip_verify }, ..EtcdOptions::new(endpoints) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +167,7 @@ mod tests {
             ("", "sqlite"),
             ("sqlite:///x.db?_journal_mode=WAL", "sqlite"),
             ("postgres://", "postgres"),
+            ("https://a:2379,https://b:2379", "etcd"),
             ("memory://", "memory"),
         ] {
             assert_eq!(config(endpoint, &StoreSettings::default()).word(), store, "{endpoint:?}");

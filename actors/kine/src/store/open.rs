@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use k3sd_datastore::{AnyBackend, Background, Body, Postgres, Sqlite, SqliteOptions, StoreError};
+use k3sd_datastore::{AnyBackend, Backend, Background, Body, Etcd, Postgres, Sqlite, SqliteOptions, StoreError};
 use k3sd_runtime::blocking::Blocking;
 use k3sd_runtime::{ActorError, Context};
 
@@ -41,10 +41,12 @@ async fn attempt_to_open(
 ) -> Result<Result<AnyBackend, StoreError>, ActorError> {
     Ok(match &args.config {
         StoreConfig::Sqlite(options) => Ok(AnyBackend::new(sqlite(ctx, options.clone()).await?)),
-        StoreConfig::Postgres(options) => match Postgres::assemble(options.clone()).await {
-            Ok((store, background)) => Ok(with_background(ctx, AnyBackend::new(store), background)),
-            Err(error) => Err(error),
-        },
+        StoreConfig::Postgres(options) => {
+            Postgres::assemble(options.clone()).await.map(|(store, rest)| with_background(ctx, store, rest))
+        }
+        StoreConfig::Etcd(options) => {
+            Etcd::assemble(options.clone()).await.map(|(store, rest)| with_background(ctx, store, rest))
+        }
         StoreConfig::Memory => Ok(AnyBackend::new(args.memory.clone())),
     })
 }
@@ -73,10 +75,10 @@ async fn give_thread(ctx: &mut Context<StoreMsg>, body: Body) -> Result<(), Acto
 }
 
 /// Everything that such a store does goes on inside the actor, and ends with it.
-fn with_background(ctx: &mut Context<StoreMsg>, backend: AnyBackend, background: Background) -> AnyBackend {
+fn with_background(ctx: &mut Context<StoreMsg>, store: impl Backend, background: Background) -> AnyBackend {
     ctx.pipe(async move {
         background.run().await;
         StoreMsg::PartEnded { what: "the store was closed".to_owned() }
     });
-    backend
+    AnyBackend::new(store)
 }

@@ -1,6 +1,7 @@
 //! The endpoint over each kind of store, with `etcdctl`, and with servers of the Debian packages that are started here.
 //! What can't be started is reported as ignored, with the reason, which is why this brings its own runner.
 
+mod etcd;
 #[path = "../../../../datastore/tests/servers/postgres/server.rs"]
 mod postgres;
 #[path = "../../../../datastore/tests/servers/process.rs"]
@@ -16,15 +17,16 @@ use std::time::Duration;
 use k3sd_kine::{StoreConfig, StoreSettings, StoreTls};
 use k3sd_runtime::Signal;
 
+use self::etcd::EtcdServer;
 use self::postgres::{PASSWORD, PostgresServer};
-use self::support::{Server, lines, pause, wait_until};
+use self::support::{Server, etcdctl, lines, pause, wait_until};
 
 /// Passed, or the reason why it can't be tried here.
 type Outcome = Result<(), String>;
 
 type Trial = (&'static str, fn() -> Outcome);
 
-const TRIALS: &[Trial] = &[("memory", memory), ("sqlite", sqlite), ("postgres", over_postgres)];
+const TRIALS: &[Trial] = &[("memory", memory), ("sqlite", sqlite), ("postgres", over_postgres), ("etcd", over_etcd)];
 
 fn main() -> ExitCode {
     let (switches, filters): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|word| word.starts_with('-'));
@@ -84,6 +86,19 @@ fn over_postgres() -> Outcome {
     database.resume();
     wait_until("the database is back", || server.run(&["put", "after", "the crash"]).status.success());
     assert_eq!(server.ok(&["get", "before"]), ["before", "the crash"]);
+    Ok(())
+}
+
+fn over_etcd() -> Outcome {
+    let cluster = EtcdServer::start()?;
+    // The cluster comes up while the store tries to reach it.
+    let server = Server::over(|_| store(&cluster.endpoint, StoreTls::default()));
+    everyday(&server);
+    keys_expire(&server);
+    survives_its_owner(&server);
+    // The cluster itself has it, for all its clients.
+    let direct = etcdctl(&cluster.endpoint, &["get", "kept", "--print-value-only"]).output();
+    assert_eq!(lines(&direct.expect("etcdctl runs").stdout), ["v"]);
     Ok(())
 }
 
