@@ -19,13 +19,18 @@ mod watches;
 #[path = "../contract/writes.rs"]
 mod writes;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::process::ExitCode;
+
+/// Makes a store for a trial, in the event loop of the trial.
+type Open = fn() -> Pin<Box<dyn Future<Output = subject::Subject> + Send>>;
 
 /// A trial for each rule.
 macro_rules! contract {
     ($($module:ident: $($rule:ident),* $(,)?;)*) => {
         /// The rules of the contract by name, each for a store that is made for it.
-        fn contract(open: runner::Open) -> Vec<runner::Trial> {
+        fn contract(open: Open) -> Vec<runner::Trial> {
             vec![$($(runner::Trial::new(
                 stringify!($rule),
                 move || async move { crate::$module::$rule(open().await).await },

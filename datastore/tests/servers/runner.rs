@@ -6,15 +6,10 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::subject::Subject;
-
 /// Longer than a trial takes on a busy machine.
 const TRIAL_LIMIT: Duration = Duration::from_secs(180);
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Makes a store for a trial, in the event loop of the trial.
-pub(crate) type Open = fn() -> Pin<Box<dyn Future<Output = Subject> + Send>>;
 
 /// A name and what to do.
 pub(crate) struct Trial {
