@@ -10,4 +10,5 @@
 pub mod names;
 pub mod quantity;
 pub mod schema;
+pub mod selector;
 pub mod status;
