@@ -19,7 +19,7 @@ use tonic::{Response, Status};
 
 use super::address::{Address, Login};
 use super::fault::{Fault, Late, chain};
-use super::line::{ConnectError, Line, Token, is_tls_refusal};
+use super::line::{ConnectError, Line, Token};
 use super::wire::auth_client::AuthClient;
 use super::wire::kv_client::KvClient;
 use super::wire::{AuthenticateRequest, RangeRequest};
@@ -30,7 +30,7 @@ use crate::error::{Op, Source, StoreError};
 /// How long to wait for a member that says nothing: less than a person waits, more than a slow handshake takes.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// How long a member may take for a read before another one is asked. A cluster without a leader finds one sooner.
-const READ_LIMIT: Duration = Duration::from_secs(5);
+const READ_LIMIT: Duration = Duration::from_secs(3);
 /// How long it may take for a write: etcd itself gives up after 7 s by default, and what it says then is better than
 /// our guess.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -186,11 +186,10 @@ impl Cluster {
         let (key, _) = convert::everything();
         let question = RangeRequest { key, count_only: true, ..RangeRequest::default() };
         match KvClient::new(line.clone()).range(question).await {
-            Err(status) if std::error::Error::source(&status).is_some() => {
-                let refused = is_tls_refusal(&status);
-                let error = io::Error::other(chain(&status));
-                Err(if refused { ConnectError::Refused(error) } else { ConnectError::Away(error) })
-            }
+            Err(status) if std::error::Error::source(&status).is_some() => Err(match line.refusal() {
+                Some(reason) => ConnectError::Refused(io::Error::other(reason.to_owned())),
+                None => ConnectError::Away(io::Error::other(chain(&status))),
+            }),
             // Any answer is one.
             Ok(_) | Err(_) => Ok(line),
         }

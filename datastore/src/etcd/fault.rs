@@ -6,7 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tonic::{Code, Status};
 
-use super::line::{LineError, is_tls_refusal};
+use super::line::LineError;
 use crate::error::{Op, Source, StoreError};
 
 /// What became of a call.
@@ -48,13 +48,7 @@ impl Fault {
     pub(super) fn new(op: Op, status: Status) -> Self {
         let line = status.source().and_then(|source| source.downcast_ref::<LineError>());
         if let Some(LineError { sent, .. }) = line {
-            let (sent, refused) = (*sent, status.source().is_some_and(is_tls_refusal));
-            let source: Source = Arc::new(status);
-            return match (refused, sent) {
-                (true, _) => Self::Final(StoreError::Database { op, source }),
-                (false, true) => Self::Lost(source),
-                (false, false) => Self::Elsewhere(source),
-            };
+            return if *sent { Self::Lost(Arc::new(status)) } else { Self::Elsewhere(Arc::new(status)) };
         }
         let says = |texts: &[&str]| texts.iter().any(|text| status.message().contains(text));
         if says(NOT_BEGUN) {

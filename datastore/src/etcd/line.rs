@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsConnector;
@@ -50,6 +50,7 @@ pub(super) struct Line {
     authority: Authority,
     token: Token,
     calls: Arc<Semaphore>,
+    refusal: Refusal,
 }
 
 /// Why there is no connection.
@@ -90,7 +91,7 @@ impl From<NotRunning> for ConnectError {
 }
 
 /// Whether TLS itself is the reason, somewhere below.
-pub(super) fn is_tls_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+fn is_tls_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<io::Error>()
         && error.get_ref().is_some_and(|inner| inner.is::<TlsError>() || is_tls_refusal(inner))
     {
@@ -99,11 +100,46 @@ pub(super) fn is_tls_refusal(error: &(dyn std::error::Error + 'static)) -> bool 
     error.is::<TlsError>() || error.source().is_some_and(is_tls_refusal)
 }
 
+/// A connection that remembers it when TLS is the reason of its end, which the layers above reduce to a text: a member
+/// that does not take our certificate says so only after the handshake.
+struct Watched<S> {
+    inner: S,
+    refusal: Refusal,
+}
+
+type Refusal = Arc<OnceLock<String>>;
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if let Poll::Ready(Err(error)) = &read
+            && is_tls_refusal(error)
+        {
+            self.refusal.get_or_init(|| error.to_string());
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
 /// What a connection runs on.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn dial(address: &Address, tls: &TlsConnector) -> io::Result<Box<dyn Stream>> {
+async fn dial(address: &Address, tls: &TlsConnector, refusal: Refusal) -> io::Result<Box<dyn Stream>> {
     let (stream, name): (Box<dyn Stream>, _) = match &address.server {
         ServerAddress::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
@@ -116,7 +152,8 @@ async fn dial(address: &Address, tls: &TlsConnector) -> io::Result<Box<dyn Strea
         return Ok(stream);
     }
     let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
-    Ok(Box::new(tls.connect(name, stream).await?))
+    let inner = tls.connect(name, stream).await?;
+    Ok(Box::new(Watched { inner, refusal }))
 }
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -142,7 +179,8 @@ impl Line {
     ) -> Result<Self, ConnectError> {
         let refused = |error: String| ConnectError::Refused(io::Error::other(error));
         let authority = Authority::try_from(address.authority()).map_err(|error| refused(error.to_string()))?;
-        let stream = dial(address, tls).await.map_err(|error| {
+        let refusal = Refusal::default();
+        let stream = dial(address, tls, refusal.clone()).await.map_err(|error| {
             if is_tls_refusal(&error) { ConnectError::Refused(error) } else { ConnectError::Away(error) }
         })?;
         let (inside, mut begun) = mpsc::unbounded_channel();
@@ -175,12 +213,17 @@ impl Line {
         };
         spawner.spawn(traffic).await?;
         let scheme = if address.tls { Scheme::HTTPS } else { Scheme::HTTP };
-        Ok(Self { sender, scheme, authority, token, calls: Arc::new(Semaphore::new(CALLS_MAX)) })
+        Ok(Self { sender, scheme, authority, token, calls: Arc::new(Semaphore::new(CALLS_MAX)), refusal })
     }
 
     /// Whether no call would get through.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    /// Why the member does not want us, if it said so.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.refusal.get().map(String::as_str)
     }
 
     /// Whether it is the same connection.

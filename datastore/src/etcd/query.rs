@@ -15,10 +15,13 @@ use crate::error::{Op, StoreError, check_readable};
 use crate::request::{CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse, Status};
 use crate::types::{Key, KeyRange, KeyValue, Revision};
 
-/// How many keys are asked for at once, with and without their values: an answer of a few MiB.
-const PAGE_KEYS: usize = 1000;
-const PAGE_NAMES: usize = 10_000;
-/// Answers have no bound of their own: a page of the largest values is larger than gRPC's usual 4 MiB.
+/// How large an answer to a list should be. How many keys that is, is learnt from the answer before; it begins with a
+/// number that is not far off for most, and stays between these bounds.
+const PAGE_BYTES: usize = 4 << 20;
+const PAGE_KEYS_FIRST: usize = 100;
+const PAGE_KEYS_MIN: usize = 10;
+const PAGE_KEYS_MAX: usize = 10_000;
+/// Answers have no bound of their own: the first page of the largest values is larger than gRPC's usual 4 MiB.
 pub(super) const ANSWER_BYTES_MAX: usize = usize::MAX;
 
 /// The revision of an answer.
@@ -129,15 +132,16 @@ impl Link {
         let mut range = after.as_ref().map_or_else(|| range.clone(), |after| range.after(after));
         let wanted = limit.unwrap_or(usize::MAX);
         let (mut at, mut found, mut kvs) = (*at, None, Vec::new());
+        let mut page_keys = PAGE_KEYS_FIRST;
         loop {
             // One more than is wanted tells whether there is more, also when some of them don't count.
             let left = wanted.saturating_add(1) - kvs.len();
-            let page_max = if *keys_only { PAGE_NAMES } else { PAGE_KEYS };
-            let limit = if *expiring_only { page_max } else { left.min(page_max) };
+            let limit = if *expiring_only { page_keys } else { left.min(page_keys) };
             let page = Page { op: Op::List, at, range: &range, limit, keys_only: *keys_only };
             let (revision, page, more) = self.page(page).await?;
             let revision = *found.get_or_insert(revision);
             at = at.or(Some(revision));
+            page_keys = next_page_keys(&page);
             if let Some(last) = page.last() {
                 range = range.after(&last.key);
             }
@@ -218,6 +222,13 @@ impl Link {
             Err(other) => Err(other.into_store(op)),
         }
     }
+}
+
+/// How many keys to ask for after a page like this one.
+fn next_page_keys(page: &[KeyValue]) -> usize {
+    let bytes: usize = page.iter().map(|kv| kv.key.as_bytes().len() + kv.value.len()).sum();
+    let each = (bytes / page.len().max(1)).max(1);
+    (PAGE_BYTES / each).clamp(PAGE_KEYS_MIN, PAGE_KEYS_MAX)
 }
 
 /// The store's revision, asking each member at most once.

@@ -4,6 +4,7 @@
 
 #[path = "../contract/compaction.rs"]
 mod compaction;
+mod etcd;
 mod postgres;
 mod process;
 #[path = "../contract/reads.rs"]
@@ -44,5 +45,6 @@ rules::for_each_rule!(contract);
 fn main() -> ExitCode {
     let mut runner = runner::Runner::from_arguments();
     postgres::run(&mut runner);
+    etcd::run(&mut runner);
     runner.finish()
 }
