@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use k3sd_kine::ListenAddress;
+use k3sd_kine::{ListenAddress, TlsError};
 use k3sd_runtime::inspect::{self, InspectorArgs};
 use k3sd_runtime::lend::Lend;
 use k3sd_runtime::signals::{Ended, run_until_signalled};
@@ -42,6 +42,9 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// What clients of the datastore are to see of us.
+    #[error("use the files for TLS")]
+    Certificates(#[source] TlsError),
     /// The signals that stop the daemon.
     #[error("listen for signals")]
     Signals(#[source] io::Error),

@@ -13,20 +13,28 @@ use crate::store::StoreConfig;
 pub enum ListenAddress {
     /// A unix socket, for its owner only.
     Unix(PathBuf),
-    /// A TCP port, without encryption.
+    /// A TCP port.
     Tcp(SocketAddr),
 }
 
-/// `unix://PATH`, `tcp://HOST:PORT`, `http://HOST:PORT` or `HOST:PORT`, as kine takes them. Hosts are addresses.
+impl ListenAddress {
+    /// Whether an address as it was written says that there has to be TLS.
+    pub fn demands_tls(text: &str) -> bool {
+        ["unixs://", "https://", "tls://"].iter().any(|scheme| text.starts_with(scheme))
+    }
+}
+
+/// `unix://PATH`, `tcp://HOST:PORT`, `http://HOST:PORT` or `HOST:PORT`, as kine takes them, and with TLS `unixs://`,
+/// `https://` and `tls://`. Hosts are addresses.
 impl FromStr for ListenAddress {
     type Err = ListenAddressError;
 
     fn from_str(text: &str) -> Result<Self, ListenAddressError> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
         match scheme {
-            "unix" if !rest.is_empty() => Ok(Self::Unix(PathBuf::from(rest))),
-            "unix" => Err(ListenAddressError::NoPath),
-            "tcp" | "http" => {
+            "unix" | "unixs" if !rest.is_empty() => Ok(Self::Unix(PathBuf::from(rest))),
+            "unix" | "unixs" => Err(ListenAddressError::NoPath),
+            "tcp" | "http" | "tls" | "https" => {
                 let everywhere = rest.strip_prefix(':').map(|port| format!("0.0.0.0:{port}"));
                 let address = everywhere.unwrap_or_else(|| rest.replace("localhost", "127.0.0.1"));
                 let parsed = address.parse().map(Self::Tcp);
@@ -105,10 +113,12 @@ mod tests {
             ("http://localhost:7", "127.0.0.1:7"),
             (":2379", "0.0.0.0:2379"),
             ("tcp://[::1]:2379", "[::1]:2379"),
+            ("https://[::1]:2379", "[::1]:2379"),
         ] {
             let wanted = ListenAddress::Tcp(address.parse().expect("an address"));
             assert_eq!(text.parse::<ListenAddress>().expect(text), wanted);
         }
+        assert!(ListenAddress::demands_tls("unixs:///k") && !ListenAddress::demands_tls("unix:///k"));
         for text in ["unix://", "ftp://x", "tcp://example:1", "2379"] {
             assert!(text.parse::<ListenAddress>().is_err(), "{text}");
         }

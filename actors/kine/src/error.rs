@@ -28,7 +28,7 @@ pub enum ListenAddressError {
     #[error("unix:// needs a path behind it")]
     NoPath,
     /// Neither a unix socket nor TCP.
-    #[error("scheme {scheme:?} is not supported; use unix:// or tcp://")]
+    #[error("scheme {scheme:?} is not supported; use unix://, tcp://, or with TLS unixs:// or https://")]
     Scheme {
         /// As written.
         scheme: String,

@@ -23,6 +23,7 @@ mod endpoint;
 mod error;
 mod expiry;
 mod store;
+mod tls;
 mod translate;
 mod tree;
 
@@ -30,6 +31,7 @@ pub use crate::config::{Advertised, CompactConfig, KineConfig, ListenAddress};
 pub use crate::endpoint::listener::{Socket, bind};
 pub use crate::error::{EndpointError, ListenAddressError, StoreAbsent};
 pub use crate::store::{PoolConfig, StoreConfig, StoreHandle, StoreSettings, StoreTls};
+pub use crate::tls::{Certificates, ServerTls, TlsError};
 pub use crate::tree::{KineTree, tree};
 pub use k3sd_datastore::SqliteOptions;
 

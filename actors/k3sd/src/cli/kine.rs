@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgMatches, Command};
-use k3sd_kine::{KineConfig, ListenAddress, PoolConfig, StoreConfig, StoreSettings, StoreTls};
+use k3sd_kine::{KineConfig, ListenAddress, PoolConfig, ServerTls, StoreConfig, StoreSettings, StoreTls};
 
 use self::flags::{Effect, ROWS, Row};
 use super::UsageError;
@@ -20,6 +20,8 @@ pub struct KineOptions {
     pub kine: KineConfig,
     /// Where clients find it.
     pub listen: ListenAddress,
+    /// Whom they find there; nothing is a server without TLS.
+    pub tls: Option<ServerTls>,
     /// How to log.
     pub log: LogConfig,
     /// How to look into the process.
@@ -42,11 +44,16 @@ struct Values<'a> {
     environment: &'a Environment,
 }
 
-fn wrong(row: &Row, error: &dyn std::fmt::Display) -> UsageError {
-    UsageError(format!("--{}: {error}", row.name))
-}
-
 impl<'a> Values<'a> {
+    /// How the user names what a row is about.
+    fn name(self, row: &Row) -> String {
+        if self.matches.is_some() { format!("--{}", row.name) } else { format!("environment variable {}", row.env) }
+    }
+
+    fn wrong(self, row: &Row, error: &dyn std::fmt::Display) -> UsageError {
+        UsageError(format!("{}: {error}", self.name(row)))
+    }
+
     /// The value, if it is not left at its default.
     fn given(self, row: &Row) -> Option<&'a str> {
         let flag = self.matches.and_then(|matches| matches.try_get_one::<String>(row.name).ok().flatten());
@@ -64,7 +71,7 @@ impl<'a> Values<'a> {
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<T, UsageError> {
-        parse(self.text(name)).map_err(|error| wrong(Row::find(name), &error))
+        parse(self.text(name)).map_err(|error| self.wrong(Row::find(name), &error))
     }
 
     fn duration(self, name: &str) -> Result<Duration, UsageError> {
@@ -93,8 +100,8 @@ impl<'a> Values<'a> {
             let asked = self.given(row).filter(|value| *value != row.default && *value != "false");
             match (asked, row.effect) {
                 (None, _) | (_, Effect::Works) => {}
-                (Some(_), Effect::Refused(why)) => return Err(wrong(row, &why)),
-                (Some(_), Effect::Nothing(why)) => warnings.push(format!("--{} has no effect: {why}", row.name)),
+                (Some(_), Effect::Refused(why)) => return Err(self.wrong(row, &why)),
+                (Some(_), Effect::Nothing(why)) => warnings.push(format!("{} has no effect: {why}", self.name(row))),
             }
         }
         Ok(warnings)
@@ -114,10 +121,25 @@ impl<'a> Values<'a> {
         })
     }
 
+    /// Certificate and key for clients go together; kine would serve without TLS if one is missing.
+    fn server_tls(self) -> Result<Option<ServerTls>, UsageError> {
+        let (cert, key) = (self.file("server-cert-file"), self.file("server-key-file"));
+        let client_ca = self.file("trusted-ca-file");
+        match (cert, key) {
+            (Some(cert), Some(key)) => Ok(Some(ServerTls { cert, key, client_ca })),
+            (None, Some(_)) => Err(self.wrong(Row::find("server-key-file"), &"it needs --server-cert-file, too")),
+            (Some(_), None) => Err(self.wrong(Row::find("server-cert-file"), &"it needs --server-key-file, too")),
+            (None, None) if client_ca.is_some() => {
+                Err(self.wrong(Row::find("trusted-ca-file"), &"it needs --server-cert-file and --server-key-file, too"))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
     /// Everything but where it listens.
     fn config(self, endpoint: &str, tls: StoreTls) -> Result<KineConfig, UsageError> {
         let store = StoreConfig::new(endpoint, &self.settings(tls)?);
-        let mut store = store.map_err(|error| wrong(Row::find("endpoint"), &error))?;
+        let mut store = store.map_err(|error| self.wrong(Row::find("endpoint"), &error))?;
         if let StoreConfig::Sqlite(options) = &mut store {
             options.path = self.environment.absolute(&options.path);
         }
@@ -135,15 +157,22 @@ impl<'a> Values<'a> {
 }
 
 /// The datastore of `server`, which has flags of its own for the endpoint and its TLS, and takes the rest from kine's
-/// variables, except for the compaction, which its API server asks for.
+/// variables, except for the compaction, which its API server asks for. Beside it, what was asked for and has no effect.
 ///
 /// # Errors
 /// A variable or the endpoint can't be understood.
-pub fn for_server(endpoint: &str, tls: StoreTls, environment: &Environment) -> Result<KineConfig, UsageError> {
-    let mut kine = Values { matches: None, environment }.config(endpoint, tls)?;
+pub fn for_server(
+    endpoint: &str,
+    tls: StoreTls,
+    environment: &Environment,
+) -> Result<(KineConfig, Vec<String>), UsageError> {
+    let values = Values { matches: None, environment };
+    let warnings = values.warnings()?;
+    let tls = StoreTls { skip_verify: values.switch("skip-verify")?, ..tls };
+    let mut kine = values.config(endpoint, tls)?;
     kine.compact.interval = Duration::ZERO;
     kine.advertised = k3sd_kine::Advertised::default();
-    Ok(kine)
+    Ok((kine, warnings))
 }
 
 /// Turns what clap found into types. `matches` are those of the command `kine`.
@@ -161,6 +190,10 @@ pub(crate) fn read(matches: &ArgMatches, environment: &Environment, debug: bool)
         ListenAddress::Unix(path) => ListenAddress::Unix(environment.absolute(path)),
         tcp @ ListenAddress::Tcp(_) => tcp,
     };
+    let tls = values.server_tls()?;
+    if tls.is_none() && ListenAddress::demands_tls(values.text("listen-address")) {
+        return Err(values.wrong(Row::find("listen-address"), &"TLS needs --server-cert-file and --server-key-file"));
+    }
     let format = values.read("log-format", |text| match text {
         "plain" => Ok(LogFormat::Auto),
         "json" => Ok(LogFormat::Json),
@@ -171,7 +204,7 @@ pub(crate) fn read(matches: &ArgMatches, environment: &Environment, debug: bool)
         socket: environment.absolute(values.text("inspect-socket")),
         actor_control: values.switch("debug-actor-control")?,
     };
-    Ok(KineOptions { kine, listen, log, inspect, warnings })
+    Ok(KineOptions { kine, listen, tls, log, inspect, warnings })
 }
 
 #[cfg(test)]

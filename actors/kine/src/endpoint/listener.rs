@@ -14,11 +14,14 @@ use super::desk::Desk;
 use crate::config::ListenAddress;
 use crate::expiry::ExpiryMsg;
 use crate::store::StoreHandle;
+use crate::tls::Certificates;
 
 /// How long starting a connection's task may take.
 const SEAT_LIMIT: Duration = Duration::from_secs(5);
 /// The pause after a failed accept: too many open files, which passes.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// How long shaking hands may take: a few round trips, also for a client on the other side of the earth.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A listening socket.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub enum Socket {
     Unix(UnixListener),
     /// Of the network.
     Tcp(TcpListener),
+    /// Either of them, with TLS.
+    Tls(Box<Socket>, Certificates),
 }
 
 /// Opens a socket. Needs a tokio runtime around it.
@@ -40,20 +45,50 @@ pub async fn bind(address: &ListenAddress) -> io::Result<Socket> {
     }
 }
 
-/// Either kind of connection.
+/// Any kind of connection.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
+/// Somebody who was let in, and with whom nobody has spoken yet.
+pub(crate) struct Guest {
+    stream: Box<dyn Stream>,
+    tls: Option<Certificates>,
+}
+
+impl Guest {
+    /// Does what the socket demands before the first word. That is for the guest's own task: it may take its time.
+    pub(crate) async fn greet(self) -> io::Result<Box<dyn Stream>> {
+        let Self { stream, tls } = self;
+        let Some(certificates) = tls else { return Ok(stream) };
+        let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, certificates.accept(stream)).await;
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time");
+        Ok(Box::new(shaken.map_err(late)??))
+    }
+}
+
 impl Socket {
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
-        match self {
-            Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+    /// The same socket, with TLS.
+    #[must_use]
+    pub fn with_tls(self, certificates: Certificates) -> Self {
+        Self::Tls(Box::new(self), certificates)
+    }
+
+    /// Waits for the next guest.
+    pub(crate) async fn accept(&self) -> io::Result<Guest> {
+        let (socket, tls) = match self {
+            Self::Tls(socket, certificates) => (&**socket, Some(certificates.clone())),
+            plain => (plain, None),
+        };
+        let stream: Box<dyn Stream> = match socket {
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
+                Box::new(stream)
             }
-        }
+            Self::Tls(..) => return Err(io::Error::other("TLS within TLS")),
+        };
+        Ok(Guest { stream, tls })
     }
 }
 
@@ -66,26 +101,29 @@ pub(crate) async fn listen(handle: TaskHandle, socket: Lend<Socket>, desk: Desk)
     let clock = handle.system().clock().clone();
     let mut number = 0_u64;
     loop {
-        let stream = match socket.accept().await {
-            Ok(stream) => stream,
+        let guest = match socket.accept().await {
+            Ok(guest) => guest,
             Err(error) => {
                 tracing::warn!(%error, "the datastore's socket accepted nobody");
                 clock.sleep_until(clock.now() + RETRY_DELAY).await;
                 continue;
             }
         };
-        let (guest, desk) = (Lend::new(stream), desk.clone());
+        let (guest, desk) = (Lend::new(guest), desk.clone());
         let listener = handle.path().rsplit('/').next().unwrap_or_default().replace("listener", "c");
         // The incarnation's time makes the name unique across restarts of this task.
         let name = format!("{listener}-{number}-{}", clock.now().as_nanos());
         number += 1;
         let child = task(&name, move |handle| {
             // Taken at the start, so there is no second life for it.
-            let stream = guest.borrow().ok().map(Loan::keep);
+            let guest = guest.borrow().ok().map(Loan::keep);
             let (desk, clock) = (desk.clone(), handle.system().clock().clone());
             async move {
-                if let Some(stream) = stream {
-                    serve(stream, desk, clock).await;
+                if let Some(guest) = guest {
+                    match guest.greet().await {
+                        Ok(stream) => serve(stream, desk, clock).await,
+                        Err(error) => tracing::debug!(%error, "a client did not shake hands"),
+                    }
                 }
                 Ok(())
             }

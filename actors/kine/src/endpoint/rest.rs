@@ -25,14 +25,15 @@ pub(super) async fn status_of_store(desk: &Desk) -> Result<k3sd_datastore::Statu
 /// One member: us, under the name that the client used.
 pub(crate) struct ClusterService {
     pub(crate) desk: Desk,
-    pub(crate) authority: String,
+    /// As the client sees us: scheme and authority.
+    pub(crate) url: String,
 }
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
     async fn member_list(&self, _: Request<MemberListRequest>) -> Result<Response<MemberListResponse>, Status> {
         let revision = status_of_store(&self.desk).await?.revision;
-        let url = vec![format!("http://{}", self.authority)];
+        let url = vec![self.url.clone()];
         let member = Member { name: "kine".to_owned(), peer_urls: url.clone(), client_urls: url, ..Member::default() };
         Ok(Response::new(MemberListResponse { header: header(revision), members: vec![member] }))
     }

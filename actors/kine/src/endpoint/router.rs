@@ -57,7 +57,9 @@ impl Router {
                 "etcdserverpb.Lease" => LeaseServer::new(LeaseService { desk }).call(request).await,
                 "etcdserverpb.Cluster" => {
                     let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-                    ClusterServer::new(ClusterService { desk, authority }).call(request).await
+                    let scheme = request.uri().scheme_str().unwrap_or("http");
+                    let url = format!("{scheme}://{authority}");
+                    ClusterServer::new(ClusterService { desk, url }).call(request).await
                 }
                 "etcdserverpb.Maintenance" => MaintenanceServer::new(MaintenanceService { desk }).call(request).await,
                 _ => HealthServer::new(HealthService).call(request).await,

@@ -2,3 +2,4 @@
 
 mod etcdctl;
 mod support;
+mod tls;

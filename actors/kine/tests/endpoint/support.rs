@@ -22,14 +22,20 @@ pub(crate) struct Server {
 impl Server {
     /// Over a file in its directory.
     pub(crate) fn start() -> Self {
-        Self::over(|folder| {
-            let path = folder.join("state.db");
-            StoreConfig::Sqlite(SqliteOptions { retained_revisions_min: 0, ..SqliteOptions::new(path) })
-        })
+        Self::over(file)
+    }
+
+    /// The same, on a socket that is prepared.
+    pub(crate) fn with_socket(prepare: impl FnOnce(Socket) -> Socket) -> Self {
+        Self::new(file, prepare)
     }
 
     /// Over any store.
     pub(crate) fn over(store: impl FnOnce(&Path) -> StoreConfig) -> Self {
+        Self::new(store, |socket| socket)
+    }
+
+    fn new(store: impl FnOnce(&Path) -> StoreConfig, prepare: impl FnOnce(Socket) -> Socket) -> Self {
         let folder = tempfile::tempdir().expect("a directory");
         let config = KineConfig::new(store(folder.path()));
         let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -40,7 +46,7 @@ impl Server {
             let listening = bind(&address).await.expect("it listens");
             let Socket::Tcp(socket) = &listening else { panic!("not what was asked for: {listening:?}") };
             let endpoint = socket.local_addr().expect("it has a name").to_string();
-            let kine = tree(config, vec![Lend::new(listening)]).spec.budget(1000, LIMIT);
+            let kine = tree(config, vec![Lend::new(prepare(listening))]).spec.budget(1000, LIMIT);
             let root = Spec::new(Strategy::OneForOne).child(subtree("kine", kine));
             let tree = System::new(Clock::system()).start(root);
             tree.ready().await.expect("it starts");
@@ -104,6 +110,11 @@ impl Drop for Server {
         self.tree.stop();
         self.threads.block_on(self.tree.ended());
     }
+}
+
+fn file(folder: &Path) -> StoreConfig {
+    let path = folder.join("state.db");
+    StoreConfig::Sqlite(SqliteOptions { retained_revisions_min: 0, ..SqliteOptions::new(path) })
 }
 
 pub(crate) fn etcdctl(endpoint: &str, args: &[&str]) -> Command {

@@ -48,7 +48,7 @@ const fn row(
 #[rustfmt::skip]
 pub(super) const ROWS: &[Row] = &[
     row("listen-address", "URL", "KINE_LISTEN_ADDRESS", "0.0.0.0:2379",
-        "Where to listen for clients: unix://PATH or tcp://ADDRESS:PORT", Works),
+        "Where to listen for clients: unix://PATH or tcp://ADDRESS:PORT, with TLS also unixs:// and https://", Works),
     row("endpoint", "DSN", "KINE_ENDPOINT", "sqlite://./db/state.db",
         "The database: sqlite://, litestream://, postgres://, mysql://, http(s):// for etcd, or memory://", Works),
     row("identity-provider", "NAME", "KINE_IDENTITY_PROVIDER", "",
@@ -58,6 +58,10 @@ pub(super) const ROWS: &[Row] = &[
     row("key-file", "FILE", "KINE_KEY_FILE", "", "Our key for the database server", Works),
     row("skip-verify", "", "KINE_SKIP_VERIFY", "false", "Do not verify the database server's certificate", Works),
     row("log-format", "FORMAT", "KINE_LOG_FORMAT", "plain", "How to log: plain or json", Works),
+    row("server-cert-file", "FILE", "KINE_SERVER_CERT_FILE", "", "Our certificate for clients; with it, they need TLS", Works),
+    row("server-key-file", "FILE", "KINE_SERVER_KEY_FILE", "", "Its key", Works),
+    row("trusted-ca-file", "FILE", "KINE_TRUSTED_CA_FILE", "",
+        "Who may sign the certificates that clients then need", Works),
     row("datastore-max-idle-connections", "NUMBER", "KINE_DATASTORE_MAX_IDLE_CONNECTIONS", "20",
         "How many unused connections to the database are kept", Works),
     row("datastore-max-open-connections", "NUMBER", "KINE_DATASTORE_MAX_OPEN_CONNECTIONS", "0",

@@ -59,6 +59,14 @@ fn a_flag_wins_over_its_variable() {
 }
 
 #[test]
+fn tls_for_clients() {
+    let vars = [("KINE_SERVER_CERT_FILE", "c"), ("KINE_SERVER_KEY_FILE", "/k")];
+    let options = parse(&["--listen-address=unixs://kine.sock"], &vars).expect("all of it is fine");
+    assert_eq!(options.listen, ListenAddress::Unix("/srv/kine.sock".into()));
+    assert_eq!(options.tls, Some(ServerTls { cert: "/srv/c".into(), key: "/k".into(), client_ca: None }));
+}
+
+#[test]
 fn a_server_gets_its_files_and_its_pool() {
     let words = ["--endpoint=postgres://db/", "--ca-file=ca.crt", "--datastore-max-open-connections=3"];
     let options = parse(&words, &[("KINE_SKIP_VERIFY", "0")]).expect("all of it is fine");
@@ -72,9 +80,17 @@ fn a_server_gets_its_files_and_its_pool() {
 #[test]
 fn a_server_of_kubernetes_takes_the_variables_but_for_compaction() {
     let vars = [("KINE_COMPACT_INTERVAL", "1h"), ("KINE_COMPACT_MIN_RETAIN", "7"), ("KINE_ENDPOINT", "memory://")];
-    let kine = for_server("sqlite://x.db", StoreTls::default(), &environment(&vars)).expect("all of it is fine");
+    let server = |vars: &[_]| for_server("sqlite://x.db", StoreTls::default(), &environment(vars));
+    let (kine, warnings) = server(&vars).expect("all of it is fine");
+    assert_eq!(warnings, Vec::<String>::new());
     assert_eq!((kine.compact.interval, sqlite(&kine).retained_revisions_min), (Duration::ZERO, 7));
     assert_eq!(sqlite(&kine).path, PathBuf::from("/srv/x.db"));
+    let (_, warnings) = server(&[("KINE_POLL_BATCH_SIZE", "100")]).expect("it is accepted");
+    assert!(warnings[0].starts_with("environment variable KINE_POLL_BATCH_SIZE has no effect: "), "{warnings:?}");
+    for (name, value) in [("KINE_S3_BUCKET", "b"), ("KINE_COMPACT_MIN_RETAIN", "many"), ("KINE_SKIP_VERIFY", "x")] {
+        let error = server(&[(name, value)]).expect_err(name).to_string();
+        assert!(error.starts_with(&format!("environment variable {name}: ")), "{error}");
+    }
 }
 
 #[test]
@@ -90,6 +106,10 @@ fn what_has_no_effect_is_said_and_what_can_not_be_had_is_refused() {
         (&["--listen-address", "ftp://x"], &[], "--listen-address: "),
         (&["--log-format", "xml"], &[], "--log-format: "),
         (&["--skip-verify=perhaps"], &[], "--skip-verify: "),
+        (&["--listen-address", "https://:2379"], &[], "--listen-address: "),
+        (&["--server-cert-file=c"], &[], "--server-cert-file: "),
+        (&["--trusted-ca-file=c"], &[("KINE_SERVER_KEY_FILE", "k")], "--server-key-file: "),
+        (&["--trusted-ca-file=c"], &[], "--trusted-ca-file: "),
         (&["--endpoint", "root:hunter2"], &[], "--endpoint: "),
         (&["--endpoint", "mysql://hunter2"], &[], "--endpoint: "),
     ] {
