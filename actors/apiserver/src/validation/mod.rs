@@ -1,0 +1,1 @@
+//! What makes an object invalid beyond its schema, and what of it may not change.
