@@ -9,6 +9,7 @@
 
 pub mod decode;
 pub mod names;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

@@ -61,6 +61,22 @@ pub fn display(value: &Value) -> String {
     }
 }
 
+/// `%v`: nothing quoted, maps as `map[key:value]` in order of their keys, lists as `[a b]`.
+#[must_use]
+pub fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => self::number(number),
+        Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
+        Value::Object(fields) => {
+            let fields: Vec<String> = fields.iter().map(|(key, value)| format!("{key}:{}", plain(value))).collect();
+            format!("map[{}]", fields.join(" "))
+        }
+    }
+}
+
 /// `%v` of a number: the shortest digits, with an exponent from 1e21 up and below 1e-4.
 #[must_use]
 pub fn number(number: &Number) -> String {
@@ -118,6 +134,12 @@ mod tests {
         ] {
             assert_eq!(quote(text), quoted);
         }
+    }
+
+    #[test]
+    fn values_are_printed_plainly_too() {
+        let value = json!({"b": [1, "x", null], "a": {"k": true}, "c": 0.5});
+        assert_eq!(plain(&value), "map[a:map[k:true] b:[1 x <nil>] c:0.5]");
     }
 
     #[test]
