@@ -7,8 +7,8 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use http::header::HeaderValue;
@@ -36,6 +36,8 @@ const READ_LIMIT: Duration = Duration::from_secs(3);
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a compaction may take.
 const COMPACT_LIMIT: Duration = Duration::from_secs(300);
+/// How soon a member that was away is tried again. Whoever waited for the attempt that failed waits for no other.
+const HOLD_OFF: Duration = Duration::from_millis(200);
 /// The first and the longest pause after all members have failed.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -47,13 +49,23 @@ pub(super) struct Cluster {
     tls: TlsConnector,
     login: Option<Login>,
     token: Token,
+    /// Whoever logs in: one for all, because a password is dear to check.
+    logging_in: Mutex<()>,
     spawner: Spawner,
     patience: Duration,
 }
 
 struct Member {
     address: Address,
-    line: Mutex<Option<Line>>,
+    line: Mutex<Kept>,
+}
+
+/// What is known of the way to a member.
+#[derive(Default)]
+struct Kept {
+    line: Option<Line>,
+    /// When it was away, and why.
+    away: Option<(Instant, String)>,
 }
 
 /// A line, and to which member.
@@ -116,7 +128,8 @@ impl Cluster {
         let unusable = |error| StoreError::Database { op: Op::Open, source: Arc::new(error) };
         let tls = options.tls.connector().map_err(unusable)?;
         let (preferred, token) = (AtomicUsize::new(0), Token::default());
-        Ok(Self { members, preferred, tls, login, token, spawner, patience: options.patience })
+        let (logging_in, patience) = (Mutex::default(), options.patience);
+        Ok(Self { members, preferred, tls, login, token, logging_in, spawner, patience })
     }
 
     /// Whether nobody works for the store any more.
@@ -157,7 +170,7 @@ impl Cluster {
         self.prefer(place.member, (place.member + 1) % self.members.len());
         if broken {
             let mut kept = self.members[place.member].line.lock().await;
-            kept.take_if(|line| line.is_same(&place.line));
+            kept.line.take_if(|line| line.is_same(&place.line));
         }
     }
 
@@ -169,15 +182,22 @@ impl Cluster {
     async fn line(&self, member: usize) -> Result<Line, ConnectError> {
         let Member { address, line } = &self.members[member];
         let mut kept = line.lock().await;
-        if let Some(line) = kept.as_ref().filter(|line| !line.is_closed()) {
+        if let Some(line) = kept.line.as_ref().filter(|line| !line.is_closed()) {
             return Ok(line.clone());
         }
-        let line = match tokio::time::timeout(CONNECT_LIMIT, self.connect(address)).await {
-            Ok(connected) => connected?,
-            Err(_) => return Err(ConnectError::Away(io::Error::new(io::ErrorKind::TimedOut, Late))),
+        if let Some((when, reason)) = &kept.away
+            && when.elapsed() < HOLD_OFF
+        {
+            return Err(ConnectError::Away(io::Error::other(reason.clone())));
+        }
+        let connected = tokio::time::timeout(CONNECT_LIMIT, self.connect(address)).await;
+        let connected = connected.unwrap_or(Err(ConnectError::Away(io::Error::new(io::ErrorKind::TimedOut, Late))));
+        *kept = match &connected {
+            Ok(line) => Kept { line: Some(line.clone()), away: None },
+            Err(ConnectError::Away(error)) => Kept { line: None, away: Some((Instant::now(), error.to_string())) },
+            Err(_) => Kept::default(),
         };
-        *kept = Some(line.clone());
-        Ok(line)
+        connected
     }
 
     /// Connects and asks something, because a member may hang up only then: over our certificate, for one.
@@ -195,9 +215,13 @@ impl Cluster {
         }
     }
 
-    /// Gets a token for the password.
+    /// Gets a token for the password, if there is none.
     async fn log_in(&self, line: Line) -> Result<(), Fault> {
         let Some(Login { user, password }) = &self.login else { return Ok(()) };
+        let _alone = self.logging_in.lock().await;
+        if self.token.get().is_some() {
+            return Ok(());
+        }
         let request = AuthenticateRequest { name: user.clone(), password: password.expose().to_owned() };
         let answer = AuthClient::new(line).authenticate(request).await.map_err(|status| {
             // Nothing was asked yet, so nothing can have happened.
@@ -209,24 +233,17 @@ impl Cluster {
         let token = HeaderValue::try_from(answer.into_inner().token);
         let mut token = token.map_err(|error| Fault::Elsewhere(Arc::new(error)))?;
         token.set_sensitive(true);
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        self.token.set(token);
         Ok(())
     }
 
-    /// Gets a token if there is none, for a call that can't be repeated here.
+    /// The same, for a call that is not made here.
     pub(super) async fn log_in_once(&self, place: &Place) -> Result<(), Source> {
-        if self.login.is_none() || self.has_token() {
-            return Ok(());
-        }
         self.log_in(place.line.clone()).await.map_err(|fault| match fault {
             Fault::Elsewhere(source) | Fault::Stranger(source) | Fault::Lost(source) => source,
             Fault::Final(error) => Arc::new(error),
             other => Arc::new(io::Error::other(format!("{other:?} out of place"))),
         })
-    }
-
-    fn has_token(&self) -> bool {
-        self.token.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// One attempt, and where it was made.
@@ -249,12 +266,13 @@ impl Cluster {
         };
         let _turn = place.line.turn().await;
         let asked = async {
-            if self.login.is_some() && !self.has_token() {
+            if self.token.get().is_none() {
                 self.log_in(place.line.clone()).await?;
             }
+            let token = self.token.get();
             let answer = ask(place.line.clone()).await.map_err(|status| Fault::new(op, status));
             if matches!(answer, Err(Fault::Stranger(_))) {
-                *self.token.write().unwrap_or_else(PoisonError::into_inner) = None;
+                self.token.forget(token.as_ref());
             }
             answer.map(Response::into_inner)
         };

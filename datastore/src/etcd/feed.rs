@@ -22,6 +22,8 @@ use super::wire::{self, WatchCreateRequest, WatchRequest, WatchResponse};
 use crate::error::Source;
 use crate::types::{Event, Revision};
 
+/// How many changes of one transaction are waited for when they come in parts. Whoever would need more lists anew.
+const HELD_EVENTS_MAX: usize = 1_000_000;
 /// How long a member may take to begin.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -31,6 +33,8 @@ pub(super) struct Feed {
     stream: Streaming<WatchResponse>,
     /// The revision that comes next.
     next: Revision,
+    /// The number of the cluster, which is drawn when it is made.
+    cluster: u64,
     /// Parts of an answer whose last revision may go on in the next part.
     held: Vec<wire::Event>,
 }
@@ -78,11 +82,14 @@ impl Feed {
             if begun.canceled && begun.compact_revision == 0 {
                 return Err(Status::permission_denied(begun.cancel_reason));
             }
-            Ok((stream, begun.compact_revision != 0))
+            let cluster = begun.header.map_or(0, |header| header.cluster_id);
+            Ok((stream, cluster, begun.compact_revision != 0))
         };
         let end = match tokio::time::timeout(OPEN_LIMIT, begin).await {
-            Ok(Ok((stream, false))) => return Ok(Self { place, stream, next: from, held: Vec::new() }),
-            Ok(Ok((_, true))) => return Err(FeedEnd::Compacted),
+            Ok(Ok((stream, cluster, false))) => {
+                return Ok(Self { place, stream, cluster, next: from, held: Vec::new() });
+            }
+            Ok(Ok((.., true))) => return Err(FeedEnd::Compacted),
             Ok(Err(status)) if matches!(status.code(), Code::PermissionDenied | Code::Unimplemented) => {
                 return Err(FeedEnd::Denied(Arc::new(status)));
             }
@@ -96,6 +103,11 @@ impl Feed {
     /// At whom it is.
     pub(super) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// Of which cluster it is.
+    pub(super) fn cluster(&self) -> u64 {
+        self.cluster
     }
 
     /// The revision that comes next.
@@ -115,6 +127,9 @@ impl Feed {
                 return Err(broken(Status::cancelled(response.cancel_reason)));
             }
             self.held.extend(response.events);
+            if self.held.len() > HELD_EVENTS_MAX {
+                return Err(FeedEnd::Compacted);
+            }
             let events = self.take(response.fragment)?;
             if !events.is_empty() {
                 return Ok(events);

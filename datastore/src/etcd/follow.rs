@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::sync::{Notify, watch};
 
 use super::Link;
@@ -52,6 +53,11 @@ pub(super) struct Follower {
     live: Arc<Live>,
     told: watch::Sender<Revision>,
 }
+
+/// The stream is of a cluster that was not there before.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("the cluster was made anew")]
+struct Anew;
 
 fn bytes(event: &Event) -> usize {
     event.kv.value.len() + event.kv.key.as_bytes().len() + event.prev.as_ref().map_or(0, |prev| prev.value.len())
@@ -208,10 +214,11 @@ impl Follower {
     }
 
     async fn follow(&self, feed: Feed, link: &Link) {
-        let (mut feed, mut pause) = (Some(feed), BACKOFF_MIN);
+        let (mut cluster, mut pause) = (feed.cluster(), BACKOFF_MIN);
+        let mut feed = Some(feed);
         loop {
             let before = self.live.current();
-            match self.stream(feed.take(), link).await {
+            match self.stream(feed.take(), &mut cluster, link).await {
                 FeedEnd::Closed => return,
                 FeedEnd::Compacted => {
                     tracing::warn!(revision = %before, "events of etcd were compacted before they came");
@@ -225,11 +232,7 @@ impl Follower {
                     tracing::warn!(reason = chain(&end), "the events of etcd go on at another member");
                     // This waits for the cluster to have a leader, and gets a new token if that is what is wrong.
                     match link.revision(Op::Watch).await {
-                        // Its counts begin anew, so nobody can go on from where they were.
-                        Ok(now) if now < self.live.current() => {
-                            tracing::warn!(%now, before = %self.live.current(), "etcd was set back to an older state");
-                            self.forget(now);
-                        }
+                        Ok(now) if now < self.live.current() => self.begin_anew(now, link),
                         Err(StoreError::Closed) => return,
                         Ok(_) | Err(_) => {}
                     }
@@ -244,7 +247,7 @@ impl Follower {
     }
 
     /// Follows one stream to its end: this one, or a new one.
-    async fn stream(&self, feed: Option<Feed>, link: &Link) -> FeedEnd {
+    async fn stream(&self, feed: Option<Feed>, cluster: &mut u64, link: &Link) -> FeedEnd {
         let feed = match feed {
             Some(feed) => Ok(feed),
             None => Feed::open(&link.cluster, self.live.current().next()).await,
@@ -253,6 +256,16 @@ impl Follower {
             Ok(feed) => feed,
             Err(end) => return end,
         };
+        if *cluster != feed.cluster() {
+            return match link.revision(Op::Watch).await {
+                Ok(now) => {
+                    *cluster = feed.cluster();
+                    self.begin_anew(now, link);
+                    FeedEnd::Broken(Arc::new(Anew))
+                }
+                Err(error) => FeedEnd::Broken(Arc::new(error)),
+            };
+        }
         // What was said about the stream before this one.
         pin!(self.live.stale.notified()).enable();
         let end = loop {
@@ -278,6 +291,13 @@ impl Follower {
         state.hub.publish(events);
         drop(state);
         self.told.send_replace(last);
+    }
+
+    /// The cluster was set back to an older state, or is another one: nobody can go on from where they were.
+    fn begin_anew(&self, now: Revision, link: &Link) {
+        tracing::warn!(%now, before = %self.live.current(), "etcd has another history now");
+        link.forget_compacted();
+        self.forget(now);
     }
 
     /// Goes on from `now`, though what was before it was not told: watchers end, and begin again where they were.

@@ -36,11 +36,27 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// A member that vanished without a word is noticed after the sum of these. etcd hangs up on those who ask more often
 /// than every 5 s, or while no call is under way.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_LIMIT: Duration = Duration::from_secs(5);
+const PING_INTERVAL: Duration = Duration::from_secs(6);
+const PING_LIMIT: Duration = Duration::from_secs(3);
 
 /// The token that etcd gave for a password, for every request of every line.
-pub(super) type Token = Arc<RwLock<Option<HeaderValue>>>;
+#[derive(Clone, Default)]
+pub(super) struct Token(Arc<RwLock<Option<HeaderValue>>>);
+
+impl Token {
+    pub(super) fn get(&self) -> Option<HeaderValue> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, token: HeaderValue) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+
+    /// Forgets a token, unless there is another one already.
+    pub(super) fn forget(&self, token: Option<&HeaderValue>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).take_if(|kept| Some(&*kept) == token);
+    }
+}
 
 /// A connection that takes calls. Cloning it shares it.
 #[derive(Clone)]
@@ -253,8 +269,8 @@ impl Service<http::Request<Body>> for Line {
         let headers = request.headers_mut();
         // A member that is cut off from the others refuses at once then, before it has done anything.
         headers.insert("hasleader", HeaderValue::from_static("true"));
-        if let Some(token) = &*self.token.read().unwrap_or_else(PoisonError::into_inner) {
-            headers.insert("token", token.clone());
+        if let Some(token) = self.token.get() {
+            headers.insert("token", token);
         }
         let mut sender = self.sender.clone();
         Box::pin(async move {

@@ -21,8 +21,8 @@ const PAGE_BYTES: usize = 4 << 20;
 const PAGE_KEYS_FIRST: usize = 100;
 const PAGE_KEYS_MIN: usize = 10;
 const PAGE_KEYS_MAX: usize = 10_000;
-/// Answers have no bound of their own: the first page of the largest values is larger than gRPC's usual 4 MiB.
-pub(super) const ANSWER_BYTES_MAX: usize = usize::MAX;
+/// The largest answer that is taken. A first page of the largest values is far above gRPC's usual 4 MiB.
+pub(super) const ANSWER_BYTES_MAX: usize = 512 << 20;
 
 /// The revision of an answer.
 pub(super) fn revision_of(header: Option<&ResponseHeader>) -> Revision {
@@ -61,7 +61,7 @@ impl Link {
         if let Some(requested) = at.filter(|at| *at <= Revision::ZERO) {
             let compacted = self.compacted(op).await?;
             check_readable(Some(requested), compacted, Revision::new(i64::MAX))?;
-            let header = Some(ResponseHeader { revision: self.revision(op).await?.get() });
+            let header = Some(ResponseHeader { revision: self.revision(op).await?.get(), ..ResponseHeader::default() });
             return Ok(RangeResponse { header, ..RangeResponse::default() });
         }
         if let Some(requested) = at.filter(|at| *at < known) {
@@ -184,6 +184,11 @@ impl Link {
     /// How far history goes back, as far as it was asked for.
     pub(super) fn compacted_known(&self) -> Revision {
         Revision::new(self.compacted.load(Ordering::Relaxed))
+    }
+
+    /// Forgets how far history goes back, because it is another one now.
+    pub(super) fn forget_compacted(&self) {
+        self.compacted.store(Revision::ZERO.get(), Ordering::Relaxed);
     }
 
     /// Notes that history ends there.

@@ -36,6 +36,7 @@ pub(crate) fn run(runner: &mut Runner) {
         Trial::new("large_events_come_whole", large_events_come_whole),
         Trial::new("a_restart_in_the_middle_of_load_loses_nothing", a_restart_in_the_middle_of_load_loses_nothing),
         Trial::new("members_die_in_the_middle_of_load", members_die_in_the_middle_of_load),
+        Trial::new("a_member_that_freezes_is_left", a_member_that_freezes_is_left),
         Trial::new("without_a_cluster_the_patience_ends", without_a_cluster_the_patience_ends),
         Trial::new("a_cluster_that_begins_anew_ends_watches", a_cluster_that_begins_anew_ends_watches),
         Trial::new("without_its_background_a_store_is_closed", without_its_background_a_store_is_closed),
@@ -255,6 +256,24 @@ async fn members_die_in_the_middle_of_load() {
     println!("three deaths: {written} writes, {unknown} unknown outcomes, the next one after {longest:?} at most");
 }
 
+async fn a_member_that_freezes_is_left() {
+    let cluster = EtcdCluster::start(Setup { members: 3, ..Setup::default() }).unwrap();
+    let store = open(&cluster).await;
+    let mut load = Load::start(&store).await;
+    load.more(200).await;
+    // The one that calls and events go to, and the leader if that is another one.
+    let leader = leader(&cluster).await;
+    cluster.freeze(0, true);
+    let began = Instant::now();
+    load.more(200).await;
+    let pause = began.elapsed();
+    cluster.freeze(0, false);
+    load.more(200).await;
+    let (written, unknown) = load.check().await;
+    println!("member 0 froze (leader {leader}): {written} writes, {unknown} unknown, 200 more in {pause:?}");
+    assert!(pause < Duration::from_secs(20), "{pause:?}");
+}
+
 async fn leader(cluster: &EtcdCluster) -> usize {
     loop {
         // A member that has just come back may not answer yet.
@@ -296,12 +315,14 @@ async fn a_cluster_that_begins_anew_ends_watches() {
     for number in 0..5 {
         put(&store, "a", &number.to_string()).await;
     }
-    events(&mut watcher, 5).await;
+    let last = events(&mut watcher, 5).await[4].revision();
+    store.compact(last).await.unwrap();
     cluster.kill(0);
     cluster.wipe(0);
     cluster.resume(0);
     let end = message(&mut watcher).await.unwrap_err();
     assert!(matches!(end, WatchEnd::Closed { .. }), "{end:?}");
+    assert_eq!(store.status().await.unwrap().compacted.get(), 0, "it has its whole, short history");
     assert_eq!(count(&store, KeyRange::all(), None).await, 0);
     let mut watcher = watch(&store, "", None).await;
     let created = create(&store, "a", "1").await;

@@ -174,6 +174,13 @@ impl EtcdCluster {
         }
     }
 
+    /// Stops a member where it is, or lets it go on. What talks to it notices nothing but silence.
+    pub(crate) fn freeze(&self, member: usize, frozen: bool) {
+        let child = self.members[member].child.as_ref().expect("it runs");
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        run(Command::new("kill").args([signal, &child.id().to_string()])).expect("a signal");
+    }
+
     /// Takes from a member that does not run what it knows.
     pub(crate) fn wipe(&self, member: usize) {
         fs::remove_dir_all(self.data(member)).expect("the data of a member");
