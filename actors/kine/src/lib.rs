@@ -47,4 +47,12 @@ mod wire {
     pub mod health {
         tonic::include_proto!("grpc.health.v1");
     }
+    pub mod reflection {
+        pub mod v1 {
+            tonic::include_proto!("grpc.reflection.v1");
+        }
+        pub mod v1alpha {
+            tonic::include_proto!("grpc.reflection.v1alpha");
+        }
+    }
 }

@@ -53,6 +53,11 @@ impl Desk {
         self.ask(|reply| ExpiryMsg::Attach { lease, key: key.clone(), reply }).await
     }
 
+    /// The way to the store.
+    pub(crate) fn store(&self) -> &StoreHandle {
+        &self.store
+    }
+
     /// The store, for one request.
     pub(crate) async fn backend(&self) -> Result<AnyBackend, Status> {
         self.store.get().await.map_err(absent)

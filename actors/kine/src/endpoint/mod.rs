@@ -2,9 +2,11 @@
 
 mod connection;
 pub(crate) mod desk;
+mod health;
 mod kv;
 mod lease;
 pub(crate) mod listener;
+mod reflection;
 mod rest;
 mod router;
 mod txn;

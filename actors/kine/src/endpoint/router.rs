@@ -8,9 +8,11 @@ use tonic::codegen::Service;
 use tonic::{Code, Status};
 
 use super::desk::Desk;
+use super::health::HealthService;
 use super::kv::KvService;
 use super::lease::LeaseService;
-use super::rest::{ClusterService, HealthService, MaintenanceService};
+use super::reflection::ReflectionService;
+use super::rest::{ClusterService, MaintenanceService};
 use super::watch::WatchService;
 use crate::wire::etcdserverpb::cluster_server::ClusterServer;
 use crate::wire::etcdserverpb::kv_server::KvServer;
@@ -18,6 +20,8 @@ use crate::wire::etcdserverpb::lease_server::LeaseServer;
 use crate::wire::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::wire::etcdserverpb::watch_server::WatchServer;
 use crate::wire::health::health_server::HealthServer;
+use crate::wire::reflection::v1::server_reflection_server::ServerReflectionServer as ReflectionServer;
+use crate::wire::reflection::v1alpha::server_reflection_server::ServerReflectionServer as OldReflectionServer;
 
 /// What is served, by path. Everything else is refused with its name.
 const SERVED: &[(&str, &[&str])] = &[
@@ -25,9 +29,29 @@ const SERVED: &[(&str, &[&str])] = &[
     ("etcdserverpb.Watch", &["Watch"]),
     ("etcdserverpb.Lease", &["LeaseGrant", "LeaseRevoke", "LeaseKeepAlive", "LeaseTimeToLive", "LeaseLeases"]),
     ("etcdserverpb.Cluster", &["MemberList"]),
-    ("etcdserverpb.Maintenance", &["Status", "Alarm"]),
+    ("etcdserverpb.Maintenance", &["Status", "Alarm", "Defragment", "HashKV"]),
     ("grpc.health.v1.Health", &["Check", "Watch"]),
+    ("grpc.reflection.v1.ServerReflection", &["ServerReflectionInfo"]),
+    ("grpc.reflection.v1alpha.ServerReflection", &["ServerReflectionInfo"]),
 ];
+
+/// What is refused for a reason that is worth telling.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "etcdserverpb.Maintenance",
+        "Snapshot",
+        "a snapshot is a file of etcd's own database, which this is not; back up the database behind it",
+    ),
+    ("etcdserverpb.Maintenance", "Hash", "there is no file of etcd's to compare; HashKV compares keys"),
+    ("etcdserverpb.Maintenance", "MoveLeader", "there is one member, and it leads"),
+    ("etcdserverpb.Maintenance", "Downgrade", "the version is emulated"),
+    ("etcdserverpb.Cluster", "MemberAdd", "there is one member; servers that share a database need no cluster"),
+];
+
+/// The names of all services.
+pub(crate) fn services() -> impl Iterator<Item = &'static str> {
+    SERVED.iter().map(|(name, _)| *name)
+}
 
 /// All services of one connection.
 #[derive(Clone)]
@@ -62,7 +86,11 @@ impl Router {
                     ClusterServer::new(ClusterService { desk, url }).call(request).await
                 }
                 "etcdserverpb.Maintenance" => MaintenanceServer::new(MaintenanceService { desk }).call(request).await,
-                _ => HealthServer::new(HealthService).call(request).await,
+                "grpc.reflection.v1.ServerReflection" => ReflectionServer::new(ReflectionService).call(request).await,
+                "grpc.reflection.v1alpha.ServerReflection" => {
+                    OldReflectionServer::new(ReflectionService).call(request).await
+                }
+                _ => HealthServer::new(HealthService { desk }).call(request).await,
             };
             match answer {
                 Ok(answer) => answer,
@@ -77,7 +105,10 @@ fn lookup(path: &str) -> Result<&'static str, Status> {
     let (service, call) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
     let found = SERVED.iter().find(|(name, calls)| *name == service && calls.contains(&call));
     found.map(|(name, _)| *name).ok_or_else(|| {
-        Status::new(Code::Unimplemented, format!("etcdserver: {service}/{call} is not supported by this datastore"))
+        let reason = REFUSED.iter().find(|(name, refused, _)| *name == service && *refused == call);
+        let reason = reason.map(|(_, _, reason)| format!(": {reason}")).unwrap_or_default();
+        let text = format!("etcdserver: {service}/{call} is not supported by this datastore{reason}");
+        Status::new(Code::Unimplemented, text)
     })
 }
 
@@ -88,9 +119,11 @@ mod tests {
     #[test]
     fn what_is_not_served_is_refused_by_name() {
         assert_eq!(lookup("/etcdserverpb.KV/Range").expect("it is served"), "etcdserverpb.KV");
-        let status = lookup("/etcdserverpb.Maintenance/Defragment").expect_err("it is not");
+        let status = lookup("/etcdserverpb.Auth/UserAdd").expect_err("it is not");
         assert_eq!(status.code(), Code::Unimplemented);
-        assert!(status.message().contains("etcdserverpb.Maintenance/Defragment"), "{status:?}");
+        assert!(status.message().contains("etcdserverpb.Auth/UserAdd"), "{status:?}");
+        let snapshot = lookup("/etcdserverpb.Maintenance/Snapshot").expect_err("it is not");
+        assert!(snapshot.message().contains("back up the database"), "{snapshot:?}");
         assert!(lookup("/").is_err() && lookup("").is_err());
     }
 }

@@ -29,6 +29,17 @@ impl StoreHandle {
         (Arc::new(sender), Self(receiver))
     }
 
+    /// Whether a store is open right now.
+    pub fn is_open(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// Waits until that is something else than what was told, and tells it; nothing when no store comes any more.
+    pub(crate) async fn open_differs_from(&mut self, told: Option<bool>) -> Option<bool> {
+        let differs = self.0.wait_for(|backend| Some(backend.is_some()) != told).await;
+        differs.ok().map(|backend| backend.is_some())
+    }
+
     /// The store. Keep it for one request, no longer: its owner can't open it again before everybody has let go.
     ///
     /// # Errors

@@ -36,8 +36,10 @@ fn keys_ranges_and_deletes() {
     assert!(server.ok(&["endpoint", "status"]).join("").contains("3.6.14"));
     server.ok(&["endpoint", "health"]);
     assert!(server.ok(&["member", "list"]).join("").contains("kine"));
-    let refused = server.fails(&["defrag"]);
-    assert!(refused.contains("Defragment is not supported"), "{refused}");
+    server.ok(&["defrag"]);
+    let refused = server.fails(&["snapshot", "save", &server.folder.path().join("x").display().to_string()]);
+    assert!(refused.contains("back up the database"), "{refused}");
+    assert!(server.fails(&["move-leader", "1"]).contains("MoveLeader is not supported"));
 }
 
 #[test]

@@ -55,6 +55,10 @@ impl Server {
         Self { threads, tree, endpoint, folder }
     }
 
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.threads.block_on(work)
+    }
+
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         etcdctl(&self.endpoint, args)
     }
