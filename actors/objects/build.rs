@@ -37,10 +37,10 @@ fn main() {
         println!("cargo::rerun-if-changed={path}");
     }
     let resources = Resource::parse_all(&data("resources.txt"));
-    let mut kinds: Vec<String> = resources.iter().map(Resource::type_name).collect();
-    kinds.sort();
+    let listed = resources.iter().filter(|resource| resource.verbs.iter().any(|verb| verb == "list"));
+    let listed: Vec<String> = listed.map(Resource::type_name).collect();
     let arena = Arena::build(&Sources {
-        definitions: types::definitions(&kinds),
+        definitions: types::definitions(&listed),
         merging: tables::merging(&data("lists.txt")),
         messages: tables::messages(&data("protobuf.txt")),
         presence: tables::presence(&data("presence.txt")),

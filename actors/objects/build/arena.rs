@@ -294,17 +294,28 @@ pub(crate) fn special(name: &str) -> Option<Kind> {
 fn presence(sources: &Sources, place: &str, kind: Kind, required: bool) -> Presence {
     let said: &[String] = sources.presence.get(place).map_or(&[], Vec::as_slice);
     let is = |word: &str| said.iter().any(|other| other == word);
-    let structure = matches!(kind, Kind::Object | Kind::Quantity | Kind::IntOrString);
+    let plain = matches!(
+        kind,
+        Kind::String
+            | Kind::Int32
+            | Kind::Int64
+            | Kind::Number
+            | Kind::Bool
+            | Kind::Bytes
+            | Kind::Array
+            | Kind::Map
+            | Kind::Fields
+    );
     // Metadata is a part of every object, never a reference to one.
     let metadata = place.ends_with(".metadata") && kind == Kind::Object;
     if is("pointer") {
         Presence::Given
     } else if is("value") || is("always") || required || metadata {
         Presence::Always
-    } else if structure {
-        Presence::Given
-    } else {
+    } else if plain {
         Presence::NonZero
+    } else {
+        Presence::Given
     }
 }
 

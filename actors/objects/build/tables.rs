@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::node::package;
+
 /// One row of `resources.txt`; the fields are those of `schema::Resource`.
 #[derive(Debug)]
 pub(crate) struct Resource {
@@ -90,15 +92,6 @@ impl Subresource {
             (group.to_owned(), version.to_owned(), kind.to_owned())
         });
         Self { name: name.to_owned(), verbs: split(verbs), kind }
-    }
-}
-
-/// The first part of the short type names of a group.
-fn package(group: &str) -> &str {
-    match group {
-        "" => "core",
-        "internal.apiserver.k8s.io" => "apiserverinternal",
-        _ => group.split('.').next().unwrap_or(group),
     }
 }
 

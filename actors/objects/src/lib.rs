@@ -9,7 +9,9 @@
 
 pub mod decode;
 pub mod names;
+pub mod object;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

@@ -9,7 +9,7 @@
 //! For a built-in kind a value of the wrong kind is an error at once, as it is for upstream's structures. A custom
 //! resource keeps it, and [`validate`](crate::validate) says what is wrong; only its metadata is that of every object.
 
-mod base64;
+pub(crate) mod base64;
 mod error;
 mod json;
 mod normal;

@@ -47,7 +47,11 @@ fn normalize_object(map: &mut Map<String, Value>, schema: SchemaRef<'_>) {
     map.retain(|key, value| {
         let Some(property) = schema.property(key) else { return true };
         normalize(value, property.schema);
-        property.presence != Presence::NonZero || !is_zero(value, property.schema.kind())
+        match property.presence {
+            Presence::Given => !value.is_null(),
+            Presence::NonZero => !is_zero(value, property.schema.kind()),
+            Presence::Always => true,
+        }
     });
     for property in schema.properties().filter(|property| property.presence == Presence::Always) {
         if !map.contains_key(property.name) {

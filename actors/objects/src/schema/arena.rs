@@ -14,9 +14,7 @@ pub struct Arena {
     pub(super) nodes: Cow<'static, [Node]>,
     pub(super) fields: Cow<'static, [Field]>,
     pub(super) keys: Cow<'static, [Text]>,
-    #[expect(dead_code, reason = "for protobuf, which comes next")]
     pub(super) messages: &'static [Message],
-    #[expect(dead_code, reason = "for protobuf, which comes next")]
     pub(super) message_fields: &'static [MessageField],
     /// Names of types, sorted, with their nodes.
     pub(super) types: &'static [(Text, u32)],
@@ -66,5 +64,11 @@ impl Arena {
             return &[];
         }
         &self.fields[node.first as usize..(node.first + node.count) as usize]
+    }
+
+    /// The fields of a protobuf message, sorted by number.
+    pub(crate) fn message(&self, index: u32) -> &'static [MessageField] {
+        let message = self.messages[index as usize];
+        &self.message_fields[message.first as usize..message.first as usize + usize::from(message.count)]
     }
 }

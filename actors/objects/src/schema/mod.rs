@@ -11,6 +11,8 @@
 mod arena;
 mod builtin;
 mod descriptions;
+#[cfg(test)]
+pub(crate) mod generate;
 pub(crate) mod node;
 mod reference;
 mod resource;
@@ -22,7 +24,7 @@ pub use self::builtin::builtin;
 pub use self::descriptions::Descriptions;
 pub use self::node::{Kind, Presence};
 pub use self::reference::{ListType, MapType, PatchStrategy, Property, SchemaRef};
-pub use self::resource::{GroupVersionKind, Resource, Subresource, resources};
+pub use self::resource::{GroupVersionKind, Resource, Subresource, kind_schema, resources};
 pub use self::rules::{Pattern, Rules, ValidationRule};
 pub use self::structural::{SchemaError, structural};
 

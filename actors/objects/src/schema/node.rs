@@ -47,6 +47,16 @@ pub enum Kind {
     SchemaOrStrings,
 }
 
+/// The first part of the names of a group's types: `core` for the empty group, `rbac` for `rbac.authorization.k8s.io`.
+pub(crate) fn package(group: &str) -> &str {
+    match group {
+        "" => "core",
+        "internal.apiserver.k8s.io" => "apiserverinternal",
+        "meta.k8s.io" => "meta",
+        _ => group.split('.').next().unwrap_or(group),
+    }
+}
+
 /// A piece of the arena's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub(crate) struct Text {

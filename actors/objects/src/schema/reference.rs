@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::schema::arena::Arena;
 use crate::schema::builtin::builtin;
-use crate::schema::node::{Kind, NONE, Node, Presence, flag};
+use crate::schema::node::{Kind, MessageField, NONE, Node, Presence, flag};
 use crate::schema::rules::Rules;
 
 /// How server-side apply sees a list.
@@ -108,6 +108,11 @@ impl<'a> SchemaRef<'a> {
         Property { name, schema, required: field.required, presence: field.presence }
     }
 
+    /// The field that a protobuf message points at.
+    pub(crate) fn property_number(self, offset: u32) -> Property<'a> {
+        self.property_at((self.node().first + offset) as usize)
+    }
+
     /// The named fields of a structure, sorted by name.
     pub fn properties(self) -> impl ExactSizeIterator<Item = Property<'a>> {
         let node = self.node();
@@ -202,6 +207,17 @@ impl<'a> SchemaRef<'a> {
     pub fn type_name(self) -> Option<&'a str> {
         let name = self.arena.str(self.node().name);
         (!name.is_empty()).then_some(name)
+    }
+
+    /// The number of the protobuf message of a built-in structure.
+    pub(crate) fn message(self) -> Option<u32> {
+        let message = self.node().message;
+        (message != NONE).then_some(message)
+    }
+
+    /// The fields of a protobuf message, sorted by number.
+    pub(crate) fn message_fields(self, message: u32) -> &'static [MessageField] {
+        self.arena.message(message)
     }
 }
 

@@ -1,5 +1,9 @@
 //! The table of resources: what is served under which name, and what can be done with it.
 
+use crate::schema::builtin::builtin;
+use crate::schema::node::package;
+use crate::schema::reference::SchemaRef;
+
 /// Group, version and kind; the group of core is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupVersionKind<'a> {
@@ -78,6 +82,20 @@ impl Resource {
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|subresource| subresource.name == name)
     }
+}
+
+/// The schema of a built-in kind by what objects write in `apiVersion` and `kind`; lists and the kinds of the generic
+/// machinery (`Status`, `DeleteOptions`), which every group version knows, are among them.
+pub fn kind_schema(api_version: &str, kind: &str) -> Option<SchemaRef<'static>> {
+    /// Kinds that every group version knows.
+    const EVERYWHERE: &[&str] = &["DeleteOptions", "Status", "WatchEvent"];
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    let everywhere = EVERYWHERE.contains(&kind);
+    let own = (!everywhere).then(|| format!("{}.{version}.{kind}", package(group)));
+    // The whole group has to be the one of the table: `core` and `rbac.example.org` are nobody's.
+    let known = matches!(group, "" | "meta.k8s.io") || resources().iter().any(|resource| resource.group == group);
+    let name = own.filter(|_| known).or_else(|| everywhere.then(|| format!("meta.v1.{kind}")))?;
+    builtin().type_named(&name).filter(|schema| schema.property("kind").is_some() || everywhere)
 }
 
 /// All built-in resources, group by group in the order of discovery.

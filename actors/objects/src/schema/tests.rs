@@ -109,7 +109,8 @@ fn each_resource_has_its_type_and_list() {
         for field in ["apiVersion", "kind", "metadata"] {
             assert!(object.property(field).is_some(), "{}: {field}", resource.type_name);
         }
-        assert!(builtin().type_named(&format!("{}List", resource.type_name)).is_some());
+        let list = builtin().type_named(&format!("{}List", resource.type_name));
+        assert_eq!(list.is_some(), resource.verbs.contains(&"list"), "{}", resource.type_name);
         for subresource in resource.subresources {
             let kind = subresource.kind;
             let options = kind.kind.ends_with("Options");
