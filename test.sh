@@ -5,8 +5,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 
 # Debian packages the checks need: the linker named in .cargo/config.toml, what rustc links with, the
 # script linter, the compiler of the .proto files, the client that tries the datastore, and database servers for it
-# with what makes its certificates.
-PACKAGES=(mold gcc libc6-dev shellcheck protobuf-compiler etcd-client etcd-server postgresql openssl)
+# with what makes their certificates.
+PACKAGES=(mold gcc libc6-dev shellcheck protobuf-compiler etcd-client etcd-server postgresql mariadb-server openssl)
 
 # A step that takes longer hangs; everything together has to stay below CI's 45 minutes.
 STEP_LIMIT_SECONDS=${STEP_LIMIT_SECONDS:-1200}

@@ -6,7 +6,7 @@
 //! * [`Backend`] is the contract, etcd's semantics in typed requests; [`AnyBackend`] is any store behind one type.
 //! * [`Sqlite`] is the default store, a file in kine's layout; [`Memory`] is the reference, for tests.
 //! * [`Dsn`] reads kine's datastore endpoints, those of databases to come included.
-//! * [`Postgres`] is a store on a PostgreSQL server, in kine's layout too.
+//! * [`Postgres`] and [`MySql`] are stores on servers, in kine's layouts too.
 //! * [`Etcd`] is a store on an etcd cluster.
 //! * [`Watcher`] follows changes from any revision that is not compacted.
 //! * [`ExpiryQueue`] decides which keys have outlived their time; whoever uses it deletes them.
@@ -24,6 +24,7 @@ mod error;
 mod etcd;
 mod expiry;
 mod memory;
+mod mysql;
 mod postgres;
 mod request;
 mod sqlite;
@@ -38,11 +39,15 @@ pub use error::{Conflict, Op, Remedy, Source, StoreError};
 pub use etcd::{Etcd, EtcdOptions, EtcdTls};
 pub use expiry::ExpiryQueue;
 pub use memory::Memory;
-pub use postgres::{Postgres, PostgresOptions, PostgresTls};
+pub use mysql::{MySql, MySqlOptions};
+pub use postgres::{Postgres, PostgresOptions};
 pub use request::{
     Change, CompactResponse, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse,
     Precondition, Status, WATCH_EVENTS_WAITING_DEFAULT, WatchRequest, WriteRequest, WriteResponse,
 };
 pub use sqlite::{Body, Sqlite, SqliteOptions};
+/// The name under which PostgreSQL's options have them.
+pub use table::TlsFiles as PostgresTls;
+pub use table::TlsFiles;
 pub use types::{Event, EventKind, Key, KeyRange, KeyValue, Revision, Ttl};
 pub use watch::{WatchEnd, WatchMessage, Watcher};

@@ -23,19 +23,18 @@ use std::fmt;
 use std::time::Duration;
 
 use self::connect::Connector;
-pub use self::settings::PostgresTls;
 use crate::background::Background;
 use crate::dsn::PostgresDsn;
 use crate::error::StoreError;
-use crate::table::{self, PATIENCE_DEFAULT, READERS_DEFAULT, RETAINED_REVISIONS_DEFAULT, Table};
+use crate::table::{self, PATIENCE_DEFAULT, READERS_DEFAULT, RETAINED_REVISIONS_DEFAULT, Table, TlsFiles};
 
 /// How to open a store on a PostgreSQL server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresOptions {
     /// Where it is.
     pub dsn: PostgresDsn,
-    /// Certificates that were given beside it.
-    pub tls: PostgresTls,
+    /// Certificates that were given beside it; the endpoint's own options come first.
+    pub tls: TlsFiles,
     /// How many connections are for reading, at least one.
     pub readers: usize,
     /// How many of the newest revisions a compaction leaves whatever it is asked for.
@@ -48,7 +47,7 @@ impl PostgresOptions {
     /// With the defaults.
     pub fn new(dsn: PostgresDsn) -> Self {
         let (readers, patience) = (READERS_DEFAULT, PATIENCE_DEFAULT);
-        Self { dsn, tls: PostgresTls::default(), readers, retained_revisions_min: RETAINED_REVISIONS_DEFAULT, patience }
+        Self { dsn, tls: TlsFiles::default(), readers, retained_revisions_min: RETAINED_REVISIONS_DEFAULT, patience }
     }
 }
 

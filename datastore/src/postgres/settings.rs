@@ -1,21 +1,10 @@
 //! What the options of an endpoint mean for a connection: libpq's names, of which the rest are settings of the session.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::dsn::PostgresDsn;
 use crate::error::StoreError;
-
-/// Files for TLS, beside the endpoint, whose own options come first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PostgresTls {
-    /// Certificates of those who may sign the server's certificate; without them, the machine's own.
-    pub ca: Option<PathBuf>,
-    /// The client's certificate. It goes together with the key.
-    pub cert: Option<PathBuf>,
-    /// The client's key.
-    pub key: Option<PathBuf>,
-}
+use crate::table::TlsFiles;
 
 /// libpq's degrees of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +25,7 @@ pub(super) enum SslMode {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     pub sslmode: SslMode,
-    pub tls: PostgresTls,
+    pub tls: TlsFiles,
     pub connect_timeout: Option<Duration>,
     /// Settings of the session, such as `search_path`.
     pub session: Vec<(String, String)>,
@@ -44,7 +33,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Fails without repeating a value.
-    pub(super) fn new(dsn: &PostgresDsn, tls: &PostgresTls) -> Result<Self, StoreError> {
+    pub(super) fn new(dsn: &PostgresDsn, tls: &TlsFiles) -> Result<Self, StoreError> {
         let mut tls = tls.clone();
         let any_file = tls.ca.is_some() || tls.cert.is_some();
         let mut sslmode = if any_file { SslMode::VerifyFull } else { SslMode::Prefer };
@@ -82,11 +71,13 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::dsn::Dsn;
 
-    fn settings(endpoint: &str, tls: &PostgresTls) -> Result<Settings, StoreError> {
-        match Dsn::parse(endpoint, *tls != PostgresTls::default()) {
+    fn settings(endpoint: &str, tls: &TlsFiles) -> Result<Settings, StoreError> {
+        match Dsn::parse(endpoint, *tls != TlsFiles::default()) {
             Ok(Dsn::Postgres(dsn)) => Settings::new(&dsn, tls),
             other => panic!("{other:?}"),
         }
@@ -94,8 +85,8 @@ mod tests {
 
     #[test]
     fn options_and_files_decide_on_tls() {
-        let none = PostgresTls::default();
-        let files = PostgresTls { ca: Some("/ca".into()), cert: Some("/c".into()), key: Some("/k".into()) };
+        let none = TlsFiles::default();
+        let files = TlsFiles { ca: Some("/ca".into()), cert: Some("/c".into()), key: Some("/k".into()) };
         for (options, tls, mode, ca) in [
             ("", &none, SslMode::Prefer, None),
             ("", &files, SslMode::VerifyFull, Some("/ca")),
@@ -115,7 +106,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_without_values() {
         for options in ["sslmode=hunter2", "connect_timeout=hunter2", "sslcert=/hunter2"] {
-            let error = settings(&format!("postgres://h/?{options}"), &PostgresTls::default()).unwrap_err();
+            let error = settings(&format!("postgres://h/?{options}"), &TlsFiles::default()).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         }
     }

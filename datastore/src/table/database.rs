@@ -141,7 +141,7 @@ pub(crate) trait Fault: std::error::Error + Send + Sync + 'static {
 }
 
 /// What a table showed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// The greatest there is.
     pub revision: Revision,

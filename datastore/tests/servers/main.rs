@@ -5,6 +5,7 @@
 #[path = "../contract/compaction.rs"]
 mod compaction;
 mod etcd;
+mod mariadb;
 mod postgres;
 mod process;
 #[path = "../contract/reads.rs"]
@@ -12,6 +13,7 @@ mod reads;
 #[path = "../contract/rules.rs"]
 mod rules;
 mod runner;
+mod shared;
 #[path = "../contract/subject.rs"]
 #[expect(dead_code, reason = "shared with the suite that also opens files")]
 mod subject;
@@ -45,6 +47,7 @@ rules::for_each_rule!(contract);
 fn main() -> ExitCode {
     let mut runner = runner::Runner::from_arguments();
     postgres::run(&mut runner);
+    mariadb::run(&mut runner);
     etcd::run(&mut runner);
     runner.finish()
 }

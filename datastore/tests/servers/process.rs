@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -26,6 +26,24 @@ fn ids(name: &str) -> Option<(u32, u32)> {
     let passwd = fs::read_to_string("/etc/passwd").ok()?;
     let mut fields = passwd.lines().find(|line| line.split(':').next() == Some(name))?.split(':').skip(2);
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// An authority (`ca.crt`), a certificate of it for a server of the name localhost (`server.crt`, `server.key`), and one
+/// for a client (`client.crt`, `client.key`).
+pub(crate) fn certify(directory: &Path) -> Result<(), String> {
+    let path = |name: &str| directory.join(name).display().to_string();
+    let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+    let mut authority = Command::new("openssl");
+    run(authority.args(new).args(["-subj", "/CN=authority", "-keyout", &path("ca.key"), "-out", &path("ca.crt")]))?;
+    for name in ["server", "client"] {
+        let (key, certificate) = (path(&format!("{name}.key")), path(&format!("{name}.crt")));
+        let mut leaf = Command::new("openssl");
+        leaf.args(new).args(["-subj", &format!("/CN={name}"), "-keyout", &key, "-out", &certificate]);
+        leaf.args(["-CA", &path("ca.crt"), "-CAkey", &path("ca.key"), "-addext", "basicConstraints=critical,CA:FALSE"]);
+        run(leaf.args(["-addext", "subjectAltName=DNS:localhost"]))?;
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 /// Runs a program to its end; the error is what it complained of.

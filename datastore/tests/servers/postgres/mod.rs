@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k3sd_datastore::{
-    AnyBackend, Backend, Dsn, GetRequest, Key, KeyRange, ListRequest, Postgres, PostgresDsn, PostgresOptions, Remedy,
-    StoreError, Ttl, WatchRequest,
+    AnyBackend, Backend, Dsn, GetRequest, Key, KeyRange, Postgres, PostgresDsn, PostgresOptions, Remedy, StoreError,
+    Ttl,
 };
-use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
 
 use self::server::{PASSWORD, PostgresServer};
 use crate::runner::{Runner, Trial};
-use crate::subject::{Subject, create, events, get, keys, put, revision, text, update, value, watch};
+use crate::shared::{self, chain};
+use crate::subject::{Subject, create, events, get, keys, put, value, watch};
 
 /// The port of the server that all trials use, and how many databases there are on it.
 static PORT: AtomicU16 = AtomicU16::new(0);
@@ -77,11 +77,6 @@ async fn subject(endpoint: &str) -> Subject {
     Subject { store, directory: None }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let source = error.source().map_or(String::new(), |source| format!(": {}", chain(source)));
-    format!("{error}{source}")
-}
-
 /// A connection that knows nothing of the store, as kine's.
 async fn stranger(endpoint: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(endpoint, NoTls).await.unwrap();
@@ -115,40 +110,10 @@ async fn values_are_any_bytes() {
 }
 
 async fn two_servers_share_a_table() {
-    const EACH: usize = 150;
     let endpoint = fresh("");
     // Both create the database and the table at once.
     let (one, other) = tokio::join!(subject(&endpoint), subject(&endpoint));
-    let stores = [one.store, other.store];
-    let start = revision(&stores[0]).await;
-    create(&stores[0], "n", "0").await;
-    let mut watchers = Vec::new();
-    for store in &stores {
-        watchers.push(watch(store, "", Some(start.next())).await);
-    }
-    let mut writers = JoinSet::new();
-    for number in 0..4 {
-        let store = stores[number % 2].clone();
-        writers.spawn(async move {
-            for _ in 0..EACH {
-                loop {
-                    let kv = get(&store, "n", None).await.unwrap();
-                    let next = String::from_utf8(kv.value.to_vec()).unwrap().parse::<usize>().unwrap() + 1;
-                    if store.update("n".into(), kv.mod_revision, value(&next.to_string()), Ttl::NONE).await.is_ok() {
-                        break;
-                    }
-                }
-            }
-        });
-    }
-    writers.join_all().await;
-    for store in &stores {
-        assert_eq!(text(store, "n", None).await, Some((4 * EACH).to_string()));
-    }
-    for watcher in &mut watchers {
-        let seen: Vec<_> = events(watcher, 4 * EACH + 1).await.iter().map(|event| event.kv.value.clone()).collect();
-        assert_eq!(seen, (0..=4 * EACH).map(|number| value(&number.to_string())).collect::<Vec<_>>());
-    }
+    shared::two_servers_count_together([one.store, other.store]).await;
 }
 
 const INSERT: &str = "INSERT INTO kine (name, created, deleted, create_revision, prev_revision, lease, value)
@@ -228,67 +193,12 @@ async fn a_wrong_password_fails_at_once() {
 }
 
 async fn a_crash_in_the_middle_of_load_loses_nothing(server: Arc<Mutex<Option<PostgresServer>>>) {
-    const CLIENTS: usize = 8;
     let Subject { store, .. } = subject(&fresh("")).await;
-    let start = revision(&store).await;
-    let request = WatchRequest::new(KeyRange::all(), Some(start.next()));
-    let mut watcher = store.watch(WatchRequest { events_waiting_max: 100_000, ..request }).await.unwrap();
-    let mut clients = JoinSet::new();
-    for client in 0..CLIENTS {
-        let store = store.clone();
-        clients.spawn(async move {
-            let key = format!("k{client}");
-            let (mut acknowledged, mut unknown) = (create(&store, &key, "0").await, 0);
-            for number in 1..400 {
-                let written = store.update(key.as_str().into(), acknowledged, value(&number.to_string()), Ttl::NONE);
-                match written.await {
-                    Ok(revision) => acknowledged = revision,
-                    Err(StoreError::Unknown { .. }) => {
-                        unknown += 1;
-                        // Either it happened or it did not; nothing else.
-                        let kv = get(&store, &key, None).await.unwrap();
-                        let happened = kv.value == value(&number.to_string());
-                        assert!(happened || kv.mod_revision == acknowledged, "{kv:?} after {acknowledged}");
-                        acknowledged = kv.mod_revision;
-                    }
-                    Err(error) => panic!("{}", chain(&error)),
-                }
-            }
-            (key, acknowledged, unknown)
-        });
-    }
-    let mut written = 0;
-    for round in 1..4 {
-        while written < round * 600 {
-            written += events(&mut watcher, 1).await.len();
-        }
-        let server = server.clone();
-        let restart = move || {
-            let mut server = server.lock().unwrap();
-            let server = server.as_mut().unwrap();
-            server.crash();
-            server.resume();
-        };
-        tokio::task::spawn_blocking(restart).await.unwrap();
-    }
-    let mut unknown = 0;
-    for (key, acknowledged, times) in clients.join_all().await {
-        assert_eq!(get(&store, &key, None).await.unwrap().mod_revision, acknowledged);
-        unknown += times;
-    }
-    println!("three crashes, {unknown} unknown outcomes");
-    // The watcher had every change, in order and once: as many as the table has.
-    let mut past = watch(&store, "", Some(start.next())).await;
-    let last = create(&store, "end", "").await;
-    let mut all = Vec::new();
-    while all.last() != Some(&last) {
-        all.extend(events(&mut past, 1).await.iter().map(|event| event.revision()));
-    }
-    while written < all.len() {
-        written += events(&mut watcher, 1).await.len();
-    }
-    assert_eq!(written, all.len());
-    let live = store.list(ListRequest::new(KeyRange::all())).await.unwrap();
-    assert_eq!(live.kvs.len(), CLIENTS + 1);
-    update(&store, "end", last, "goes on").await;
+    let restart = move || {
+        let mut server = server.lock().unwrap();
+        let server = server.as_mut().unwrap();
+        server.crash();
+        server.resume();
+    };
+    shared::crashes_lose_nothing(&store, restart).await;
 }

@@ -1,13 +1,13 @@
 //! A PostgreSQL server with a directory, a port and a password of its own.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::process::{free_port, run, unprivileged};
+use crate::process::{certify, free_port, run, unprivileged};
 
 pub(crate) const PASSWORD: &str = "p@ss/word";
 
@@ -29,7 +29,7 @@ impl PostgresServer {
         let port = free_port()?;
         let mut server = Self { child: None, directory, programs, user, port };
         fs::write(server.path("password"), PASSWORD).map_err(|error| error.to_string())?;
-        server.certify()?;
+        certify(server.directory.path())?;
         for path in [server.directory.path().to_owned(), server.path("password"), server.path("server.key")] {
             server.give(&path)?;
         }
@@ -39,20 +39,6 @@ impl PostgresServer {
         run(initdb.args(["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]))?;
         server.resume();
         Ok(server)
-    }
-
-    /// An authority, and a certificate of it for this host.
-    fn certify(&self) -> Result<(), String> {
-        let path = |name| self.path(name).display().to_string();
-        let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-        let mut authority = Command::new("openssl");
-        run(authority.args(new).args(["-subj", "/CN=authority", "-keyout", &path("ca.key"), "-out", &path("ca.crt")]))?;
-        let mut leaf = Command::new("openssl");
-        leaf.args(new).args(["-subj", "/CN=server", "-keyout", &path("server.key"), "-out", &path("server.crt")]);
-        leaf.args(["-CA", &path("ca.crt"), "-CAkey", &path("ca.key"), "-addext", "basicConstraints=critical,CA:FALSE"]);
-        run(leaf.args(["-addext", "subjectAltName=DNS:localhost"]))?;
-        let key = self.path("server.key");
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).map_err(|error| error.to_string())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
