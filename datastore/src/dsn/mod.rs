@@ -23,7 +23,7 @@ pub(crate) use self::network::{host_and_port, percent_decoded};
 const SQLITE_PATH_DEFAULT: &str = "./db/state.db";
 
 /// A parsed endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Dsn {
     /// A file.
     Sqlite(SqliteDsn),
@@ -38,6 +38,30 @@ pub enum Dsn {
     },
     /// Nothing outlives the process.
     Memory,
+}
+
+/// Without the login that an etcd endpoint may have; the other forms see to that themselves.
+impl fmt::Debug for Dsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(dsn) => f.debug_tuple("Sqlite").field(dsn).finish(),
+            Self::MySql(dsn) => f.debug_tuple("MySql").field(dsn).finish(),
+            Self::Postgres(dsn) => f.debug_tuple("Postgres").field(dsn).finish(),
+            Self::Etcd { endpoints } => {
+                let shown: Vec<_> = endpoints.iter().map(|endpoint| without_login(endpoint)).collect();
+                f.debug_struct("Etcd").field("endpoints", &shown).finish()
+            }
+            Self::Memory => f.write_str("Memory"),
+        }
+    }
+}
+
+/// An endpoint as it may be shown: what stands before the last at-sign may hold a password.
+pub(crate) fn without_login(endpoint: &str) -> String {
+    match (endpoint.split_once("://"), endpoint.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, place))) => format!("{scheme}://{place}"),
+        _ => endpoint.to_owned(),
+    }
 }
 
 /// What the SQLite form says.
@@ -187,6 +211,8 @@ mod tests {
         let text = "https://a:2379,https://b:2379, http://c:2379";
         let endpoints = ["https://a:2379", "https://b:2379", "http://c:2379"].map(str::to_owned).to_vec();
         assert_eq!(Dsn::parse(text, true), Ok(Dsn::Etcd { endpoints }));
+        let secret = Dsn::parse("http://root:hunter2@a:1,http://b:1", false).unwrap();
+        assert_eq!(format!("{secret:?}"), r#"Etcd { endpoints: ["http://a:1", "http://b:1"] }"#);
         for text in ["https://a:2379,b:2379", "https://a:2379,", "http://", "https://a,mysql://b"] {
             assert!(matches!(Dsn::parse(text, false), Err(DsnError::Malformed { form: "etcd", .. })), "{text:?}");
         }

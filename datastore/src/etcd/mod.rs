@@ -55,6 +55,7 @@ use self::query::first_revision;
 pub use self::tls::EtcdTls;
 use crate::backend::Backend;
 use crate::background::Background;
+use crate::dsn::without_login;
 use crate::error::{Op, StoreError};
 use crate::request::{
     CompactResponse, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse, Status,
@@ -88,12 +89,13 @@ impl EtcdOptions {
     }
 }
 
-/// Without the endpoints, which may have a password in them.
+/// Without the login that an endpoint may have.
 impl fmt::Debug for EtcdOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { endpoints, tls, patience } = self;
+        let endpoints: Vec<_> = endpoints.iter().map(|endpoint| without_login(endpoint)).collect();
         let mut shown = f.debug_struct("EtcdOptions");
-        shown.field("endpoints", &endpoints.len()).field("tls", tls).field("patience", patience).finish()
+        shown.field("endpoints", &endpoints).field("tls", tls).field("patience", patience).finish()
     }
 }
 

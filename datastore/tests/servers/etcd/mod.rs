@@ -11,8 +11,7 @@ use k3sd_datastore::{AnyBackend, Backend, Etcd, EtcdOptions, EtcdTls, KeyRange, 
 use tokio::net::TcpListener;
 
 use self::load::Load;
-use self::server::{EtcdCluster, Setup};
-use crate::process::free_port;
+use self::server::{EtcdCluster, Setup, quiet_port};
 use crate::runner::{Runner, Trial};
 use crate::subject::{Subject, count, create, delete, events, get, message, put, revision, text, update, value, watch};
 
@@ -80,7 +79,7 @@ fn single() -> EtcdCluster {
 async fn a_member_that_is_away_or_silent_is_passed_by() {
     let cluster = single();
     // Nobody listens at the first. At the second somebody takes the connection and says nothing.
-    let away = format!("http://127.0.0.1:{}", free_port().unwrap());
+    let away = format!("http://127.0.0.1:{}", quiet_port().unwrap());
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
     let began = Instant::now();

@@ -29,7 +29,12 @@ async fn etcd_ends_what_has_a_time_to_live() {
     }
     let kept = store.create("kept".into(), value("1"), Ttl::seconds(2)).await.unwrap();
     store.update("kept".into(), kept, value("2"), Ttl::NONE).await.unwrap();
-    let seen = events(&mut watcher, 8).await;
+    store.create("renewed".into(), value("1"), Ttl::seconds(2)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    for key in ["renewed", "kept", "absent"] {
+        store.renew(key.into()).await.unwrap();
+    }
+    let seen = events(&mut watcher, 9).await;
     assert!(began.elapsed() >= Duration::from_secs(2), "it lived for {:?}", began.elapsed());
     let ended: Vec<_> = seen.iter().filter(|event| event.kind == EventKind::Delete).collect();
     let mut keys: Vec<_> = ended.iter().map(|event| event.kv.key.to_string()).collect();
@@ -40,8 +45,11 @@ async fn etcd_ends_what_has_a_time_to_live() {
     }
     let mut revisions: Vec<_> = seen.iter().map(|event| event.revision()).collect();
     revisions.dedup();
-    assert_eq!(revisions.len(), 8, "each has a revision of its own");
-    assert_eq!(count(&store, KeyRange::all(), None).await, 1);
+    assert_eq!(revisions.len(), 9, "each has a revision of its own");
+    assert_eq!(count(&store, KeyRange::all(), None).await, 2);
+    let last = events(&mut watcher, 1).await.remove(0);
+    assert_eq!((last.kind, last.kv.key.to_string().as_str()), (EventKind::Delete, "renewed"));
+    assert!(began.elapsed() >= Duration::from_millis(3200), "it lived for {:?}", began.elapsed());
     // Whoever ends it a second time finds it gone, and nothing else.
     let stale = store.delete("a".into(), Some(seen[0].revision())).await;
     assert!(stale.unwrap_err().conflict().is_some_and(|conflict| conflict.current.is_none()));

@@ -2,16 +2,36 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use k3sd_datastore::EtcdTls;
 use tempfile::TempDir;
 
-use crate::process::{free_port, run};
+use crate::process::run;
 
 /// Memory, where the machine has it as files: these tests are not about the disk.
 const FAST: &str = "/dev/shm";
+
+/// Where to look for ports: below those that the kernel gives to outgoing connections, which would take the place of a
+/// member while it is away.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+static PORTS_TRIED: AtomicU16 = AtomicU16::new(0);
+
+/// A port that nobody listens on, and that nobody is given by chance.
+pub(crate) fn quiet_port() -> Result<u16, String> {
+    let first = std::process::id().wrapping_mul(97);
+    for _ in PORTS {
+        let number = first.wrapping_add(u32::from(PORTS_TRIED.fetch_add(1, Ordering::Relaxed)));
+        let port = PORTS.start + u16::try_from(number % u32::from(PORTS.end - PORTS.start)).unwrap_or_default();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no port is free".to_owned())
+}
 
 /// The name of a socket, which etcd wants to look like a host and a port.
 const SOCKET: &str = "client:1";
@@ -59,7 +79,7 @@ impl EtcdCluster {
         let directory = directory.map_err(|error| format!("no directory: {error}"))?;
         let mut members = Vec::new();
         for _ in 0..setup.members {
-            members.push(Member { child: None, client: free_port()?, peer: free_port()? });
+            members.push(Member { child: None, client: quiet_port()?, peer: quiet_port()? });
         }
         let mut cluster = Self { members, directory, setup };
         if setup.tls {
