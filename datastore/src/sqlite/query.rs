@@ -47,9 +47,10 @@ const COUNT: &str = newest!("count(*)", "");
 const GET: &str = "SELECT id, name, created, create_revision, lease, value, deleted FROM kine
     WHERE name = ?1 AND id <= ?2 ORDER BY id DESC LIMIT 1";
 
-/// Changes in order. The plus signs keep SQLite from walking an index by name, out of order.
+/// Changes in order. The plus signs keep SQLite from walking an index by name, out of order. What a key held before is
+/// written again only by kine, and by a delete; the row that says it is there as long as the change may be asked for.
 const EVENTS: &str = "SELECT kv.id, kv.name, kv.created, kv.create_revision, kv.lease, kv.value, kv.deleted,
-        kv.prev_revision, kv.old_value, prev.created, prev.create_revision, prev.lease
+        kv.prev_revision, coalesce(kv.old_value, prev.value), prev.created, prev.create_revision, prev.lease
     FROM kine AS kv LEFT JOIN kine AS prev ON prev.id = kv.prev_revision
     WHERE kv.id >= ?1 AND kv.id <= ?2 AND +kv.name >= ?3 AND +kv.name < ?4 AND +kv.name != 'compact_rev_key'
     ORDER BY kv.id";

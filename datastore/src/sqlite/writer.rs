@@ -188,7 +188,7 @@ impl<'c> Writer<'c> {
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     drop(reply.send(outcome));
                 }
-                self.log.tend(self.connection);
+                self.log.tend(self.connection, false);
             }
             Err(error) => {
                 abandon(self.connection);
@@ -266,6 +266,8 @@ impl<'c> Writer<'c> {
 
     fn insert_event(&mut self, event: &Event, prev_id: i64) -> rusqlite::Result<()> {
         let Event { kind, kv, prev } = event;
+        // Not for an update: that would write every value twice, and the row before has it for as long as it is needed.
+        let old_value = prev.as_ref().filter(|_| *kind == EventKind::Delete).map(|prev| &prev.value[..]);
         let deleted = *kind == EventKind::Delete;
         // kine leaves the creation of a row that creates or deletes at 0.
         let create_revision = if *kind == EventKind::Update { kv.create_revision.get() } else { 0 };
@@ -278,7 +280,7 @@ impl<'c> Writer<'c> {
             prev_id,
             kv.ttl.as_seconds(),
             (!deleted).then_some(&kv.value[..]),
-            prev.as_ref().map(|prev| &prev.value[..]),
+            old_value,
         ))?;
         Ok(())
     }
@@ -317,16 +319,20 @@ impl<'c> Writer<'c> {
                     compaction.failed(&store_error(Op::Compact, self.path, error));
                 }
             }
-            self.log.tend(self.connection);
+            self.log.tend(self.connection, false);
         } else if self.giving_back {
             self.giving_back = self.compactor.give_back().unwrap_or_else(|error| {
                 tracing::warn!(%error, "free space could not be given back");
                 self.compactor.abandon();
                 false
             });
-            self.log.tend(self.connection);
+            if !self.giving_back {
+                // The file is cut only when what the log says of it is copied.
+                self.log.copy();
+            }
+            self.log.tend(self.connection, false);
         } else if self.log.is_waiting() {
-            self.log.tend(self.connection);
+            self.log.tend(self.connection, true);
         }
     }
 }
