@@ -16,8 +16,8 @@ use bytes::Bytes;
 
 use crate::error::StoreError;
 use crate::request::{
-    Change, CompactResponse, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse,
-    Precondition, Status, WatchRequest, WriteRequest, WriteResponse,
+    Change, CompactResponse, Connections, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest,
+    ListResponse, Precondition, Status, WatchRequest, WriteRequest, WriteResponse,
 };
 use crate::types::{Key, Revision, Ttl};
 use crate::watch::Watcher;
@@ -95,6 +95,11 @@ pub trait Backend: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// How many connections to the database there are; none in a store that has nothing of the kind.
+    fn connections(&self) -> Connections {
+        Connections::default()
+    }
+
     /// Creates a key that must not be there. Answers with its revision.
     ///
     /// # Errors
@@ -145,6 +150,7 @@ trait Erased: Send + Sync {
     fn compact(&self, target: Revision) -> BoxFuture<'_, Result<CompactResponse, StoreError>>;
     fn status(&self) -> BoxFuture<'_, Result<Status, StoreError>>;
     fn renew(&self, key: Key) -> BoxFuture<'_, Result<(), StoreError>>;
+    fn connections(&self) -> Connections;
 }
 
 impl<B: Backend> Erased for B {
@@ -182,6 +188,10 @@ impl<B: Backend> Erased for B {
 
     fn renew(&self, key: Key) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(Backend::renew(self, key))
+    }
+
+    fn connections(&self) -> Connections {
+        Backend::connections(self)
     }
 }
 
@@ -237,5 +247,9 @@ impl Backend for AnyBackend {
 
     async fn renew(&self, key: Key) -> Result<(), StoreError> {
         self.0.renew(key).await
+    }
+
+    fn connections(&self) -> Connections {
+        self.0.connections()
     }
 }

@@ -42,8 +42,8 @@ pub use memory::Memory;
 pub use mysql::{MySql, MySqlOptions};
 pub use postgres::{Postgres, PostgresOptions};
 pub use request::{
-    Change, CompactResponse, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse,
-    Precondition, Status, WATCH_EVENTS_WAITING_DEFAULT, WatchRequest, WriteRequest, WriteResponse,
+    Change, CompactResponse, Connections, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest,
+    ListResponse, Precondition, Status, WATCH_EVENTS_WAITING_DEFAULT, WatchRequest, WriteRequest, WriteResponse,
 };
 pub use sqlite::{Body, Sqlite, SqliteOptions};
 /// The name under which PostgreSQL's options have them.

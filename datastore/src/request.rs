@@ -190,3 +190,12 @@ pub struct Status {
     /// How much of that is the write-ahead log.
     pub log_bytes: u64,
 }
+
+/// Connections of a store to its database, for whoever counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// How many there are.
+    pub open: u64,
+    /// How many there may be.
+    pub max: u64,
+}

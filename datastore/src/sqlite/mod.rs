@@ -37,8 +37,8 @@ use self::writer::{Command, Writer};
 use crate::backend::{Backend, BoxFuture};
 use crate::error::{Op, StoreError, check_writable};
 use crate::request::{
-    CompactResponse, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse, Status,
-    WatchRequest, WriteRequest, WriteResponse,
+    CompactResponse, Connections, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse,
+    Status, WatchRequest, WriteRequest, WriteResponse,
 };
 use crate::types::{KeyRange, Revision};
 use crate::watch::{Joined, Page, Pager, Watcher};
@@ -312,6 +312,12 @@ impl Backend for Sqlite {
     async fn status(&self) -> Result<Status, StoreError> {
         let log = open::beside(&self.shared.link.path, "-wal");
         self.shared.link.read(move |queries| queries.status(&log)).await
+    }
+
+    /// One for each thread: the readers', the writer's, and that of the one who copies the log.
+    fn connections(&self) -> Connections {
+        let threads = self.shared.readers as u64 + 2;
+        Connections { open: threads, max: threads }
     }
 }
 

@@ -32,8 +32,8 @@ use crate::backend::BoxFuture;
 use crate::background::{Background, Spawner};
 use crate::error::{Op, StoreError, check_readable, check_watchable, check_writable, is_reserved};
 use crate::request::{
-    Change, CompactResponse, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse, Status,
-    WatchRequest, WriteRequest, WriteResponse,
+    Change, CompactResponse, Connections, CountRequest, CountResponse, GetRequest, GetResponse, ListRequest,
+    ListResponse, Status, WatchRequest, WriteRequest, WriteResponse,
 };
 use crate::types::{KeyRange, KeyValue, Revision};
 use crate::watch::{Joined, Page, Pager, Watcher};
@@ -195,6 +195,16 @@ impl<D: Database> Table<D> {
         let (Bounds { revision, compacted }, size) = self.link.read(Op::Status, ask).await?;
         Ok(Status { revision, compacted, size_bytes: size.total, free_bytes: size.free, log_bytes: 0 })
     }
+
+    /// The writer's, and those of the readers that were needed so far.
+    pub(crate) fn connections(&self) -> Connections {
+        // One that is being made is not there yet.
+        let is_there = |place: &&Mutex<Option<Arc<D::Session>>>| {
+            place.try_lock().is_ok_and(|place| place.as_ref().is_some_and(|session| !session.is_closed()))
+        };
+        let readers = &self.link.readers;
+        Connections { open: readers.iter().filter(is_there).count() as u64 + 1, max: readers.len() as u64 + 1 }
+    }
 }
 
 /// For a command that was taken and never answered.
@@ -344,6 +354,10 @@ macro_rules! keep_contract {
 
             async fn status(&self) -> Result<$crate::request::Status, $crate::error::StoreError> {
                 self.table.status().await
+            }
+
+            fn connections(&self) -> $crate::request::Connections {
+                self.table.connections()
             }
         }
     };
