@@ -8,6 +8,7 @@
 //! so that every function here is a function.
 
 pub mod decode;
+pub mod default;
 pub mod names;
 pub mod object;
 pub mod patch;
