@@ -29,7 +29,8 @@ use crate::error::{Op, Source, StoreError};
 
 /// How long to wait for a member that says nothing: less than a person waits, more than a slow handshake takes.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// How long a member may take for a read before another one is asked. A cluster without a leader finds one sooner.
+/// How long a member may take for a read before another one is asked. When all of them have been, they get as much more
+/// time: a slow network is not mistaken for a dead cluster.
 const READ_LIMIT: Duration = Duration::from_secs(3);
 /// How long it may take for a write: etcd itself gives up after 7 s by default, and what it says then is better than
 /// our guess.
@@ -204,7 +205,8 @@ impl Cluster {
     async fn connect(&self, address: &Address) -> Result<Line, ConnectError> {
         let line = Line::connect(address, &self.tls, self.token.clone(), &self.spawner).await?;
         let (key, _) = convert::everything();
-        let question = RangeRequest { key, count_only: true, ..RangeRequest::default() };
+        // What the others know does not matter, so that a member answers while there is no leader.
+        let question = RangeRequest { key, count_only: true, serializable: true, ..RangeRequest::default() };
         match KvClient::new(line.clone()).range(question).await {
             Err(status) if std::error::Error::source(&status).is_some() => Err(match line.refusal() {
                 Some(reason) => ConnectError::Refused(io::Error::other(reason.to_owned())),
@@ -307,7 +309,8 @@ impl Cluster {
         let deadline = Instant::now() + patience;
         let (mut pause, mut attempts) = (BACKOFF_MIN, 0);
         loop {
-            let (place, outcome) = self.attempt(op, limit, &ask).await;
+            let rounds = u32::try_from(attempts / self.members.len()).unwrap_or(u32::MAX);
+            let (place, outcome) = self.attempt(op, limit.saturating_mul(rounds.saturating_add(1)), &ask).await;
             let (reason, broken, known) = match outcome {
                 Ok(answer) => return Ok(answer),
                 Err(Fault::Final(error)) => return Err(error.into()),

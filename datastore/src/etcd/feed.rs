@@ -31,10 +31,15 @@ const OPEN_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Feed {
     place: Place,
     stream: Streaming<WatchResponse>,
-    /// The revision that comes next.
-    next: Revision,
     /// The number of the cluster, which is drawn when it is made.
     cluster: u64,
+    revisions: Revisions,
+}
+
+/// Puts whole revisions together from the parts in which they come.
+struct Revisions {
+    /// The one that comes next.
+    next: Revision,
     /// Parts of an answer whose last revision may go on in the next part.
     held: Vec<wire::Event>,
 }
@@ -87,7 +92,8 @@ impl Feed {
         };
         let end = match tokio::time::timeout(OPEN_LIMIT, begin).await {
             Ok(Ok((stream, cluster, false))) => {
-                return Ok(Self { place, stream, cluster, next: from, held: Vec::new() });
+                let revisions = Revisions { next: from, held: Vec::new() };
+                return Ok(Self { place, stream, cluster, revisions });
             }
             Ok(Ok((.., true))) => return Err(FeedEnd::Compacted),
             Ok(Err(status)) if matches!(status.code(), Code::PermissionDenied | Code::Unimplemented) => {
@@ -112,7 +118,7 @@ impl Feed {
 
     /// The revision that comes next.
     pub(super) fn next_revision(&self) -> Revision {
-        self.next
+        self.revisions.next
     }
 
     /// Waits for the next events. May be dropped while it waits; nothing is lost.
@@ -126,19 +132,21 @@ impl Feed {
             if response.canceled {
                 return Err(broken(Status::cancelled(response.cancel_reason)));
             }
-            self.held.extend(response.events);
-            if self.held.len() > HELD_EVENTS_MAX {
-                return Err(FeedEnd::Compacted);
-            }
-            let events = self.take(response.fragment)?;
+            let events = self.revisions.take(response.events, response.fragment)?;
             if !events.is_empty() {
                 return Ok(events);
             }
         }
     }
+}
 
-    /// What is held and complete.
-    fn take(&mut self, goes_on: bool) -> Result<Vec<Arc<Event>>, FeedEnd> {
+impl Revisions {
+    /// What is complete after another part, of an answer that ends with it or goes on.
+    fn take(&mut self, part: Vec<wire::Event>, goes_on: bool) -> Result<Vec<Arc<Event>>, FeedEnd> {
+        self.held.extend(part);
+        if self.held.len() > HELD_EVENTS_MAX {
+            return Err(FeedEnd::Compacted);
+        }
         let revision = |event: &wire::Event| event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
         let complete = match self.held.last().map(revision) {
             Some(last) if goes_on => self.held.partition_point(|event| revision(event) < last),
@@ -162,5 +170,56 @@ impl Feed {
             events.push(event);
         }
         Ok(events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The creation of a key at a revision.
+    fn created(revision: i64) -> wire::Event {
+        let key = b"k".to_vec();
+        let kv = wire::KeyValue { key, create_revision: revision, mod_revision: revision, ..Default::default() };
+        wire::Event { kv: Some(kv), ..Default::default() }
+    }
+
+    fn part(revisions: &[i64]) -> Vec<wire::Event> {
+        revisions.iter().copied().map(created).collect()
+    }
+
+    /// What comes out of parts, each with whether it goes on; nothing after something is missing.
+    fn taken(from: i64, parts: &[(&[i64], bool)]) -> Vec<Option<Vec<i64>>> {
+        let mut revisions = Revisions { next: Revision::new(from), held: Vec::new() };
+        let mut take = |(numbers, goes_on): &(&[i64], bool)| {
+            let events = revisions.take(part(numbers), *goes_on).ok()?;
+            Some(events.iter().map(|event| event.revision().get()).collect())
+        };
+        parts.iter().map(&mut take).collect()
+    }
+
+    #[test]
+    fn a_revision_in_parts_comes_whole() {
+        let parts: &[(&[i64], bool)] =
+            &[(&[5, 6, 6], true), (&[6], true), (&[6, 7], true), (&[7], false), (&[8], false)];
+        let whole = [vec![5], vec![], vec![6, 6, 6, 6], vec![7, 7], vec![8]];
+        assert_eq!(taken(5, parts), whole.map(Some));
+    }
+
+    #[test]
+    fn what_was_before_the_start_is_left_out_and_what_is_missing_is_noticed() {
+        assert_eq!(taken(5, &[(&[3, 4, 4, 5], false), (&[6], false)]), [Some(vec![5]), Some(vec![6])]);
+        assert_eq!(taken(5, &[(&[6], false)]), [None]);
+        assert_eq!(taken(5, &[(&[5], false), (&[7], false)]), [Some(vec![5]), None]);
+    }
+
+    #[test]
+    fn an_event_without_its_past_is_compacted() {
+        let mut revisions = Revisions { next: Revision::new(5), held: Vec::new() };
+        let mut updated = created(5);
+        if let Some(kv) = &mut updated.kv {
+            kv.create_revision = 4;
+        }
+        assert!(matches!(revisions.take(vec![updated], false), Err(FeedEnd::Compacted)));
     }
 }

@@ -2,6 +2,7 @@
 
 mod load;
 mod others;
+mod proxy;
 mod server;
 
 use std::sync::{Mutex, PoisonError};

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use k3sd_datastore::{Backend, EventKind, GetRequest, KeyRange, Revision, StoreError, Ttl, WatchRequest};
+use k3sd_datastore::{
+    Backend, EtcdTls, EventKind, GetRequest, KeyRange, Revision, StoreError, Ttl, WatchEnd, WatchRequest,
+};
 
+use super::proxy::Proxy;
 use super::server::EtcdCluster;
-use super::{open, single};
+use super::{open, single, try_open};
 use crate::runner::Trial;
-use crate::subject::{count, create, events, get, put, value, watch};
+use crate::subject::{count, create, events, get, message, put, value, watch};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -16,6 +19,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::new("changes_of_one_transaction_come_together", changes_of_one_transaction_come_together),
         Trial::new("two_stores_share_a_cluster", two_stores_share_a_cluster),
         Trial::new("a_compaction_of_others_is_found", a_compaction_of_others_is_found),
+        Trial::new("what_was_compacted_while_away_ends_watches", what_was_compacted_while_away_ends_watches),
+        Trial::new("what_happened_while_away_comes_late", what_happened_while_away_comes_late),
     ]
 }
 
@@ -155,4 +160,49 @@ async fn a_compaction_of_others_is_found() {
         let seen = events(&mut watch(&late, "", Some(compacted.next())).await, 41 - usize::try_from(at).unwrap()).await;
         assert_eq!(seen[0].prev.as_ref().map(|prev| prev.mod_revision), Some(compacted));
     }
+}
+
+async fn what_was_compacted_while_away_ends_watches() {
+    let cluster = single();
+    let proxy = Proxy::start(&cluster.endpoint(0)).await;
+    let store = try_open(vec![proxy.endpoint()], EtcdTls::default()).await.unwrap();
+    let mut watcher = watch(&store, "", None).await;
+    let seen = put(&store, "a", "1").await;
+    assert_eq!(events(&mut watcher, 1).await.len(), 1);
+    proxy.cut();
+    for number in 0..5 {
+        etcdctl(&cluster, &["put", "a", &number.to_string()]);
+    }
+    let compacted = Revision::new(seen.get() + 5);
+    etcdctl(&cluster, &["compact", &compacted.to_string()]);
+    proxy.mend();
+    let end = message(&mut watcher).await.unwrap_err();
+    assert!(matches!(end, WatchEnd::Closed { next } if next == seen.next()), "{end:?}");
+    let refused = store.watch(WatchRequest::new(KeyRange::all(), Some(seen.next()))).await.map(drop);
+    assert!(
+        matches!(refused, Err(StoreError::Compacted { compacted: found, .. }) if found == compacted),
+        "{refused:?}"
+    );
+    let mut watcher = watch(&store, "", Some(compacted.next())).await;
+    let written = put(&store, "a", "6").await;
+    assert_eq!(events(&mut watcher, 1).await[0].revision(), written);
+}
+
+async fn what_happened_while_away_comes_late() {
+    let cluster = single();
+    let proxy = Proxy::start(&cluster.endpoint(0)).await;
+    let store = try_open(vec![proxy.endpoint()], EtcdTls::default()).await.unwrap();
+    let first = put(&store, "a", "first").await;
+    let mut watcher = watch(&store, "", Some(first)).await;
+    for round in 0..4 {
+        proxy.cut();
+        etcdctl(&cluster, &["put", "a", &round.to_string()]);
+        etcdctl(&cluster, &["del", "a"]);
+        proxy.mend();
+    }
+    put(&store, "a", "last").await;
+    let seen = events(&mut watcher, 10).await;
+    let revisions: Vec<_> = seen.iter().map(|event| event.revision().get()).collect();
+    assert_eq!(revisions, (0..10).map(|number| first.get() + number).collect::<Vec<_>>());
+    assert_eq!(seen[9].kv.value, value("last"));
 }
