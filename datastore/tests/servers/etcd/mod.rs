@@ -1,5 +1,6 @@
 //! What is etcd's alone: clusters whose members die, leases, certificates and logins, other programs on the same keys.
 
+mod agreement;
 mod load;
 mod others;
 mod proxy;
@@ -27,6 +28,7 @@ pub(crate) fn run(runner: &mut Runner) {
     runner.run_group("etcd_tls", secured, server::available);
     *lock() = None;
     let mut trials = vec![
+        Trial::new("it_agrees_with_the_store_in_memory", agreement::it_agrees_with_the_store_in_memory),
         Trial::new("a_member_that_is_away_or_silent_is_passed_by", a_member_that_is_away_or_silent_is_passed_by),
         Trial::new("a_socket_will_do", a_socket_will_do),
         Trial::new("certificates_are_demanded_and_checked", certificates_are_demanded_and_checked),
