@@ -91,13 +91,24 @@ fn stored_rows(rows: Vec<Row>) -> Result<Vec<StoredRow>, MySqlFault> {
     Ok(found)
 }
 
-/// The newest row of each live key of a range up to a revision. Walks along an index in the order of names, so that a
-/// limit ends the walk.
-fn newest_live(columns: &str, inside: &str, up_to: i64) -> String {
+/// The newest row of each live key of a range up to a revision, for somebody who wants all of them: the numbers come
+/// from an index alone.
+fn newest_live(columns: &str, range: &KeyRange, up_to: i64) -> String {
+    let inside = inside(range, "name").unwrap_or_else(|| "false".to_owned());
+    format!(
+        "SELECT {columns} FROM (SELECT max(id) AS id FROM kine WHERE {inside} AND id <= {up_to} GROUP BY name) AS newest
+         JOIN kine AS kv ON kv.id = newest.id WHERE kv.deleted = 0 AND kv.name <> 'compact_rev_key'"
+    )
+}
+
+/// The same for somebody who wants the first ones: a walk along an index in the order of names, which a limit ends.
+fn first_live(columns: &str, range: &KeyRange, up_to: i64) -> String {
+    let inside = inside(range, "kv.name").unwrap_or_else(|| "false".to_owned());
     format!(
         "SELECT {columns} FROM kine AS kv FORCE INDEX (kine_name_id_index)
-         WHERE {inside} AND kv.id <= {up_to} AND kv.deleted = 0 AND kv.name <> 'compact_rev_key' AND NOT EXISTS
-            (SELECT 1 FROM kine AS later WHERE later.name = kv.name AND later.id > kv.id AND later.id <= {up_to})"
+         LEFT JOIN kine AS later FORCE INDEX (kine_name_id_index)
+            ON later.name = kv.name AND later.id > kv.id AND later.id <= {up_to}
+         WHERE {inside} AND kv.id <= {up_to} AND kv.deleted = 0 AND kv.name <> 'compact_rev_key' AND later.id IS NULL"
     )
 }
 
@@ -152,8 +163,8 @@ impl table::Session for Session {
 
     async fn list(&self, scan: &Scan) -> Result<(Bounds, Vec<StoredRow>), MySqlFault> {
         let columns = if scan.keys_only { STORED_KEYS } else { STORED };
-        let inside = inside(&scan.range, "kv.name").unwrap_or_else(|| "false".to_owned());
-        let mut text = newest_live(columns, &inside, unsigned(scan.up_to()));
+        let live = if scan.limit.is_some() { first_live } else { newest_live };
+        let mut text = live(columns, &scan.range, unsigned(scan.up_to()));
         if scan.expiring_only {
             text.push_str(" AND kv.lease > 0");
         }
@@ -165,8 +176,7 @@ impl table::Session for Session {
     }
 
     async fn count(&self, range: &KeyRange, at: Option<Revision>) -> Result<(Bounds, u64), MySqlFault> {
-        let inside = inside(range, "kv.name").unwrap_or_else(|| "false".to_owned());
-        let text = newest_live("count(*)", &inside, unsigned(at.map_or(i64::MAX, Revision::get)));
+        let text = newest_live("count(*)", range, unsigned(at.map_or(i64::MAX, Revision::get)));
         let (bounds, rows) = self.snapshot(&text).await?;
         let count = one_row(Some(rows)).map_or(Ok(0), |mut columns| columns.number_or_zero())?;
         Ok((bounds, count.unsigned_abs()))

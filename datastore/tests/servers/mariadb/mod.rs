@@ -56,6 +56,7 @@ pub(crate) fn run(runner: &mut Runner) {
         tls_is_as_strict_as_it_is_told(server),
         a_socket_serves(server),
         a_wrong_password_fails_at_once,
+        a_server_that_says_nothing_is_given_up(server),
         a_server_that_is_away_is_waited_for_within_the_patience(server),
         a_connection_that_is_killed_is_made_anew,
         a_crash_in_the_middle_of_load_loses_nothing(server),
@@ -150,6 +151,10 @@ async fn keys_that_the_column_can_not_hold_are_refused() {
     ] {
         assert_eq!(keys(&store, range.clone(), None).await, expected, "{range:?}");
         assert_eq!(count(&store, range.clone(), None).await, expected.len() as u64, "{range:?}");
+        // A limit makes it another question.
+        let request = ListRequest { limit: Some(9), ..ListRequest::new(range.clone()) };
+        let names: Vec<_> = store.list(request).await.unwrap().kvs.iter().map(|kv| kv.key.to_string()).collect();
+        assert_eq!(names, expected, "{range:?}");
     }
 }
 
@@ -474,6 +479,26 @@ async fn a_server_that_is_away_is_waited_for_within_the_patience(server: Server)
     server.lock().unwrap().as_mut().unwrap().resume();
     assert_eq!(reading.await.unwrap().as_deref(), Some("1"));
     assert_eq!(writing.await.unwrap(), Revision::new(3));
+}
+
+async fn a_server_that_says_nothing_is_given_up(server: Server) {
+    let endpoint = fresh("?timeout=300ms&readTimeout=300ms");
+    let hasty = try_open(MySqlOptions { patience: Duration::from_millis(500), ..options(&endpoint) }).await.unwrap();
+    let patient = subject(&endpoint).await.store;
+    let now = create(&hasty, "a", "1").await;
+    let signal = |signal: &str| server.lock().unwrap().as_mut().unwrap().signal_only(signal);
+    signal("-STOP");
+    let writing = tokio::spawn({
+        let patient = patient.clone();
+        async move { patient.create("b".into(), value("1"), Ttl::NONE).await }
+    });
+    let error = hasty.get(GetRequest { key: "a".into(), at: None }).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+    let error = hasty.create("c".into(), value("1"), Ttl::NONE).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+    signal("-CONT");
+    assert_eq!(writing.await.unwrap().unwrap(), now.next());
+    assert_eq!(keys(&hasty, KeyRange::all(), None).await, ["a", "b"]);
 }
 
 async fn a_connection_that_is_killed_is_made_anew() {

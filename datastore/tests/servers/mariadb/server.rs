@@ -104,6 +104,12 @@ impl MariaDbServer {
         self.signal("-TERM");
     }
 
+    /// Has the kernel stop it or let it go on.
+    pub(crate) fn signal_only(&mut self, signal: &str) {
+        let child = self.child.as_ref().expect("the server runs");
+        run(Command::new("kill").args([signal, &child.id().to_string()])).expect("it is ours");
+    }
+
     fn signal(&mut self, signal: &str) {
         let Some(mut child) = self.child.take() else { return };
         run(Command::new("kill").args([signal, &child.id().to_string()])).unwrap_or_else(|error| println!("{error}"));
