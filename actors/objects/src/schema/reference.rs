@@ -108,6 +108,17 @@ impl<'a> SchemaRef<'a> {
         Property { name, schema, required: field.required, presence: field.presence }
     }
 
+    /// The value under a name as the schema itself has it: of a whole object's metadata only what the schema narrows.
+    pub(crate) fn own_field(self, name: &str) -> Option<SchemaRef<'a>> {
+        let own = self.field_index(name).map(|index| Self::new(self.arena, self.arena.fields[index].node));
+        own.or_else(|| self.values())
+    }
+
+    /// Other places of the same arena, by the numbers in some [`Rules`].
+    pub(crate) fn among<'n>(self, nodes: &'n [u32]) -> impl Iterator<Item = SchemaRef<'a>> + use<'n, 'a> {
+        nodes.iter().map(move |node| Self::new(self.arena, *node))
+    }
+
     /// The field that a protobuf message points at.
     pub(crate) fn property_number(self, offset: u32) -> Property<'a> {
         self.property_at((self.node().first + offset) as usize)
