@@ -203,4 +203,18 @@ impl Spec {
         self.children.push(child);
         self
     }
+
+    /// Changes every child that is there so far, and leaves their names and order.
+    ///
+    /// # Panics
+    /// When a child comes back under another name.
+    #[must_use]
+    pub fn each_child(mut self, mut change: impl FnMut(ChildSpec) -> ChildSpec) -> Self {
+        for child in &mut self.children {
+            let changed = change(child.clone());
+            assert_eq!(changed.name, child.name, "a child keeps its name");
+            *child = changed;
+        }
+        self
+    }
 }

@@ -1,19 +1,24 @@
 //! `k3sd server` and `k3sd agent`: from a checked configuration to a tree, and to an exit code.
 
+use std::fs::DirBuilder;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use k3sd_kine::{ListenAddress, TlsError};
+use k3sd_kine::{KineTree, ListenAddress, StoreConfig, TlsError, bind};
 use k3sd_runtime::inspect::{self, InspectorArgs};
 use k3sd_runtime::lend::Lend;
 use k3sd_runtime::signals::{Ended, run_until_signalled};
 use k3sd_runtime::{Clock, Exit, Spec, System, Tree};
 use thiserror::Error;
 
-use crate::config::{InspectConfig, LogConfig, RunConfig};
+use crate::config::{DatastoreConfig, InspectConfig, LogConfig, RoleConfig, RunConfig};
 use crate::logging::{self, LogError};
 use crate::tree;
+
+/// Tokens, keys and the database are the owner's alone.
+const SERVER_DIRECTORY_MODE: u32 = 0o700;
 
 /// Why the daemon did not start, or did not end well.
 #[derive(Debug, Error)]
@@ -27,6 +32,15 @@ pub enum RunError {
     /// The inspection socket.
     #[error("open the inspection socket {path:?}")]
     InspectSocket {
+        /// As configured.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The directory that holds a server's state.
+    #[error("make the directory {path:?}")]
+    DataDir {
         /// As configured.
         path: PathBuf,
         /// What the system said.
@@ -58,8 +72,36 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`]. Nothing of the tree is left then; the log file and the socket's directory may have been created.
 pub fn run(config: &RunConfig) -> Result<ExitCode, RunError> {
-    let root = async |inspector| Ok(tree::root(config, inspector));
-    daemon(&config.log, &config.warnings, &config.inspect, root)
+    let mut kine_socket = None;
+    let root = async |inspector| {
+        let kine = match &config.role {
+            RoleConfig::Server(server) => Some(kine(&config.data_dir, &server.datastore, &mut kine_socket).await?),
+            RoleConfig::Agent(_) => None,
+        };
+        Ok(tree::root(config, inspector, kine))
+    };
+    let ended = daemon(&config.log, &config.warnings, &config.inspect, root);
+    if let Some(path) = kine_socket {
+        // Gone already, when somebody removed it by hand.
+        std::fs::remove_file(path).ok();
+    }
+    ended
+}
+
+/// A server's datastore. `opened` is told of the socket once it is there. An external etcd is asked directly by whoever
+/// wants it, so nothing listens in front of it.
+async fn kine(data_dir: &Path, config: &DatastoreConfig, opened: &mut Option<PathBuf>) -> Result<KineTree, RunError> {
+    let folder = data_dir.join("server");
+    let make = DirBuilder::new().recursive(true).mode(SERVER_DIRECTORY_MODE).create(&folder);
+    make.map_err(|source| RunError::DataDir { path: folder.clone(), source })?;
+    if matches!(config.kine.store, StoreConfig::Etcd(_)) {
+        return Ok(k3sd_kine::tree(config.kine.clone(), Vec::new()));
+    }
+    let path = folder.join("kine.sock");
+    let address = ListenAddress::Unix(path.clone());
+    let socket = bind(&address).await.map_err(|source| RunError::Listen { address, source })?;
+    *opened = Some(path);
+    Ok(k3sd_kine::tree(config.kine.clone(), vec![Lend::new(socket)]))
 }
 
 /// The same, for any tree around an inspector.

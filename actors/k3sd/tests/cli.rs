@@ -2,6 +2,10 @@
 //!
 //! Everything runs in a directory of its own, with an environment that holds nothing but what the test puts there.
 
+#[path = "cli/daemon.rs"]
+mod daemon;
+#[path = "cli/datastore.rs"]
+mod datastore;
 #[path = "cli/server.rs"]
 mod server;
 #[path = "cli/web.rs"]
@@ -280,7 +284,7 @@ fn unknown_keys_stop_an_agent_and_warn_a_server() {
 fn secrets_are_never_repeated() {
     let mut shell = Shell::new();
     shell.set("K3S_TOKEN", "hush-variable");
-    let text = "agent-token: hush-file\ndatastore-endpoint: mysql://me:hush-dsn@tcp(h)/k\nvpn-auth: hush-vpn\n";
+    let text = "agent-token: hush-file\ndatastore-endpoint: postgres://me:hush-dsn@h/k\nvpn-auth: hush-vpn\n";
     shell.file("config.yaml", text);
     let flags = ["server", "-c", "config.yaml", "--etcd-s3-secret-key=hush-flag", "--disable-agent"];
     let refused = shell.refused(&flags);

@@ -89,7 +89,7 @@ impl Feature {
     /// Whether this build has the part. Flags of an absent part are refused at start.
     #[must_use]
     pub const fn exists(self) -> bool {
-        matches!(self, Self::Config | Self::Logging | Self::DataDir | Self::Inspection | Self::Probes)
+        matches!(self, Self::Config | Self::Logging | Self::DataDir | Self::Inspection | Self::Probes | Self::Datastore)
     }
 
     /// Who would carry the setting out; completes "... is not part of this build".

@@ -1,5 +1,6 @@
 //! From settings to the typed configuration. Pure: everything it knows of the machine is in [`Facts`].
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,8 @@ pub struct Facts {
     pub has_server_token: bool,
     /// Whether the data directory holds a kubelet certificate from an earlier start.
     pub has_kubelet_certificate: bool,
+    /// The environment variables: those of the datastore are no flag's.
+    pub variables: BTreeMap<String, String>,
 }
 
 /// Checks the settings and types them.
@@ -54,7 +57,11 @@ pub fn build(settings: &Settings, facts: &Facts) -> Result<RunConfig, ConfigErro
         Role::Agent => RoleConfig::Agent(Box::new(agent(settings, facts)?)),
     };
     print_format(settings)?;
-    Ok(RunConfig { role, data_dir, log, inspect, probe, warnings: settings.warnings.clone() })
+    let mut warnings = settings.warnings.clone();
+    if let RoleConfig::Server(server) = &role {
+        warnings.extend(server.datastore.warnings.iter().cloned());
+    }
+    Ok(RunConfig { role, data_dir, log, inspect, probe, warnings })
 }
 
 /// The data directory, absolute.

@@ -13,6 +13,7 @@
 mod available;
 mod build;
 mod cidr;
+mod datastore;
 mod early;
 mod error;
 mod fetch;
@@ -113,6 +114,7 @@ fn facts(environment: &Environment, settings: &Settings) -> Result<Facts, Config
         is_root: environment.is_root,
         has_server_token: false,
         has_kubelet_certificate: false,
+        variables: environment.vars.clone(),
     };
     let data_dir = build::data_dir(settings, &facts)?;
     Ok(Facts {

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use k3sd_kine::KineConfig;
+
 use crate::config::cidr::Cidr;
 
 /// A text that must not be seen: `Debug` hides it, and there is no `Display`.
@@ -236,13 +238,13 @@ pub struct KubeconfigConfig {
 /// Secrets of a server, and the cluster it joins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerJoinConfig {
-    /// The secret for servers and agents.
+    /// The secret for servers and agents, read from its file if it was not given itself.
     pub token: Option<Secret>,
-    /// The file it is in, if it was not given itself.
+    /// That file.
     pub token_file: Option<PathBuf>,
-    /// The secret for agents only.
+    /// The secret for agents only, read from its file if it was not given itself.
     pub agent_token: Option<Secret>,
-    /// The file it is in, if it was not given itself.
+    /// That file.
     pub agent_token_file: Option<PathBuf>,
     /// URL of a server to join.
     pub server: Option<String>,
@@ -262,18 +264,14 @@ pub struct ClusterConfig {
 /// The store behind the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatastoreConfig {
-    /// The data source name; nothing for SQLite or the embedded etcd. Often holds a password.
-    pub endpoint: Option<Secret>,
-    /// Certificate authority of the store.
-    pub ca_file: Option<PathBuf>,
-    /// Certificate shown to the store.
-    pub cert_file: Option<PathBuf>,
-    /// Key of that certificate.
-    pub key_file: Option<PathBuf>,
+    /// Which store, and what is done for it. It may hold a password, which `Debug` hides.
+    pub kine: KineConfig,
     /// TLS on the local socket.
     pub kine_tls: bool,
     /// etcd's metrics on the node's address.
     pub etcd_expose_metrics: bool,
+    /// What was asked of it and has no effect, each in one line.
+    pub warnings: Vec<String>,
 }
 
 /// Snapshots of the embedded etcd.
@@ -406,9 +404,9 @@ pub enum EncryptionProvider {
 /// The configuration of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentConfig {
-    /// The secret to join with.
+    /// The secret to join with, read from its file if it was not given itself.
     pub token: Option<Secret>,
-    /// The file it is in, if it was not given itself.
+    /// That file.
     pub token_file: Option<PathBuf>,
     /// URL of the server to join.
     pub server: String,
@@ -458,9 +456,9 @@ pub struct NodeConfig {
     pub flannel_conf: Option<PathBuf>,
     /// CNI configuration to use as it is.
     pub flannel_cni_conf: Option<PathBuf>,
-    /// VPN provider and key.
+    /// VPN provider and key, read from their file if they were not given themselves.
     pub vpn_auth: Option<Secret>,
-    /// The file they are in, if they were not given themselves.
+    /// That file.
     pub vpn_auth_file: Option<PathBuf>,
     /// Arguments for the kubelet.
     pub kubelet_arguments: Vec<String>,

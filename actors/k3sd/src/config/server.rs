@@ -5,9 +5,10 @@ use std::path::Path;
 
 use crate::config::build::{Facts, node};
 use crate::config::cidr::{Cidr, Family};
+use crate::config::datastore::datastore;
 use crate::config::error::ConfigError;
 use crate::config::model::{
-    BucketLookup, ClusterConfig, ComponentsConfig, DatastoreConfig, EgressSelector, EncryptionProvider, FlannelBackend,
+    BucketLookup, ClusterConfig, ComponentsConfig, EgressSelector, EncryptionProvider, FlannelBackend,
     KubeconfigConfig, ListenConfig, NetworkConfig, S3Config, ServerArguments, ServerConfig, ServerJoinConfig,
     SnapshotConfig,
 };
@@ -43,7 +44,7 @@ pub(crate) fn server(settings: &Settings, facts: &Facts, data_dir: &Path) -> Res
             reset,
             reset_restore_path: settings.text("cluster-reset-restore-path"),
         },
-        datastore: datastore(settings, &facts.cwd),
+        datastore: datastore(settings, facts, data_dir)?,
         snapshots: snapshots(settings, &facts.cwd, data_dir, reset)?,
         components: components(settings, &facts.cwd, data_dir, reset),
         arguments: ServerArguments {
@@ -206,17 +207,6 @@ fn kubeconfig(settings: &Settings, cwd: &Path) -> Result<KubeconfigConfig, Confi
         group: settings.text("write-kubeconfig-group"),
         name: settings.word("write-kubeconfig-name"),
     })
-}
-
-fn datastore(settings: &Settings, cwd: &Path) -> DatastoreConfig {
-    DatastoreConfig {
-        endpoint: settings.secret("datastore-endpoint"),
-        ca_file: settings.path("datastore-cafile", cwd),
-        cert_file: settings.path("datastore-certfile", cwd),
-        key_file: settings.path("datastore-keyfile", cwd),
-        kine_tls: settings.switch("kine-tls"),
-        etcd_expose_metrics: settings.switch("etcd-expose-metrics"),
-    }
 }
 
 fn snapshots(settings: &Settings, cwd: &Path, data_dir: &Path, reset: bool) -> Result<SnapshotConfig, ConfigError> {

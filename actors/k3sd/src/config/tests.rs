@@ -1,8 +1,11 @@
 //! The rules that settings keep, from flags or files to the typed configuration.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
+
+use k3sd_kine::StoreConfig;
 
 use super::*;
 
@@ -32,6 +35,7 @@ fn build_with(role: Role, args: &[&str], change: impl FnOnce(&mut Facts)) -> Res
         is_root: true,
         has_server_token: false,
         has_kubelet_certificate: false,
+        variables: BTreeMap::new(),
     };
     change(&mut facts);
     let settings = settings::resolve(role, &[], &command_line(role, args), &environment().vars).unwrap();
@@ -96,7 +100,7 @@ fn flags_reach_the_types() {
         "write-kubeconfig-mode=644",
         "secrets-encryption",
         "secrets-encryption-provider=secretbox",
-        "datastore-endpoint=mysql://u:p@tcp(h)/",
+        "datastore-endpoint=postgres://u:p-hush@h/",
         "kubelet-arg=a=b,c",
         "etcd-s3",
         "etcd-snapshot-retention=7",
@@ -120,7 +124,63 @@ fn flags_reach_the_types() {
     assert_eq!(node.name.as_deref(), Some("node-a"));
     assert_eq!(node.ips, [ip("192.0.2.1"), ip("fd00::1")]);
     assert_eq!(node.kubelet_arguments, ["a=b,c"], "component arguments keep their commas");
-    assert!(!format!("{:?}", server.datastore).contains("u:p"), "secrets do not print");
+    assert!(!format!("{:?}", server.datastore).contains("hush"), "secrets do not print");
+}
+
+#[test]
+fn a_server_keeps_its_datastore_where_k3s_does() {
+    let store = |args: &[&str]| build_server(args).unwrap().datastore.kine.store;
+    let path = |args: &[&str]| match store(args) {
+        StoreConfig::Sqlite(options) => options.path.components().collect::<PathBuf>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(path(&[]), PathBuf::from("/var/lib/rancher/k3s/server/db/state.db"));
+    assert_eq!(path(&["data-dir=/d"]), PathBuf::from("/d/server/db/state.db"));
+    assert_eq!(path(&["data-dir=/d", "datastore-endpoint=sqlite://x.db"]), PathBuf::from("/d/server/x.db"));
+    assert_eq!(path(&["datastore-endpoint=sqlite:///x.db"]), PathBuf::from("/x.db"));
+    let tls = ["datastore-cafile=ca", "datastore-certfile=cert", "datastore-keyfile=key"];
+    let StoreConfig::Etcd(etcd) = store(&[&["datastore-endpoint=https://a:2379"][..], &tls].concat()) else {
+        panic!("it is an etcd")
+    };
+    assert_eq!((etcd.tls.ca, etcd.tls.key), (Some("/cwd/ca".into()), Some("/cwd/key".into())));
+}
+
+#[test]
+fn the_datastore_hears_kines_variables_and_compacts_when_asked_alone() {
+    let with = |name: &str, value: &str| {
+        let variables = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        build_with(Role::Server, &[], |facts| facts.variables = variables)
+    };
+    let config = with("KINE_WATCH_PROGRESS_NOTIFY_INTERVAL", "7s").unwrap();
+    let RoleConfig::Server(server) = config.role else { panic!("asked for a server") };
+    assert_eq!(server.datastore.kine.progress_interval, Duration::from_secs(7));
+    assert_eq!(server.datastore.kine.compact.interval, Duration::ZERO);
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let warnings = with("KINE_POLL_BATCH_SIZE", "1").unwrap().warnings;
+    assert!(warnings[0].starts_with("environment variable KINE_POLL_BATCH_SIZE has no effect: "), "{warnings:?}");
+    let error = with("KINE_COMPACT_MIN_RETAIN", "many").unwrap_err();
+    assert!(error.starts_with("environment variable KINE_COMPACT_MIN_RETAIN: "), "{error}");
+    // Variables of an agent's machine are nobody's business.
+    let variables = BTreeMap::from([("KINE_COMPACT_MIN_RETAIN".to_owned(), "many".to_owned())]);
+    let agent = ["server=https://s", "token=t"];
+    assert!(build_with(Role::Agent, &agent, |facts| facts.variables = variables).is_ok());
+}
+
+#[test]
+fn a_datastore_that_can_not_be_had_is_named_without_its_secrets() {
+    let rows: [(&[&str], &str); 4] = [
+        (&["datastore-endpoint=root:hush"], "--datastore-endpoint: "),
+        (&["datastore-endpoint=nats://me:hush@h"], "--datastore-endpoint: "),
+        (
+            &["datastore-certfile=c"],
+            "--datastore-certfile: goes together with --datastore-keyfile; set both or neither",
+        ),
+        (&["datastore-keyfile=k"], "--datastore-keyfile: goes together with --datastore-certfile; "),
+    ];
+    for (args, start) in rows {
+        let error = build_server(args).unwrap_err();
+        assert!(error.starts_with(start) && !error.contains("hush"), "{args:?}: {error}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -98,16 +99,48 @@ pub(super) fn proxy<T>(to: u16, admits: impl Fn(&str) -> bool + Sync, test: impl
         }
         let server = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).unwrap();
         client.write_all(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n").unwrap();
-        let copy = |mut from: &TcpStream, mut to: &TcpStream| {
-            io::copy(&mut from, &mut to).ok();
-            to.shutdown(Shutdown::Write).ok();
-        };
-        thread::scope(|scope| {
-            scope.spawn(|| copy(&server, &client));
-            copy(&client, &server);
-        });
+        both_ways((&client, &client), (&server, &server));
     };
     listening(serve, test)
+}
+
+/// A port that leads to a unix socket, for clients that can't speak through one. One at a time.
+pub(super) fn forward<T>(to: &Path, test: impl FnOnce(u16) -> T) -> T {
+    let serve = |client: TcpStream| {
+        // Nobody is there between two lives of a daemon.
+        let Ok(server) = UnixStream::connect(to) else { return };
+        both_ways((&client, &client), (&server, &server));
+    };
+    listening(serve, test)
+}
+
+/// Copies between two streams, each given as its reading and its writing end, until the first has no more to say.
+fn both_ways(mut a: (impl Read + Send, impl Write + HangUp), mut b: (impl Read + Send, impl Write + HangUp)) {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            io::copy(&mut b.0, &mut a.1).ok();
+            a.1.hang_up();
+        });
+        io::copy(&mut a.0, &mut b.1).ok();
+        b.1.hang_up();
+    });
+}
+
+/// A stream whose other end can be told that nothing more comes.
+trait HangUp: Send {
+    fn hang_up(&self);
+}
+
+impl HangUp for &TcpStream {
+    fn hang_up(&self) {
+        self.shutdown(Shutdown::Write).ok();
+    }
+}
+
+impl HangUp for &UnixStream {
+    fn hang_up(&self) {
+        self.shutdown(Shutdown::Write).ok();
+    }
 }
 
 /// A whole answer that holds a file.

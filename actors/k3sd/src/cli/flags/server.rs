@@ -146,7 +146,8 @@ pub(super) static FLAGS: &[Flag] = &[
     )
     .aliases(&["kube-cloud-controller-arg"]),
     // Database
-    DATASTORE.switch("kine-tls", "Serve the datastore's local socket over TLS").hidden(),
+    // The certificate is one of those that the server makes for etcd.
+    Group(Heading::Database, Feature::Pki).switch("kine-tls", "Serve the datastore's local socket over TLS").hidden(),
     DATASTORE
         .text("datastore-endpoint", "Data source name of an external etcd, MySQL, PostgreSQL or SQLite datastore")
         .env(&["K3S_DATASTORE_ENDPOINT"])
