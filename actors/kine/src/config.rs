@@ -74,6 +74,29 @@ impl Default for Advertised {
     }
 }
 
+/// When an operation of the database is told about in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowConfig {
+    /// From so long on, as information; zero tells nothing at all.
+    pub info: Duration,
+    /// From so long on, as a warning.
+    pub warn: Duration,
+}
+
+impl SlowConfig {
+    /// Whether it is to be told about.
+    pub(crate) fn is_slow(self, took: Duration) -> bool {
+        !self.info.is_zero() && took >= self.info.min(self.warn)
+    }
+}
+
+impl Default for SlowConfig {
+    /// kine's.
+    fn default() -> Self {
+        Self { info: Duration::from_secs(1), warn: Duration::from_secs(5) }
+    }
+}
+
 /// Everything the subtree needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KineConfig {
@@ -85,13 +108,21 @@ pub struct KineConfig {
     pub progress_interval: Duration,
     /// What clients are told.
     pub advertised: Advertised,
+    /// What is told about slow operations.
+    pub slow: SlowConfig,
 }
 
 impl KineConfig {
     /// The defaults for a database.
     pub fn new(store: StoreConfig) -> Self {
         let progress_interval = Duration::from_secs(5);
-        Self { store, compact: CompactConfig::default(), progress_interval, advertised: Advertised::default() }
+        Self {
+            store,
+            compact: CompactConfig::default(),
+            progress_interval,
+            advertised: Advertised::default(),
+            slow: SlowConfig::default(),
+        }
     }
 }
 

@@ -7,20 +7,6 @@ use thiserror::Error;
 #[error("the datastore is not open")]
 pub struct StoreAbsent;
 
-/// A datastore endpoint that can't be used. Never holds the text, which may have a password in it.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum EndpointError {
-    /// It can't be understood.
-    #[error(transparent)]
-    Dsn(#[from] k3sd_datastore::DsnError),
-    /// It names a store that is not built yet.
-    #[error("{store} is not supported by this build")]
-    Store {
-        /// Which one.
-        store: &'static str,
-    },
-}
-
 /// An address that nobody can listen on.
 #[derive(Debug, Error)]
 pub enum ListenAddressError {

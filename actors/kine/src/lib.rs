@@ -22,18 +22,20 @@ mod config;
 mod endpoint;
 mod error;
 mod expiry;
+mod metrics;
 mod store;
 mod tls;
 mod translate;
 mod tree;
 
-pub use crate::config::{Advertised, CompactConfig, KineConfig, ListenAddress};
+pub use crate::config::{Advertised, CompactConfig, KineConfig, ListenAddress, SlowConfig};
 pub use crate::endpoint::listener::{Socket, bind};
-pub use crate::error::{EndpointError, ListenAddressError, StoreAbsent};
+pub use crate::error::{ListenAddressError, StoreAbsent};
+pub use crate::metrics::{Metrics, metrics_tree};
 pub use crate::store::{PoolConfig, StoreConfig, StoreHandle, StoreSettings, StoreTls};
 pub use crate::tls::{Certificates, ServerTls, TlsError};
 pub use crate::tree::{KineTree, tree};
-pub use k3sd_datastore::SqliteOptions;
+pub use k3sd_datastore::{DsnError, SqliteOptions};
 
 /// The messages and services of etcd's interface, made from `proto/` when the crate is built.
 mod wire {

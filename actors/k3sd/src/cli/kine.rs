@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgMatches, Command};
-use k3sd_kine::{KineConfig, ListenAddress, PoolConfig, ServerTls, StoreConfig, StoreSettings, StoreTls};
+use k3sd_kine::{KineConfig, ListenAddress, PoolConfig, ServerTls, SlowConfig, StoreConfig, StoreSettings, StoreTls};
 
 use self::flags::{Effect, ROWS, Row};
 use super::UsageError;
@@ -22,12 +22,25 @@ pub struct KineOptions {
     pub listen: ListenAddress,
     /// Whom they find there; nothing is a server without TLS.
     pub tls: Option<ServerTls>,
+    /// Where the numbers are, if anywhere.
+    pub metrics: Option<MetricsOptions>,
     /// How to log.
     pub log: LogConfig,
     /// How to look into the process.
     pub inspect: InspectConfig,
     /// What was asked for and has no effect.
     pub warnings: Vec<String>,
+}
+
+/// Where to serve numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsOptions {
+    /// A TCP address.
+    pub address: ListenAddress,
+    /// Whether somebody asked for it. Otherwise it is no reason to fail that another program is there already.
+    pub demanded: bool,
+    /// Whom they find there; nothing is a server without TLS.
+    pub tls: Option<ServerTls>,
 }
 
 /// The clap command `kine`.
@@ -136,6 +149,22 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// Where the numbers are. They are as secret as the rest, unless that is said otherwise.
+    fn metrics(self, tls: Option<&ServerTls>) -> Result<Option<MetricsOptions>, UsageError> {
+        let row = Row::find("metrics-bind-address");
+        let text = self.text(row.name);
+        if text == "0" {
+            return Ok(None);
+        }
+        let address = match text.parse::<ListenAddress>() {
+            Ok(address @ ListenAddress::Tcp(_)) if !text.contains("://") => address,
+            Ok(_) => return Err(self.wrong(row, &"an address and a port are wanted, such as 127.0.0.1:8080")),
+            Err(error) => return Err(self.wrong(row, &error)),
+        };
+        let tls = if self.switch("metrics-ignore-tls-config")? { None } else { tls.cloned() };
+        Ok(Some(MetricsOptions { address, demanded: self.given(row).is_some(), tls }))
+    }
+
     /// Everything but where it listens.
     fn config(self, endpoint: &str, tls: StoreTls) -> Result<KineConfig, UsageError> {
         let store = StoreConfig::new(endpoint, &self.settings(tls)?);
@@ -151,6 +180,10 @@ impl<'a> Values<'a> {
             let fits = u32::try_from(percent).ok().filter(|percent| *percent <= 100);
             fits.ok_or_else(|| format!("{percent} is not between 0 and 100"))
         })?;
+        kine.slow = SlowConfig {
+            info: self.duration("slow-sql-threshold")?,
+            warn: self.duration("slow-sql-warning-threshold")?,
+        };
         self.text("emulated-etcd-version").clone_into(&mut kine.advertised.version);
         Ok(kine)
     }
@@ -194,6 +227,7 @@ pub(crate) fn read(matches: &ArgMatches, environment: &Environment, debug: bool)
     if tls.is_none() && ListenAddress::demands_tls(values.text("listen-address")) {
         return Err(values.wrong(Row::find("listen-address"), &"TLS needs --server-cert-file and --server-key-file"));
     }
+    let metrics = values.metrics(tls.as_ref())?;
     let format = values.read("log-format", |text| match text {
         "plain" => Ok(LogFormat::Auto),
         "json" => Ok(LogFormat::Json),
@@ -204,7 +238,7 @@ pub(crate) fn read(matches: &ArgMatches, environment: &Environment, debug: bool)
         socket: environment.absolute(values.text("inspect-socket")),
         actor_control: values.switch("debug-actor-control")?,
     };
-    Ok(KineOptions { kine, listen, tls, log, inspect, warnings })
+    Ok(KineOptions { kine, listen, tls, metrics, log, inspect, warnings })
 }
 
 #[cfg(test)]

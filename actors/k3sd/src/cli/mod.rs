@@ -30,7 +30,7 @@ pub use self::feature::Feature;
 pub use self::flag::{DefaultValue, Flag, Heading, Kind, Secrecy, TurnsOff};
 pub use self::flags::{REMOVED, RemovedFlag, Role};
 use self::gostyle::{Normalised, normalise};
-pub use self::kine::{KineOptions, for_server as kine_for_server};
+pub use self::kine::{KineOptions, MetricsOptions, for_server as kine_for_server};
 pub use self::program::{Alias, Tool};
 
 /// What the command line asks for.

@@ -17,6 +17,8 @@ use tokio::sync::watch;
 use super::config::StoreConfig;
 use super::msg::StoreMsg;
 use super::open::open;
+use crate::config::SlowConfig;
+use crate::metrics::Numbers;
 
 /// What the owner is started, and restarted, with.
 #[derive(Clone)]
@@ -25,6 +27,10 @@ pub(crate) struct StoreArgs {
     pub config: StoreConfig,
     /// What a store in memory is: empty at first, and kept from one life of the owner to the next.
     pub memory: Memory,
+    /// What is counted.
+    pub numbers: Arc<Numbers>,
+    /// What is told about slow operations.
+    pub slow: SlowConfig,
     /// Where it is published.
     pub place: Arc<watch::Sender<Option<AnyBackend>>>,
 }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use k3sd_datastore::{Dsn, EtcdOptions, EtcdTls, PostgresDsn, PostgresOptions, PostgresTls, SqliteDsn, SqliteOptions};
-
-use crate::error::EndpointError;
+use k3sd_datastore::{
+    Dsn, DsnError, EtcdOptions, EtcdTls, MySqlDsn, MySqlOptions, PostgresDsn, PostgresOptions, SqliteDsn,
+    SqliteOptions, TlsFiles,
+};
 
 /// What is said about a store beside its endpoint. The defaults are kine's, so far as they mean something here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +82,8 @@ pub enum StoreConfig {
     Sqlite(SqliteOptions),
     /// A PostgreSQL server.
     Postgres(PostgresOptions),
+    /// A MySQL or MariaDB server.
+    MySql(MySqlOptions),
     /// An etcd cluster.
     Etcd(EtcdOptions),
     /// Nothing outlives the process.
@@ -91,13 +94,13 @@ impl StoreConfig {
     /// Understands a datastore endpoint, in kine's grammar. Options of kine's SQLite driver are left out: ours are fixed.
     ///
     /// # Errors
-    /// See [`EndpointError`].
-    pub fn new(endpoint: &str, settings: &StoreSettings) -> Result<Self, EndpointError> {
+    /// See [`DsnError`]. It never holds the text, which may have a password in it.
+    pub fn new(endpoint: &str, settings: &StoreSettings) -> Result<Self, DsnError> {
         Ok(match Dsn::parse(endpoint, settings.tls.is_given())? {
             Dsn::Sqlite(dsn) => Self::Sqlite(sqlite(dsn, settings)),
             Dsn::Postgres(dsn) => Self::Postgres(postgres(dsn, settings)),
             Dsn::Memory => Self::Memory,
-            Dsn::MySql(_) => return Err(EndpointError::Store { store: "mysql" }),
+            Dsn::MySql(dsn) => Self::MySql(mysql(dsn, settings)),
             Dsn::Etcd { endpoints } => Self::Etcd(etcd(endpoints, settings)),
         })
     }
@@ -107,6 +110,7 @@ impl StoreConfig {
         match self {
             Self::Sqlite(_) => "sqlite",
             Self::Postgres(_) => "postgres",
+            Self::MySql(_) => "mysql",
             Self::Etcd(_) => "etcd",
             Self::Memory => "memory",
         }
@@ -129,7 +133,7 @@ fn sqlite(dsn: SqliteDsn, settings: &StoreSettings) -> SqliteOptions {
 
 fn postgres(mut dsn: PostgresDsn, settings: &StoreSettings) -> PostgresOptions {
     let StoreTls { ca, cert, key, skip_verify } = settings.tls.clone();
-    let mut tls = PostgresTls { ca, cert, key };
+    let mut tls = TlsFiles { ca, cert, key };
     if skip_verify {
         // Required, and without an authority: libpq verifies nothing then.
         tls.ca = None;
@@ -139,6 +143,20 @@ fn postgres(mut dsn: PostgresDsn, settings: &StoreSettings) -> PostgresOptions {
     let options = PostgresOptions::new(dsn);
     let readers = settings.pool.readers(options.readers);
     PostgresOptions { tls, readers, retained_revisions_min: settings.retained_revisions_min, ..options }
+}
+
+fn mysql(mut dsn: MySqlDsn, settings: &StoreSettings) -> MySqlOptions {
+    let StoreTls { ca, cert, key, skip_verify } = settings.tls.clone();
+    let mut tls = TlsFiles { ca, cert, key };
+    if skip_verify {
+        // An authority would be asked whatever the endpoint says.
+        tls.ca = None;
+        dsn.options.retain(|(name, _)| name != "tls");
+        dsn.options.push(("tls".to_owned(), "skip-verify".to_owned()));
+    }
+    let options = MySqlOptions::new(dsn);
+    let readers = settings.pool.readers(options.readers);
+    MySqlOptions { tls, readers, retained_revisions_min: settings.retained_revisions_min, ..options }
 }
 
 fn etcd(endpoints: Vec<String>, settings: &StoreSettings) -> EtcdOptions {
@@ -167,13 +185,14 @@ mod tests {
             ("", "sqlite"),
             ("sqlite:///x.db?_journal_mode=WAL", "sqlite"),
             ("postgres://", "postgres"),
+            ("mysql://", "mysql"),
             ("https://a:2379,https://b:2379", "etcd"),
             ("memory://", "memory"),
         ] {
             assert_eq!(config(endpoint, &StoreSettings::default()).word(), store, "{endpoint:?}");
         }
         let wrong = StoreConfig::new("root:hunter2", &StoreSettings::default()).expect_err("it is no endpoint");
-        assert!(matches!(wrong, EndpointError::Dsn(_)), "{wrong:?}");
+        assert!(matches!(wrong, DsnError::Scheme { .. }), "{wrong:?}");
     }
 
     #[test]
@@ -200,6 +219,9 @@ mod tests {
         settings.tls.skip_verify = true;
         let lax = options(&settings);
         assert_eq!(lax.dsn.options, [("sslmode".to_owned(), "require".to_owned())]);
+        assert_eq!(lax.tls.ca, None);
+        let StoreConfig::MySql(lax) = config("mysql://a:b@tcp(db)/x?tls=true", &settings) else { panic!("not mysql") };
+        assert_eq!(lax.dsn.options, [("tls".to_owned(), "skip-verify".to_owned())]);
         assert_eq!(lax.tls.ca, None);
     }
 

@@ -29,6 +29,11 @@ impl StoreHandle {
         (Arc::new(sender), Self(receiver))
     }
 
+    /// The store that is open right now, if there is one. Keep it no longer than for a question.
+    pub(crate) fn now(&self) -> Option<AnyBackend> {
+        self.0.borrow().clone()
+    }
+
     /// Whether a store is open right now.
     pub fn is_open(&self) -> bool {
         self.0.borrow().is_some()

@@ -3,13 +3,14 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use k3sd_datastore::{AnyBackend, Backend, Background, Body, Etcd, Postgres, Sqlite, SqliteOptions, StoreError};
+use k3sd_datastore::{AnyBackend, Backend, Background, Body, Etcd, MySql, Postgres, Sqlite, SqliteOptions, StoreError};
 use k3sd_runtime::blocking::Blocking;
 use k3sd_runtime::{ActorError, Context};
 
 use super::actor::StoreArgs;
 use super::config::StoreConfig;
 use super::msg::StoreMsg;
+use crate::metrics::Observed;
 
 /// How often a database that is away is tried, and how long after each attempt; kine's. After that the actor has failed.
 const ATTEMPTS_MAX: u32 = 300;
@@ -40,14 +41,20 @@ async fn attempt_to_open(
     args: &StoreArgs,
 ) -> Result<Result<AnyBackend, StoreError>, ActorError> {
     Ok(match &args.config {
-        StoreConfig::Sqlite(options) => Ok(AnyBackend::new(sqlite(ctx, options.clone()).await?)),
+        StoreConfig::Sqlite(options) => {
+            let store = sqlite(ctx, options.clone()).await?;
+            Ok(observed(ctx, args, store))
+        }
         StoreConfig::Postgres(options) => {
-            Postgres::assemble(options.clone()).await.map(|(store, rest)| with_background(ctx, store, rest))
+            Postgres::assemble(options.clone()).await.map(|(store, rest)| with_background(ctx, args, store, rest))
+        }
+        StoreConfig::MySql(options) => {
+            MySql::assemble(options.clone()).await.map(|(store, rest)| with_background(ctx, args, store, rest))
         }
         StoreConfig::Etcd(options) => {
-            Etcd::assemble(options.clone()).await.map(|(store, rest)| with_background(ctx, store, rest))
+            Etcd::assemble(options.clone()).await.map(|(store, rest)| with_background(ctx, args, store, rest))
         }
-        StoreConfig::Memory => Ok(AnyBackend::new(args.memory.clone())),
+        StoreConfig::Memory => Ok(observed(ctx, args, args.memory.clone())),
     })
 }
 
@@ -75,10 +82,21 @@ async fn give_thread(ctx: &mut Context<StoreMsg>, body: Body) -> Result<(), Acto
 }
 
 /// Everything that such a store does goes on inside the actor, and ends with it.
-fn with_background(ctx: &mut Context<StoreMsg>, store: impl Backend, background: Background) -> AnyBackend {
+fn with_background(
+    ctx: &mut Context<StoreMsg>,
+    args: &StoreArgs,
+    store: impl Backend,
+    background: Background,
+) -> AnyBackend {
     ctx.pipe(async move {
         background.run().await;
         StoreMsg::PartEnded { what: "the store was closed".to_owned() }
     });
-    AnyBackend::new(store)
+    observed(ctx, args, store)
+}
+
+/// What is published is a store that counts.
+fn observed(ctx: &Context<StoreMsg>, args: &StoreArgs, store: impl Backend) -> AnyBackend {
+    let (numbers, clock) = (args.numbers.clone(), ctx.clock().clone());
+    AnyBackend::new(Observed { store, numbers, clock, slow: args.slow })
 }

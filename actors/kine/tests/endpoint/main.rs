@@ -2,5 +2,6 @@
 
 mod etcdctl;
 mod grpc;
+mod metrics;
 mod support;
 mod tls;

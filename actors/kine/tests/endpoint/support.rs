@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use k3sd_kine::{KineConfig, ListenAddress, Socket, SqliteOptions, StoreConfig, bind, tree};
+use k3sd_kine::{KineConfig, ListenAddress, Socket, SqliteOptions, StoreConfig, bind, metrics_tree, tree};
 use k3sd_runtime::lend::Lend;
 use k3sd_runtime::{Clock, Spec, Strategy, System, Tree, subtree};
 
@@ -16,6 +16,8 @@ pub(crate) struct Server {
     threads: tokio::runtime::Runtime,
     pub(crate) tree: Tree,
     pub(crate) endpoint: String,
+    /// Where its numbers are.
+    pub(crate) metrics: String,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -40,19 +42,25 @@ impl Server {
         let config = KineConfig::new(store(folder.path()));
         let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let threads = threads.expect("threads");
-        let (tree, endpoint) = threads.block_on(async {
+        let (tree, endpoint, metrics) = threads.block_on(async {
             // Not the unix socket: Debian's etcdctl sends its path as the request's authority, which HTTP/2 forbids.
             let address = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
             let listening = bind(&address).await.expect("it listens");
-            let Socket::Tcp(socket) = &listening else { panic!("not what was asked for: {listening:?}") };
-            let endpoint = socket.local_addr().expect("it has a name").to_string();
-            let kine = tree(config, vec![Lend::new(prepare(listening))]).spec.budget(1000, LIMIT);
-            let root = Spec::new(Strategy::OneForOne).child(subtree("kine", kine));
+            let numbers = bind(&address).await.expect("it listens");
+            let name = |socket: &Socket| match socket {
+                Socket::Tcp(socket) => socket.local_addr().expect("it has a name").to_string(),
+                other => panic!("not what was asked for: {other:?}"),
+            };
+            let (endpoint, metrics) = (name(&listening), name(&numbers));
+            let kine = tree(config, vec![Lend::new(prepare(listening))]);
+            let root = Spec::new(Strategy::OneForOne)
+                .child(subtree("metrics", metrics_tree(kine.metrics, Lend::new(numbers))))
+                .child(subtree("kine", kine.spec.budget(1000, LIMIT)));
             let tree = System::new(Clock::system()).start(root);
             tree.ready().await.expect("it starts");
-            (tree, endpoint)
+            (tree, endpoint, metrics)
         });
-        Self { threads, tree, endpoint, folder }
+        Self { threads, tree, endpoint, metrics, folder }
     }
 
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {

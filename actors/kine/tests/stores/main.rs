@@ -2,6 +2,9 @@
 //! What can't be started is reported as ignored, with the reason, which is why this brings its own runner.
 
 mod etcd;
+#[path = "../../../../datastore/tests/servers/mariadb/server.rs"]
+#[expect(dead_code, reason = "shared with the contract's suite, which does more to it")]
+mod mariadb;
 #[path = "../../../../datastore/tests/servers/postgres/server.rs"]
 mod postgres;
 #[path = "../../../../datastore/tests/servers/process.rs"]
@@ -18,7 +21,8 @@ use k3sd_kine::{StoreConfig, StoreSettings, StoreTls};
 use k3sd_runtime::Signal;
 
 use self::etcd::EtcdServer;
-use self::postgres::{PASSWORD, PostgresServer};
+use self::mariadb::MariaDbServer;
+use self::postgres::PostgresServer;
 use self::support::{Server, etcdctl, lines, pause, wait_until};
 
 /// Passed, or the reason why it can't be tried here.
@@ -26,7 +30,8 @@ type Outcome = Result<(), String>;
 
 type Trial = (&'static str, fn() -> Outcome);
 
-const TRIALS: &[Trial] = &[("memory", memory), ("sqlite", sqlite), ("postgres", over_postgres), ("etcd", over_etcd)];
+const TRIALS: &[Trial] =
+    &[("memory", memory), ("sqlite", sqlite), ("postgres", over_postgres), ("mysql", over_mysql), ("etcd", over_etcd)];
 
 fn main() -> ExitCode {
     let (switches, filters): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|word| word.starts_with('-'));
@@ -73,8 +78,25 @@ fn sqlite() -> Outcome {
 
 fn over_postgres() -> Outcome {
     let mut database = PostgresServer::start()?;
-    let password = PASSWORD.replace('@', "%40").replace('/', "%2f");
+    let password = postgres::PASSWORD.replace('@', "%40").replace('/', "%2f");
     let endpoint = format!("postgres://postgres:{password}@localhost:{}/k3sd", database.port);
+    let tls = StoreTls { ca: Some(database.path("ca.crt")), ..StoreTls::default() };
+    // The server comes up while the store tries to reach it.
+    let server = Server::over(|_| store(&endpoint, tls));
+    everyday(&server);
+    keys_expire(&server);
+    survives_its_owner(&server);
+    server.ok(&["put", "before", "the crash"]);
+    database.crash();
+    database.resume();
+    wait_until("the database is back", || server.run(&["put", "after", "the crash"]).status.success());
+    assert_eq!(server.ok(&["get", "before"]), ["before", "the crash"]);
+    Ok(())
+}
+
+fn over_mysql() -> Outcome {
+    let mut database = MariaDbServer::start()?;
+    let endpoint = format!("mysql://k3sd:{}@tcp(localhost:{})/k3sd", mariadb::PASSWORD, database.port);
     let tls = StoreTls { ca: Some(database.path("ca.crt")), ..StoreTls::default() };
     // The server comes up while the store tries to reach it.
     let server = Server::over(|_| store(&endpoint, tls));

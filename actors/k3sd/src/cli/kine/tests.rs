@@ -67,6 +67,19 @@ fn tls_for_clients() {
 }
 
 #[test]
+fn numbers_are_served_unless_that_is_switched_off() {
+    let metrics = |words: &[&str]| parse(words, &[]).expect("all of it is fine").metrics;
+    let usual = metrics(&[]).expect("they are served");
+    assert_eq!((usual.address, usual.demanded), ("0.0.0.0:8080".parse().expect("an address"), false));
+    assert_eq!(metrics(&["--metrics-bind-address=0"]), None);
+    let files = ["--server-cert-file=/c", "--server-key-file=/k", "--metrics-bind-address=[::1]:1"];
+    let safe = metrics(&files).expect("they are served");
+    assert!(safe.demanded && safe.tls.is_some());
+    let open = metrics(&[&files[..], &["--metrics-ignore-tls-config"]].concat()).expect("they are served");
+    assert_eq!(open.tls, None);
+}
+
+#[test]
 fn a_server_gets_its_files_and_its_pool() {
     let words = ["--endpoint=postgres://db/", "--ca-file=ca.crt", "--datastore-max-open-connections=3"];
     let options = parse(&words, &[("KINE_SKIP_VERIFY", "0")]).expect("all of it is fine");
@@ -107,6 +120,9 @@ fn what_has_no_effect_is_said_and_what_can_not_be_had_is_refused() {
         (&["--log-format", "xml"], &[], "--log-format: "),
         (&["--skip-verify=perhaps"], &[], "--skip-verify: "),
         (&["--listen-address", "https://:2379"], &[], "--listen-address: "),
+        (&["--metrics-bind-address=unix:///x"], &[], "--metrics-bind-address: "),
+        (&["--metrics-bind-address=1"], &[], "--metrics-bind-address: "),
+        (&["--metrics-enable-profiling"], &[], "--metrics-enable-profiling: "),
         (&["--server-cert-file=c"], &[], "--server-cert-file: "),
         (&["--trusted-ca-file=c"], &[("KINE_SERVER_KEY_FILE", "k")], "--server-key-file: "),
         (&["--trusted-ca-file=c"], &[], "--trusted-ca-file: "),
