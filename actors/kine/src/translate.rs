@@ -98,11 +98,10 @@ pub(crate) fn at(revision: i64) -> Option<Revision> {
     (revision > 0).then(|| Revision::new(revision))
 }
 
-/// The number of seconds that a value lives after its last write: the lower half of a lease's number. For kine it is
-/// the whole.
+/// The number of seconds that a value lives after its last write. For kine that is all that a lease is.
 pub(crate) fn ttl(lease: i64) -> Result<Ttl, Status> {
-    let seconds = u64::try_from(lease).map_err(|_| Status::not_found("etcdserver: requested lease not found"))?;
-    Ok(Ttl::seconds(u32::try_from(seconds & u64::from(u32::MAX)).unwrap_or(u32::MAX)))
+    let seconds = u32::try_from(lease).map_err(|_| Status::not_found("etcdserver: requested lease not found"))?;
+    Ok(Ttl::seconds(seconds))
 }
 
 /// A key as clients see it.
@@ -111,7 +110,8 @@ pub(crate) fn kv(kv: &KeyValue) -> mvccpb::KeyValue {
         let (version, value) = split_marker(&kv.value);
         (Bytes::from_static(MARKER), value, version)
     } else {
-        (Bytes::copy_from_slice(kv.key.as_bytes()), kv.value.clone(), 0)
+        // Versions are not counted, but the first is known.
+        (Bytes::copy_from_slice(kv.key.as_bytes()), kv.value.clone(), i64::from(kv.create_revision == kv.mod_revision))
     };
     mvccpb::KeyValue {
         key,
@@ -226,6 +226,7 @@ mod tests {
         assert_eq!(split_marker(&Bytes::from_static(b"plain")), (0, Bytes::from_static(b"plain")));
         let plain = kv(&stored("a", 1, 2, "v"));
         assert_eq!((plain.version, plain.lease, plain.create_revision, plain.mod_revision), (0, 7, 1, 2));
+        assert_eq!(kv(&stored("a", 2, 2, "v")).version, 1);
     }
 
     #[test]
@@ -263,6 +264,6 @@ mod tests {
         assert_eq!(status.code(), Code::OutOfRange);
         assert_eq!(ttl(-1).expect_err("no lease").code(), Code::NotFound);
         assert_eq!(ttl(5).expect("a lease"), Ttl::seconds(5));
-        assert_eq!(ttl(3 << 32 | 60).expect("a lease"), Ttl::seconds(60));
+        assert_eq!(ttl(3 << 32 | 60).expect_err("it was not looked up").code(), Code::NotFound);
     }
 }

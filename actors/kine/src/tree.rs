@@ -8,7 +8,7 @@ use crate::compactor::{Compactor, CompactorArgs};
 use crate::config::KineConfig;
 use crate::endpoint::desk::Desk;
 use crate::endpoint::listener::{Socket, listen, progress};
-use crate::expiry::{Expiry, ExpiryArgs};
+use crate::expiry::{Expiry, ExpiryArgs, Leases};
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreArgs, StoreHandle};
 
@@ -30,7 +30,11 @@ pub fn tree(config: KineConfig, sockets: Vec<Lend<Socket>>) -> KineTree {
     let metrics = Metrics::new(store.clone());
     let desk = Desk::new(store.clone(), config.advertised);
     let compactor = CompactorArgs { store: store.clone(), config: config.compact };
-    let expiry = ExpiryArgs { store: store.clone(), keys_end_by_themselves: config.store.ends_keys() };
+    let expiry = ExpiryArgs {
+        store: store.clone(),
+        keys_end_by_themselves: config.store.ends_keys(),
+        leases: Lend::new(Leases::default()),
+    };
     let (interval, handle) = (config.progress_interval, store.clone());
     let mut spec = Spec::new(Strategy::RestForOne)
         // Opening looks through the whole file; closing waits for the requests in hand.

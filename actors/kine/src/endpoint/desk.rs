@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k3sd_datastore::{AnyBackend, Key};
+use k3sd_datastore::{AnyBackend, Key, Ttl};
 use k3sd_runtime::{Address, ReplyPort};
 use tonic::Status;
 
@@ -45,12 +45,18 @@ impl Desk {
         self.leases.as_ref().ok_or_else(away)?.call(LEASE_LIMIT, question).await.map_err(|_| away())
     }
 
-    /// Before a key is written: makes it one of the lease's. A lease that is only a number of seconds has no keys.
-    pub(crate) async fn attach(&self, lease: i64, key: &Key) -> Result<(), Status> {
-        if lease <= i64::from(u32::MAX) {
-            return Ok(());
+    /// Before a key is written with a lease: makes it one of the lease's, and tells how long it lives. A lease that is
+    /// only a number of seconds has no keys.
+    pub(crate) async fn attach(&self, lease: i64, key: &Key) -> Result<Ttl, Status> {
+        if let Ok(seconds) = u32::try_from(lease) {
+            return Ok(Ttl::seconds(seconds));
         }
-        self.ask(|reply| ExpiryMsg::Attach { lease, key: key.clone(), reply }).await
+        let found = if lease < 0 {
+            None
+        } else {
+            self.ask(|reply| ExpiryMsg::Attach { lease, key: key.clone(), reply }).await?
+        };
+        found.ok_or_else(|| Status::not_found("etcdserver: requested lease not found"))
     }
 
     /// The way to the store.

@@ -33,13 +33,13 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let request = request.into_inner();
-        let (key, change) = put_change(&request)?;
+        let mut request = request.into_inner();
+        let key = put_key(&request)?;
         if translate::is_marker(&request.key) {
             return Err(Status::invalid_argument("etcdserver: this key is only written in a txn"));
         }
-        let write = WriteRequest { key, change, precondition: Precondition::None };
-        self.desk.attach(request.lease, &write.key).await?;
+        request.lease = i64::from(self.desk.attach(request.lease, &key).await?.as_seconds());
+        let write = WriteRequest { key, change: put_change(&request)?, precondition: Precondition::None };
         let written = self.desk.backend().await?.write(write).await.map_err(fault)?;
         let prev_kv = written.prev.as_ref().filter(|_| request.prev_kv).map(translate::kv);
         Ok(Response::new(PutResponse { header: header(written.revision), prev_kv }))
@@ -54,9 +54,11 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let plan = txn::Plan::new(request.into_inner())?;
-        if let Some((lease, key)) = plan.lease() {
-            self.desk.attach(lease, key).await?;
+        let mut plan = txn::Plan::new(request.into_inner())?;
+        if let Some((key, leases)) = plan.leases() {
+            for lease in leases {
+                *lease = i64::from(self.desk.attach(*lease, &key).await?.as_seconds());
+            }
         }
         Ok(Response::new(plan.carry_out(&self.desk.backend().await?).await?))
     }
@@ -68,13 +70,17 @@ impl Kv for KvService {
     }
 }
 
-/// Key and change of a put.
-pub(crate) fn put_change(request: &PutRequest) -> Result<(k3sd_datastore::Key, Change), Status> {
+/// The key of a put that can be carried out.
+pub(crate) fn put_key(request: &PutRequest) -> Result<k3sd_datastore::Key, Status> {
     if request.ignore_value || request.ignore_lease {
         return Err(Status::invalid_argument("etcdserver: ignore_value and ignore_lease are not supported"));
     }
-    let change = Change::Put { value: request.value.clone(), ttl: translate::ttl(request.lease)? };
-    Ok((translate::key(&request.key)?, change))
+    translate::key(&request.key)
+}
+
+/// The change of a put whose lease has become a number of seconds.
+pub(crate) fn put_change(request: &PutRequest) -> Result<Change, Status> {
+    Ok(Change::Put { value: request.value.clone(), ttl: translate::ttl(request.lease)? })
 }
 
 /// Reads one key or a range, as of `at` or now.

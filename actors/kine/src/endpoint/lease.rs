@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::desk::Desk;
 use super::rest::status_of_store;
-use crate::expiry::ExpiryMsg;
+use crate::expiry::{ExpiryMsg, PLAIN_MAX, Refusal};
 use crate::translate::{header, status_of};
 use crate::wire::etcdserverpb::lease_server::Lease;
 use crate::wire::etcdserverpb::{
@@ -25,6 +25,15 @@ pub(crate) struct LeaseService {
 
 fn not_found() -> Status {
     Status::not_found("etcdserver: requested lease not found")
+}
+
+fn refused(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::Taken => Status::failed_precondition("etcdserver: lease already exists"),
+        Refusal::Plain => Status::invalid_argument(format!(
+            "etcdserver: the number of a lease must be greater than {PLAIN_MAX}; less is only a time to live here"
+        )),
+    }
 }
 
 fn seconds(ttl: Ttl) -> i64 {
@@ -43,10 +52,16 @@ impl Lease for LeaseService {
         let request = request.into_inner();
         let ttl = u32::try_from(request.ttl).ok().filter(|seconds| *seconds > 0);
         let ttl = Ttl::seconds(ttl.ok_or_else(|| Status::out_of_range("etcdserver: too large lease TTL"))?);
-        if request.id != 0 {
-            return Err(Status::invalid_argument("etcdserver: the number of a lease can't be chosen"));
-        }
-        let id = self.desk.ask(|reply| ExpiryMsg::Grant { ttl, reply }).await?;
+        let id = match request.id {
+            0 => {
+                let drawn = self.desk.ask(|reply| ExpiryMsg::Grant { ttl, reply }).await?;
+                drawn.ok_or_else(|| Status::resource_exhausted("etcdserver: no lease is left for so many seconds"))?
+            }
+            id => {
+                let granted = self.desk.ask(|reply| ExpiryMsg::GrantAs { id, ttl, reply }).await?;
+                granted.map(|()| id).map_err(refused)?
+            }
+        };
         let header = header(revision(&self.desk).await?);
         Ok(Response::new(LeaseGrantResponse { header, id, ttl: request.ttl, error: String::new() }))
     }

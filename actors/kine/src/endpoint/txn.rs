@@ -10,7 +10,7 @@ use k3sd_datastore::{
 };
 use tonic::Status;
 
-use super::kv::{one, put_change, range};
+use super::kv::{one, put_change, put_key, range};
 use crate::translate::{self, Target, header, status_of, unsupported_txn};
 use crate::wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::wire::etcdserverpb::request_op::Request as Op;
@@ -51,10 +51,7 @@ fn written_by(op: &Op) -> Result<Option<(Key, bool)>, Status> {
             Target::new(&request.key, &request.range_end)?;
             Ok(None)
         }
-        Op::RequestPut(request) => {
-            let (key, _) = put_change(request)?;
-            Ok(Some((key, translate::is_marker(&request.key))))
-        }
+        Op::RequestPut(request) => Ok(Some((put_key(request)?, translate::is_marker(&request.key)))),
         Op::RequestDeleteRange(request) if request.range_end.is_empty() => {
             Ok(Some((translate::key(&request.key)?, translate::is_marker(&request.key))))
         }
@@ -89,14 +86,14 @@ impl Plan {
         Ok(Self { compare, success, failure, written, marker })
     }
 
-    /// The lease that the write may be done with. A key that is not written after all keeps its own time: the lease only
-    /// matters when that is over.
-    pub(crate) fn lease(&self) -> Option<(i64, &Key)> {
-        let lease = self.success.iter().chain(&self.failure).find_map(|op| match op {
-            Op::RequestPut(request) if request.lease != 0 => Some(request.lease),
+    /// The key that is written, and the leases that it may be written with, to be replaced by how long it then lives. A
+    /// key that is not written after all keeps its own time: the lease only matters when that is over.
+    pub(crate) fn leases(&mut self) -> Option<(Key, impl Iterator<Item = &mut i64>)> {
+        let puts = self.success.iter_mut().chain(&mut self.failure).filter_map(|op| match op {
+            Op::RequestPut(request) if request.lease != 0 => Some(&mut request.lease),
             _ => None,
         });
-        Some((lease?, self.written.as_ref()?))
+        Some((self.written.clone()?, puts))
     }
 
     /// Does it.
@@ -198,7 +195,7 @@ impl Plan {
         for op in branch {
             match op {
                 Op::RequestPut(request) => {
-                    let (_, mut change) = put_change(request)?;
+                    let mut change = put_change(request)?;
                     if let (true, Change::Put { value, .. }) = (self.marker, &mut change) {
                         let version = current.map_or(0, |kv| translate::split_marker(&kv.value).0);
                         *value = translate::join_marker(version + 1, value);
@@ -308,8 +305,10 @@ fn holds(check: &Compare, current: Option<&KeyValue>) -> Result<bool, Status> {
         (CompareTarget::Version, Some(TargetUnion::Version(wanted))) if marker => {
             number(|kv| translate::split_marker(&kv.value).0).cmp(wanted)
         }
-        // Versions are not counted; all that is known is whether there is one.
-        (CompareTarget::Version, Some(TargetUnion::Version(0))) => number(|_| 1).cmp(&0),
+        // Versions are not counted; all that is known is whether it is none, the first, or a later one.
+        (CompareTarget::Version, Some(TargetUnion::Version(wanted @ ..=1))) => {
+            number(|kv| if kv.create_revision == kv.mod_revision { 1 } else { 2 }).cmp(wanted)
+        }
         (CompareTarget::Version, None) if !marker => number(|_| 1).cmp(&0),
         (CompareTarget::Create | CompareTarget::Mod | CompareTarget::Lease, None) => number(|_| 1).cmp(&0),
         (CompareTarget::Value, Some(TargetUnion::Value(wanted))) => {

@@ -91,6 +91,21 @@ async fn create_update_and_delete_as_api_servers_send_them() {
 }
 
 #[tokio::test]
+async fn the_first_version_is_told_from_none_and_from_later_ones() {
+    let backend = AnyBackend::new(Memory::new());
+    let is = |version| {
+        txn(vec![compare("k", CompareTarget::Version, TargetUnion::Version(version))], vec![], vec![get("k")])
+    };
+    let holds = async |version| run(&backend, is(version)).await.succeeded;
+    assert_eq!((holds(0).await, holds(1).await), (true, false), "it is not there");
+    run(&backend, txn(vec![], vec![put("k", "1")], vec![])).await;
+    assert_eq!((holds(0).await, holds(1).await), (false, true), "it was created");
+    run(&backend, txn(vec![], vec![put("k", "2")], vec![])).await;
+    assert_eq!((holds(0).await, holds(1).await), (false, false), "it was written again");
+    assert!(refused(is(2)), "later ones are all alike");
+}
+
+#[tokio::test]
 async fn the_agreement_about_compaction() {
     let backend = AnyBackend::new(Memory::new());
     let agree = |version, value| {

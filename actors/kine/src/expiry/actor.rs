@@ -1,8 +1,9 @@
 //! Deletes keys whose time to live is over, unless a lease keeps them.
 //!
-//! Owns:    the queue of ends, and the leases. Nobody else deletes a key because of its age.
+//! Owns:    the queue of ends, and the leases, which are lent to it. Nobody else deletes a key because of its age.
 //! Needs:   the store, started before it.
-//! Restart: permanent. The queue is read from the store again; times begin anew, so a key may live longer, never shorter.
+//! Restart: permanent. The leases are as they were. The queue is read from the store again; times begin anew, so a key
+//!          may live longer, never shorter.
 //! Fails:   never; a store that does not answer is asked again.
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use k3sd_datastore::{
     Backend as _, ExpiryQueue, Key, KeyRange, ListRequest, Remedy, Revision, WatchMessage, WatchRequest, Watcher,
 };
+use k3sd_runtime::lend::{Lend, Loan};
 use k3sd_runtime::{Actor, ActorError, Context, Moment, TimerId};
 
 use super::core::Leases;
@@ -26,13 +28,15 @@ pub(crate) struct ExpiryArgs {
     pub store: StoreHandle,
     /// Whether keys end without us; then there are only leases to keep.
     pub keys_end_by_themselves: bool,
+    /// The leases, which outlive the actor.
+    pub leases: Lend<Leases>,
 }
 
 /// The actor.
 pub(crate) struct Expiry {
     args: ExpiryArgs,
     queue: ExpiryQueue,
-    leases: Leases,
+    leases: Loan<Leases>,
     alarm: Option<TimerId>,
     deleting: bool,
 }
@@ -72,7 +76,8 @@ impl Actor for Expiry {
         if !args.keys_end_by_themselves {
             ctx.send_self(ExpiryMsg::StartTick);
         }
-        Ok(Self { args, queue: ExpiryQueue::new(), leases: Leases::default(), alarm: None, deleting: false })
+        let leases = args.leases.borrow()?;
+        Ok(Self { args, queue: ExpiryQueue::new(), leases, alarm: None, deleting: false })
     }
 
     async fn handle(&mut self, ctx: &mut Context<ExpiryMsg>, message: ExpiryMsg) -> Result<(), ActorError> {
@@ -132,10 +137,8 @@ impl Actor for Expiry {
                 let random = ctx.rng().next_u64();
                 reply.send(self.leases.grant(ttl, random, now(ctx)));
             }
-            ExpiryMsg::Attach { lease, key, reply } => {
-                self.leases.attach(lease, key);
-                reply.send(());
-            }
+            ExpiryMsg::GrantAs { id, ttl, reply } => reply.send(self.leases.grant_as(id, ttl, now(ctx))),
+            ExpiryMsg::Attach { lease, key, reply } => reply.send(self.leases.attach(lease, key)),
             ExpiryMsg::KeepAlive { lease, reply } => {
                 let now = now(ctx);
                 let ttl = self.leases.keep_alive(lease, now);

@@ -5,4 +5,5 @@ mod core;
 mod msg;
 
 pub(crate) use self::actor::{Expiry, ExpiryArgs};
+pub(crate) use self::core::{Leases, PLAIN_MAX, Refusal};
 pub(crate) use self::msg::ExpiryMsg;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use k3sd_datastore::{Key, KeyValue, Revision, Ttl, WatchMessage, Watcher};
 use k3sd_runtime::{ReplyPort, message_kinds};
 
-use super::core::Lease;
+use super::core::{Lease, Refusal};
 
 /// See the variants.
 #[derive(Debug)]
@@ -29,10 +29,12 @@ pub(crate) enum ExpiryMsg {
         /// Those left over.
         left: Vec<(Key, Revision)>,
     },
-    /// Grant a lease. Answers with its number.
-    Grant { ttl: Ttl, reply: ReplyPort<i64> },
-    /// A key is about to be written with a lease.
-    Attach { lease: i64, key: Key, reply: ReplyPort<()> },
+    /// Grant a lease. Answers with its number, or nothing when there is none left.
+    Grant { ttl: Ttl, reply: ReplyPort<Option<i64>> },
+    /// Grant a lease with a number that was chosen.
+    GrantAs { id: i64, ttl: Ttl, reply: ReplyPort<Result<(), Refusal>> },
+    /// A key is about to be written with a lease. Answers with its time to live, or nothing when there is no such lease.
+    Attach { lease: i64, key: Key, reply: ReplyPort<Option<Ttl>> },
     /// Renew a lease. Answers with its time to live and the keys that the store has to be told of, or nothing when it has
     /// ended.
     KeepAlive { lease: i64, reply: ReplyPort<Option<(Ttl, Vec<Key>)>> },
@@ -50,6 +52,7 @@ message_kinds!(ExpiryMsg {
     DueTick,
     Deleted,
     Grant,
+    GrantAs,
     Attach,
     KeepAlive,
     Revoke,

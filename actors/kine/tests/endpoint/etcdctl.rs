@@ -107,6 +107,51 @@ fn leases_are_kept_alive_revoked_and_told_about() {
 }
 
 #[test]
+fn leases_survive_the_actor_that_keeps_them() {
+    let server = Server::start();
+    let granted = server.ok(&["lease", "grant", "3"]).join("");
+    let id = granted.split(' ').nth(1).expect("lease ID granted ...").to_owned();
+    server.ok(&["put", "--lease", &id, "k", "v"]);
+    assert!(server.tree.system().signal("kine/expiry", Signal::Kill));
+    wait_until("the lease is told about", || {
+        let told = server.run(&["lease", "timetolive", "--keys", &id]).stdout;
+        String::from_utf8_lossy(&told).contains("granted with TTL(3s)")
+    });
+    let told = server.ok(&["lease", "timetolive", "--keys", &id]).join("");
+    assert!(told.contains("[k]"), "{told}");
+    server.ok(&["lease", "revoke", &id]);
+    assert!(server.ok(&["get", "k"]).is_empty(), "it went with its lease");
+}
+
+#[test]
+fn an_election_has_one_winner() {
+    let server = Server::start();
+    let (mut first, path) = server.watch("first", &["elect", "e", "one"]);
+    let told = |path: &PathBuf| lines(&std::fs::read(path).expect("the output")).join(" ");
+    wait_until("the first is elected", || told(&path).contains("one"));
+    let (mut second, waiting) = server.watch("second", &["elect", "e", "two"]);
+    pause(Duration::from_millis(500));
+    assert!(told(&waiting).is_empty(), "there is a leader already");
+    assert_eq!(server.ok(&["get", "--prefix", "e/", "--print-value-only"]), ["one", "two"]);
+    for child in [&mut first, &mut second] {
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+    }
+}
+
+#[test]
+fn hashes_tell_whether_keys_differ() {
+    let server = Server::start();
+    let hash = || server.ok(&["endpoint", "hashkv"]).join("");
+    server.ok(&["put", "a", "1"]);
+    let before = hash();
+    assert_eq!(hash(), before);
+    server.ok(&["put", "a", "2"]);
+    assert_ne!(hash(), before);
+    assert_eq!(server.ok(&["endpoint", "hashkv", &format!("--rev={}", server.revision() - 1)]).join(""), before);
+}
+
+#[test]
 fn a_lock_is_held_by_one_at_a_time() {
     let server = Server::start();
     let (mut first, path) = server.watch("first", &["lock", "--ttl", "3", "l"]);
