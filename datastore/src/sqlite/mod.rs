@@ -11,8 +11,10 @@
 //! them; [`Sqlite::assemble`] hands their bodies to somebody who has threads of his own.
 
 mod compact;
+mod count;
 mod fault;
 mod gate;
+mod list;
 mod log;
 mod open;
 mod options;
@@ -29,6 +31,7 @@ use std::thread::JoinHandle;
 use rusqlite::wal::CheckpointMode;
 use tokio::sync::{mpsc, oneshot};
 
+use self::count::Counts;
 use self::gate::Gate;
 use self::log::{LogKeeper, copy_log};
 pub use self::options::SqliteOptions;
@@ -134,11 +137,12 @@ impl Sqlite {
         body("store-copier".to_owned(), Box::new(move || copy_log(&copier, &copy_inbox)));
         let read_inbox = Arc::new(Mutex::new(read_inbox));
         let readers = options.readers.max(1);
+        let counts = Counts::default();
         for number in 0..readers {
             let connection = open::open_beside(&options, true)?;
             let (path, inbox, gate) = (options.path.clone(), read_inbox.clone(), gate.clone());
-            let closing = closing.clone();
-            let run = move || answer_reads(&connection, &path, &inbox, &gate, &closing);
+            let (closing, counts) = (closing.clone(), counts.clone());
+            let run = move || answer_reads(&connection, &path, counts, &inbox, &gate, &closing);
             body(format!("store-reader-{number}"), Box::new(run));
         }
         let (path, retained) = (options.path.clone(), options.retained_revisions_min.max(0));
@@ -191,11 +195,12 @@ fn empty_log(connection: &rusqlite::Connection, path: &Path) {
 fn answer_reads(
     connection: &rusqlite::Connection,
     path: &Path,
+    counts: Counts,
     inbox: &Mutex<mpsc::Receiver<Read>>,
     gate: &Gate,
     closing: &AtomicBool,
 ) {
-    let mut queries = match Queries::prepare(connection, path) {
+    let mut queries = match Queries::prepare(connection, path, counts) {
         Ok(queries) => queries,
         Err(error) => {
             tracing::error!(%error, path = %path.display(), "a reader could not prepare its statements");

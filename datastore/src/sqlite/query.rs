@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Statement};
 
+use super::count::{Counter, Counts};
 use super::fault::store_error;
-use super::row::{End, Name, event, key_value};
+use super::list::Lister;
+use super::row::{Arena, End, Name, event, key_value};
 use crate::error::{Op, StoreError, check_readable, check_watchable, is_reserved};
 use crate::request::{CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse, Status};
 use crate::types::{Event, KeyRange, Revision};
@@ -41,7 +44,6 @@ const LIST: &str = newest!(
 );
 const LIST_KEYS: &str =
     newest!("kv.id, kv.name, kv.created, kv.create_revision, kv.lease, NULL", " AND (?4 = 0 OR kv.lease > 0) LIMIT ?5");
-const COUNT: &str = newest!("count(*)", "");
 
 /// Deleted rows are told apart by the last column.
 const GET: &str = "SELECT id, name, created, create_revision, lease, value, deleted FROM kine
@@ -64,7 +66,8 @@ pub(super) struct Queries<'c> {
     get: Statement<'c>,
     list: Statement<'c>,
     list_keys: Statement<'c>,
-    count: Statement<'c>,
+    lister: Lister<'c>,
+    counter: Counter<'c>,
     events: Statement<'c>,
 }
 
@@ -76,7 +79,7 @@ struct Snapshot {
 }
 
 impl<'c> Queries<'c> {
-    pub(super) fn prepare(connection: &'c Connection, path: &'c Path) -> rusqlite::Result<Self> {
+    pub(super) fn prepare(connection: &'c Connection, path: &'c Path, counts: Counts) -> rusqlite::Result<Self> {
         Ok(Self {
             connection,
             path,
@@ -85,7 +88,8 @@ impl<'c> Queries<'c> {
             get: connection.prepare(GET)?,
             list: connection.prepare(LIST)?,
             list_keys: connection.prepare(LIST_KEYS)?,
-            count: connection.prepare(COUNT)?,
+            lister: Lister::prepare(connection)?,
+            counter: Counter::prepare(connection, counts)?,
             events: connection.prepare(EVENTS)?,
         })
     }
@@ -123,7 +127,7 @@ impl<'c> Queries<'c> {
             let at = request.at.unwrap_or(revision).get();
             let row = queries.get.query_row((Name(&request.key), at), |row| {
                 let deleted = row.get::<_, i64>(6)? != 0;
-                if deleted { Ok(None) } else { key_value(row).map(Some) }
+                if deleted { Ok(None) } else { key_value(row, Bytes::copy_from_slice).map(Some) }
             });
             Ok(row.optional().map(|kv| GetResponse { revision, kv: kv.flatten().filter(|kv| !is_reserved(&kv.key)) }))
         })
@@ -132,15 +136,20 @@ impl<'c> Queries<'c> {
     pub(super) fn list(&mut self, request: &ListRequest) -> Result<ListResponse, StoreError> {
         self.snapshot(Op::List, |queries, Snapshot { revision, compacted }| {
             check_readable(request.at, compacted, revision)?;
-            let at = request.at.unwrap_or(revision).get();
+            let at = request.at.unwrap_or(revision);
             let rest = request.after.as_ref().map(|after| request.range.after(after));
             let range = rest.as_ref().unwrap_or(&request.range);
+            if request.limit.is_none() && !request.keys_only && !request.expiring_only {
+                let kvs = queries.lister.list(range, at);
+                return Ok(kvs.map(|kvs| ListResponse { revision, kvs, more: false }));
+            }
             // One more than asked for tells whether there are more. Below zero is no limit.
             let limit =
                 request.limit.map_or(-1, |limit| i64::try_from(limit).map_or(-1, |limit| limit.saturating_add(1)));
             let statement = if request.keys_only { &mut queries.list_keys } else { &mut queries.list };
-            let rows =
-                statement.query_map((Name(range.start()), End(range), at, request.expiring_only, limit), key_value);
+            let asked = (Name(range.start()), End(range), at.get(), request.expiring_only, limit);
+            let mut arena = Arena::default();
+            let rows = statement.query_map(asked, |row| key_value(row, |bytes| arena.keep(bytes)));
             Ok(rows.and_then(Iterator::collect).map(|mut kvs: Vec<_>| {
                 let more = request.limit.is_some_and(|limit| kvs.len() > limit);
                 kvs.truncate(request.limit.unwrap_or(usize::MAX));
@@ -152,8 +161,7 @@ impl<'c> Queries<'c> {
     pub(super) fn count(&mut self, request: &CountRequest) -> Result<CountResponse, StoreError> {
         self.snapshot(Op::Count, |queries, Snapshot { revision, compacted }| {
             check_readable(request.at, compacted, revision)?;
-            let (range, at) = (&request.range, request.at.unwrap_or(revision).get());
-            let count = queries.count.query_row((Name(range.start()), End(range), at), |row| row.get::<_, i64>(0));
+            let count = queries.counter.count(&request.range, request.at.unwrap_or(revision), compacted);
             Ok(count.map(|count| CountResponse { revision, count: count.unsigned_abs() }))
         })
     }
@@ -199,14 +207,15 @@ impl<'c> Queries<'c> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sqlite::{SqliteOptions, open};
+    use crate::sqlite::{SqliteOptions, count, list, open};
 
     /// A list with a limit must not sort or collect the whole range, and no read may walk the whole table.
     #[test]
     fn every_read_walks_an_index_in_order() {
         let directory = tempfile::tempdir().unwrap();
         let connection = open::open_for_writing(&SqliteOptions::new(directory.path().join("state.db"))).unwrap();
-        for query in [LIST, LIST_KEYS, COUNT, GET, EVENTS, COMPACTED, REVISION] {
+        let ours = [LIST, LIST_KEYS, GET, EVENTS, COMPACTED, REVISION];
+        for query in ours.into_iter().chain(count::QUESTIONS).chain(list::QUESTIONS) {
             let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
             for number in 1..=explain.parameter_count() {
                 explain.raw_bind_parameter(number, 1).unwrap();

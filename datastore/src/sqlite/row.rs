@@ -1,6 +1,6 @@
 //! Between rows and our types.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rusqlite::Row;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
@@ -27,13 +27,31 @@ impl ToSql for End<'_> {
     }
 }
 
+/// How much an arena takes at a time: some dozens of objects, which are let go together.
+const ARENA_BYTES: usize = 64 << 10;
+
+/// Keeps the bytes of many rows in few allocations.
+#[derive(Default)]
+pub(super) struct Arena(BytesMut);
+
+impl Arena {
+    /// A copy that shares its allocation with its neighbours.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> Bytes {
+        if self.0.capacity() < bytes.len() {
+            self.0 = BytesMut::with_capacity(ARENA_BYTES.max(bytes.len()));
+        }
+        self.0.extend_from_slice(bytes);
+        self.0.split().freeze()
+    }
+}
+
 /// Bytes of whatever type; kine's oldest tables call the column of names an integer, which turns digits into one.
-fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Bytes> {
+fn bytes(row: &Row<'_>, column: usize, keep: impl FnOnce(&[u8]) -> Bytes) -> rusqlite::Result<Bytes> {
     Ok(match row.get_ref(column)? {
         ValueRef::Null => Bytes::new(),
         ValueRef::Integer(number) => Bytes::from(number.to_string()),
         ValueRef::Real(number) => Bytes::from(number.to_string()),
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Bytes::copy_from_slice(bytes),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => keep(bytes),
     })
 }
 
@@ -55,12 +73,12 @@ fn creation(created: bool, id: Revision, create_revision: Revision) -> Revision 
     if created || create_revision == Revision::ZERO { id } else { create_revision }
 }
 
-/// Reads `id, name, created, create_revision, lease, value`.
-pub(super) fn key_value(row: &Row<'_>) -> rusqlite::Result<KeyValue> {
+/// Reads `id, name, created, create_revision, lease, value`, and has key and value kept by somebody.
+pub(super) fn key_value(row: &Row<'_>, mut keep: impl FnMut(&[u8]) -> Bytes) -> rusqlite::Result<KeyValue> {
     let mod_revision = revision(row, 0)?;
     Ok(KeyValue {
-        key: Key::new(bytes(row, 1)?),
-        value: bytes(row, 5)?,
+        key: Key::new(bytes(row, 1, &mut keep)?),
+        value: bytes(row, 5, &mut keep)?,
         create_revision: creation(flag(row, 2)?, mod_revision, revision(row, 3)?),
         mod_revision,
         ttl: ttl(row, 4)?,
@@ -70,14 +88,14 @@ pub(super) fn key_value(row: &Row<'_>) -> rusqlite::Result<KeyValue> {
 /// Reads `id, name, created, create_revision, lease, value, deleted, prev_revision, old_value` and, of the row before
 /// it, `created, create_revision, lease`.
 pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
-    let kv = key_value(row)?;
+    let kv = key_value(row, Bytes::copy_from_slice)?;
     let (created, deleted, prev_revision) = (flag(row, 2)?, flag(row, 6)?, revision(row, 7)?);
     let prev = if created || prev_revision == Revision::ZERO {
         None
     } else {
         Some(KeyValue {
             key: kv.key.clone(),
-            value: bytes(row, 8)?,
+            value: bytes(row, 8, Bytes::copy_from_slice)?,
             create_revision: creation(flag(row, 9)?, prev_revision, revision(row, 10)?),
             mod_revision: prev_revision,
             ttl: ttl(row, 11)?,

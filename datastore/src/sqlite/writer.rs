@@ -4,10 +4,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Statement};
 use tokio::sync::{mpsc, oneshot};
 
 use super::compact::{Compaction, Compactor, Waiter, abandon};
+use super::count::Counts;
 use super::fault::{commit_error, store_error};
 use super::log::LogKeeper;
 use super::query::Queries;
@@ -93,7 +95,7 @@ impl<'c> Writer<'c> {
         log: LogKeeper,
         retained_revisions_min: i64,
     ) -> rusqlite::Result<Self> {
-        let mut queries = Queries::prepare(connection, path)?;
+        let mut queries = Queries::prepare(connection, path, Counts::default())?;
         let (revision, compacted) = queries.bounds()?;
         Ok(Self {
             connection,
@@ -245,7 +247,10 @@ impl<'c> Writer<'c> {
         let WriteRequest { key, change, precondition } = request;
         let newest = self.newest.query_row([Name(key)], |row| {
             let deleted = row.get::<_, Option<i64>>(6)?.unwrap_or_default() != 0;
-            Ok(Newest { id: row.get(0)?, live: if deleted { None } else { Some(key_value(row)?) } })
+            Ok(Newest {
+                id: row.get(0)?,
+                live: if deleted { None } else { Some(key_value(row, Bytes::copy_from_slice)?) },
+            })
         });
         let (prev_id, current) = newest.optional()?.map_or((0, None), |newest| (newest.id, newest.live));
         if !precondition.holds(current.as_ref()) {
