@@ -7,6 +7,7 @@
 //! What is deliberately absent: async, input and output, clocks and randomness. Time and random letters are arguments,
 //! so that every function here is a function.
 
+pub mod apply;
 pub mod decode;
 pub mod default;
 pub mod names;

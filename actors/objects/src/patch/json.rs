@@ -6,16 +6,13 @@
 use serde_json::{Map, Value};
 
 use super::{PatchError, type_name};
+use crate::decode::DEPTH_MAX;
 
 /// Operations that one patch may have.
 pub const OPERATIONS_MAX: usize = 10_000;
 
 /// Bytes that all `copy` operations of a patch may add together; upstream's body limit.
 pub const COPY_BYTES_MAX: usize = 3 << 20;
-
-/// Depth of what a patch may build, as deep as the decoder reads. Deeper trees would exhaust a stack when they are
-/// written or dropped.
-pub const DEPTH_MAX: usize = 128;
 
 /// Steps that a patch may take in all: values walked through to measure them, and items of lists moved aside, of which
 /// [`ITEMS_PER_STEP`] are one step. Ten thousand moves of a huge list would take minutes otherwise.
@@ -209,7 +206,8 @@ impl Document {
         if self.steps > STEPS_MAX { unfit("the patch takes too many steps".to_owned()) } else { Ok(()) }
     }
 
-    /// Makes sure that the value does not reach too deep below the path, and spends a step per value inside it.
+    /// Makes sure that the value does not reach deeper below the path than the decoder would read, since trees without
+    /// a limit exhaust a stack when they are written or dropped; and spends a step per value inside it.
     fn count_depth(&mut self, path: &[String], value: &Value) -> Result<(), PatchError> {
         let mut level: Vec<&Value> = vec![value];
         let mut depth = path.len();

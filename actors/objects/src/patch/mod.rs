@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::status::{Details, Reason, Status};
 
-pub use json::{COPY_BYTES_MAX, DEPTH_MAX, OPERATIONS_MAX, apply_json_patch};
+pub use json::{COPY_BYTES_MAX, OPERATIONS_MAX, apply_json_patch};
 pub use merge::apply_merge_patch;
 pub use strategic::apply_strategic_patch;
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::decode::DEPTH_MAX;
 use crate::schema::{SchemaRef, builtin};
 
 fn pod() -> SchemaRef<'static> {

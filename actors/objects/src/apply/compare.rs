@@ -1,0 +1,167 @@
+//! What differs between two states of an object, as sets of fields.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use super::element::{Path, PathElement, equal};
+use super::set::Set;
+use super::types::{Shape, Type};
+
+/// The fields that two states do not share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Comparison {
+    /// Were there and are gone.
+    pub(super) removed: Set,
+    /// Have another value.
+    pub(super) modified: Set,
+    /// Are new.
+    pub(super) added: Set,
+}
+
+impl Comparison {
+    /// The comparison as if some fields did not exist.
+    pub(super) fn without(self, ignored: &Set) -> Self {
+        if ignored.is_empty() {
+            return self;
+        }
+        Self {
+            removed: self.removed.difference_below(ignored),
+            modified: self.modified.difference_below(ignored),
+            added: self.added.difference_below(ignored),
+        }
+    }
+
+    /// What has a new value, or a first one.
+    pub(super) fn changed(&self) -> Set {
+        self.modified.clone().union(&self.added)
+    }
+}
+
+/// Compares an older with a newer state.
+pub(super) fn compare(old: &Value, new: &Value, of: Type<'_>) -> Comparison {
+    let mut comparer = Comparer::default();
+    comparer.visit(Some(old), Some(new), of);
+    comparer.found
+}
+
+#[derive(Default)]
+struct Comparer {
+    path: Path,
+    found: Comparison,
+}
+
+impl Comparer {
+    /// Compares what stands at the current path; at least one side is there.
+    fn visit(&mut self, old: Option<&Value>, new: Option<&Value>, of: Type<'_>) {
+        let shapes = (old.map(|old| of.shape(old)), new.map(|new| of.shape(new)));
+        let is_leaf = match shapes {
+            (Some(old_shape), Some(new_shape)) if old_shape != new_shape => {
+                // The parts of what it was are gone; it itself has changed.
+                self.walk(old_shape, old, new, of);
+                self.walk(new_shape, old, new, of)
+            }
+            (_, Some(shape)) | (Some(shape), None) => self.walk(shape, old, new, of),
+            (None, None) => return,
+        };
+        match (old, new) {
+            _ if is_leaf => {}
+            (None, _) => self.found.added.insert(&self.path),
+            (_, None) => self.found.removed.insert(&self.path),
+            _ => {}
+        }
+    }
+
+    /// Walks through both sides. Tells whether they were compared as a whole.
+    fn walk(&mut self, shape: Shape, old: Option<&Value>, new: Option<&Value>, of: Type<'_>) -> bool {
+        match shape {
+            Shape::Map => {
+                let (old_fields, new_fields) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+                let is_empty = |fields: Option<&Map<String, Value>>| fields.is_none_or(Map::is_empty);
+                if is_empty(old_fields) && is_empty(new_fields) {
+                    return self.leaf(old, new);
+                }
+                let names = old_fields.into_iter().chain(new_fields).flat_map(Map::keys);
+                for name in names.collect::<BTreeSet<_>>() {
+                    self.path.push(PathElement::field(name));
+                    let old = old_fields.and_then(|fields| fields.get(name));
+                    let new = new_fields.and_then(|fields| fields.get(name));
+                    self.visit(old, new, of.field(name));
+                    self.path.pop();
+                }
+                false
+            }
+            Shape::List => {
+                let (old_items, new_items) = (items(old), items(new));
+                if old_items.is_empty() && new_items.is_empty() {
+                    return self.leaf(old, new);
+                }
+                match (index(old_items, of), index(new_items, of)) {
+                    (Some(old_items), Some(new_items)) => {
+                        self.visit_items(&old_items, &new_items, of.item());
+                        false
+                    }
+                    // An item that nothing tells apart: the list is one value, whatever the schema says.
+                    _ => self.leaf(old, new),
+                }
+            }
+            Shape::AtomicMap | Shape::AtomicList | Shape::Scalar => self.leaf(old, new),
+        }
+    }
+
+    fn leaf(&mut self, old: Option<&Value>, new: Option<&Value>) -> bool {
+        match (old, new) {
+            (None, _) => self.found.added.insert(&self.path),
+            (_, None) => self.found.removed.insert(&self.path),
+            (Some(old), Some(new)) if !equal(old, new) => self.found.modified.insert(&self.path),
+            _ => {}
+        }
+        true
+    }
+
+    fn visit_items(&mut self, old: &Index<'_>, new: &Index<'_>, of: Type<'_>) {
+        for element in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
+            let none = Vec::new();
+            let (old, new) = (old.get(element).unwrap_or(&none), new.get(element).unwrap_or(&none));
+            self.path.push(element.clone());
+            match (old.as_slice(), new.as_slice()) {
+                ([] | [_], [] | [_]) => self.visit(old.first().copied(), new.first().copied(), of),
+                // Items that nothing tells apart are one value together.
+                ([_, _, ..], [_, _, ..]) => {
+                    let same = old.len() == new.len() && old.iter().zip(new).all(|(old, new)| equal(old, new));
+                    if !same {
+                        self.found.modified.insert(&self.path);
+                    }
+                }
+                ([_, _, ..], _) => {
+                    if let Some(new) = new.first() {
+                        self.visit(None, Some(new), of);
+                    }
+                    self.found.removed.insert(&self.path);
+                }
+                (_, [_, _, ..]) => {
+                    if let Some(old) = old.first() {
+                        self.visit(Some(old), None, of);
+                    }
+                    self.found.added.insert(&self.path);
+                }
+            }
+            self.path.pop();
+        }
+    }
+}
+
+/// The items of a list by what tells them apart.
+type Index<'v> = BTreeMap<PathElement, Vec<&'v Value>>;
+
+fn items(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn index<'v>(items: &'v [Value], of: Type<'_>) -> Option<Index<'v>> {
+    let mut index = Index::new();
+    for item in items {
+        index.entry(of.element(item).ok()?).or_default().push(item);
+    }
+    Some(index)
+}
