@@ -126,7 +126,7 @@ pub enum StoreError {
         source: Source,
     },
     /// What is stored is not what was written. Nothing repairs it but a backup.
-    #[error("{} is damaged: {detail}", path.display())]
+    #[error("{} is damaged: {detail}; restore it from a backup", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -63,9 +63,10 @@ pub(super) fn open_for_writing(options: &SqliteOptions) -> Result<Connection, St
         let detail = format!("{bytes} bytes are no whole number of pages");
         return Err(StoreError::Damaged { path: path.clone(), detail });
     }
+    let crashed = has_log(path);
     let mut connection = connect(options).map_err(fault)?;
     if !fresh && options.integrity_check {
-        check(&connection, path)?;
+        check(&connection, path, crashed)?;
     }
     prepare_space(&connection, path, fresh, options.convert && !options.keep_log)?;
     set_up(&connection).map_err(fault)?;
@@ -110,7 +111,7 @@ fn is_whole(path: &Path, bytes: u64) -> std::io::Result<bool> {
     if bytes < PAGE_BYTES_LEAST {
         return Ok(false);
     }
-    if fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
+    if has_log(path) {
         return Ok(true);
     }
     let mut header = [0; 18];
@@ -122,6 +123,11 @@ fn is_whole(path: &Path, bytes: u64) -> std::io::Result<bool> {
     };
     // Whatever this is, it is not the length that is wrong; SQLite says what is.
     Ok(page_bytes < PAGE_BYTES_LEAST || bytes.is_multiple_of(page_bytes))
+}
+
+/// Whether the last process left a log: it had no time to close the store.
+fn has_log(path: &Path) -> bool {
+    fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
 /// A file that SQLite keeps beside the database.
@@ -141,9 +147,12 @@ fn connect(options: &SqliteOptions) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Refuses a file that isn't whole.
-fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+/// Refuses a file that isn't whole. After a crash the index is compared with the table, too: SQLite follows a damaged
+/// log as far as it is whole, while pages of what comes behind may be in the file already, and the mixture of the two is
+/// a state that never was.
+fn check(connection: &Connection, path: &Path, crashed: bool) -> Result<(), StoreError> {
+    let question = if crashed { "PRAGMA integrity_check(1)" } else { "PRAGMA quick_check(1)" };
+    let found = connection.query_row(question, [], |row| row.get::<_, String>(0));
     match found.map_err(|error| store_error(Op::Open, path, error))?.as_str() {
         "ok" => Ok(()),
         detail => {

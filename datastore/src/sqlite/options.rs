@@ -15,7 +15,8 @@ pub struct SqliteOptions {
     /// greatest size may pass it. From a quarter of it on, reads that begin wait until the log is empty; from half of
     /// it on, writes wait too, for the reads that still run.
     pub log_bytes_max: u64,
-    /// Whether to look through the whole file when opening it. Default on; it costs about a second per GiB.
+    /// Whether to look through the whole file when opening it. Default on; it costs about a second per GiB, and twice
+    /// that after a crash.
     pub integrity_check: bool,
     /// Whether a file that can't give back free space (one that kine made) is rewritten once, so that it can. Default
     /// on; it needs as much free space as the file takes, and is left out, with a warning, when there is less.

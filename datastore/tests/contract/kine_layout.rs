@@ -90,6 +90,73 @@ async fn a_file_of_kine_opens_and_goes_on() {
     assert_eq!(rows, expected);
 }
 
+/// A file with everything in it that a life leaves behind, its log not yet copied into it: kine was killed.
+const STATE: &str = include_str!("../../../fixtures/kine/state.sql");
+
+#[tokio::test]
+async fn a_file_with_history_deleted_keys_and_gaps_opens_and_lists() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.db");
+    {
+        let kine = Connection::open(directory.path().join("kine.db")).unwrap();
+        kine.execute_batch(STATE).unwrap();
+        for ending in ["", "-wal"] {
+            let beside = |name: &str| directory.path().join(format!("{name}{ending}"));
+            std::fs::copy(beside("kine.db"), beside("state.db")).unwrap();
+        }
+    }
+    assert!(std::fs::metadata(directory.path().join("state.db-wal")).unwrap().len() > 0, "kine leaves a log");
+    let store = open(&path);
+    let status = store.status().await.unwrap();
+    assert_eq!((status.revision, status.compacted), (rev(34), rev(20)));
+    let maps = || KeyRange::prefix("/registry/configmaps/default/");
+    for (at, there) in [
+        (20, &["a", "b", "c"][..]),
+        (21, &["a", "b", "c", "d"]),
+        (23, &["a", "b", "c", "d"]),
+        (25, &["a", "c", "d"]),
+        (27, &["a", "c"]),
+        (29, &["a", "c", "d"]),
+        (33, &["a", "d"]),
+        (34, &["a", "d"]),
+    ] {
+        let names: Vec<_> = there.iter().map(|name| format!("/registry/configmaps/default/{name}")).collect();
+        assert_eq!(keys(&store, maps(), Some(rev(at))).await, names, "at {at}");
+        assert_eq!(count(&store, maps(), Some(rev(at))).await, names.len() as u64, "at {at}");
+    }
+    let all = [
+        "/registry/configmaps/default-2/a",
+        "/registry/configmaps/default/a",
+        "/registry/configmaps/default/d",
+        "/registry/events/default/e",
+        "/registry/health",
+        "/registry/masterleases/10.0.0.1",
+        "/registry/namespaces/default",
+    ];
+    assert_eq!(keys(&store, KeyRange::all(), None).await, all);
+    let d = get(&store, "/registry/configmaps/default/d", None).await.unwrap();
+    assert_eq!((d.create_revision, d.mod_revision, &d.value[..]), (rev(28), rev(30), &b"d-3"[..]));
+    assert_eq!(text(&store, "/registry/configmaps/default/d", Some(rev(26))).await.as_deref(), Some("d-1"));
+    assert_eq!(get(&store, "/registry/masterleases/10.0.0.1", None).await.unwrap().ttl.as_seconds(), 15);
+
+    let mut watcher = watch(&store, "/registry/configmaps/default/", Some(rev(21))).await;
+    let expected = [
+        "21 Create /registry/configmaps/default/d=d-1",
+        "24 Update /registry/configmaps/default/a=a-3 was a-2@9 of 4",
+        "25 Delete /registry/configmaps/default/b= was b-1@13 of 13",
+        "27 Delete /registry/configmaps/default/d= was d-1@21 of 21",
+        "28 Create /registry/configmaps/default/d=d-2",
+        "30 Update /registry/configmaps/default/d=d-3 was d-2@28 of 28",
+        "33 Delete /registry/configmaps/default/c= was c-3@20 of 16",
+    ];
+    assert_eq!(lines(&events(&mut watcher, 7).await), expected);
+    assert_eq!(create(&store, "/registry/configmaps/default/b", "b-2").await, rev(35));
+    assert_eq!(update(&store, "/registry/configmaps/default/a", rev(24), "a-4").await, rev(36));
+    store.compact(rev(36)).await.unwrap();
+    let left = keys(&store, maps(), None).await;
+    assert_eq!(left, ["a", "b", "d"].map(|name| format!("/registry/configmaps/default/{name}")));
+}
+
 /// The rows of a file, a line each.
 fn dump(path: &Path, columns: &str) -> Vec<String> {
     let connection = Connection::open(path).unwrap();
