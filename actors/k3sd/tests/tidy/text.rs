@@ -1,5 +1,7 @@
 //! What a file may hold. The patterns are put together from pieces, so that this file does not find itself.
 
+use std::collections::BTreeMap;
+
 use crate::repository::File;
 
 /// A Rust file beyond this many lines is more than one room.
@@ -93,11 +95,16 @@ pub(crate) fn check_machine_paths(files: &[File]) -> Vec<String> {
 /// The crate that reads YAML, as Rust names it.
 const YAML: &str = concat!("serde_", "saphyr");
 
-/// A second module that names the YAML crate: it has to be replaceable in one place.
+/// Second modules of a crate that name the YAML crate: it has to be replaceable in one place. Which crates may name it at
+/// all is for the arrows to say.
 pub(crate) fn check_yaml(files: &[File]) -> Vec<String> {
-    let named: Vec<&str> =
-        files.iter().filter(|file| file.is_rust() && file.text.contains(YAML)).map(|file| file.path.as_str()).collect();
-    if named.len() > 1 { vec![format!("{YAML} is named by {}", named.join(", "))] } else { Vec::new() }
+    let mut named: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for file in files.iter().filter(|file| file.is_rust() && file.text.contains(YAML)) {
+        let krate = file.path.split_once("/src/").map_or(file.path.as_str(), |(krate, _)| krate);
+        named.entry(krate).or_default().push(&file.path);
+    }
+    let several = named.values().filter(|paths| paths.len() > 1);
+    several.map(|paths| format!("{YAML} is named by {}", paths.join(", "))).collect()
 }
 
 #[cfg(test)]
@@ -161,9 +168,10 @@ mod tests {
 
     #[test]
     fn a_second_module_with_yaml_is_found() {
-        let mut files = rust(&format!("use {YAML};"));
+        let file = |path| File::fake(path, &format!("use {YAML};"));
+        let mut files = vec![file("actors/a/src/yaml.rs"), file("actors/b/src/yaml.rs")];
         assert_eq!(check_yaml(&files), Vec::<String>::new());
-        files.push(File::fake("b.rs", &format!("{YAML}::from_str")));
+        files.push(file("actors/a/src/deep/other.rs"));
         assert_eq!(check_yaml(&files).len(), 1);
     }
 }
