@@ -242,6 +242,25 @@ fn files_that_cannot_be_read() {
 }
 
 #[test]
+fn secrets_come_from_files_as_well() {
+    let mut shell = Shell::new();
+    let token = shell.file("token", "hush\n");
+    let line = shell.refused(&["server", "--disable-agent", "--token-file=absent"]);
+    let absent = shell.at("absent");
+    assert_eq!(
+        line,
+        format!("--token-file: the file {} does not exist; create it, or correct the path", absent.display())
+    );
+    shell.set("K3S_AGENT_TOKEN_FILE", shell.file("two", "hush hush").display());
+    let line = shell.refused(&["server", "--disable-agent", "--token-file=token"]);
+    let start = "environment variable K3S_AGENT_TOKEN_FILE (--agent-token-file): the file ";
+    assert!(line.starts_with(start) && line.ends_with("leave nothing but the token in it"), "{line}");
+    shell.set("K3S_AGENT_TOKEN_FILE", token.display());
+    let line = shell.refused(&["server", "--disable-agent", "--token-file=token"]);
+    assert!(line.contains("is not available yet: joining by token") && !line.contains("hush"), "{line}");
+}
+
+#[test]
 fn ordinary_users() {
     let shell = Shell::new();
     let line = shell.refused_to_user(&["server"]);

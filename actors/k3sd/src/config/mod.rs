@@ -27,6 +27,7 @@ mod redact;
 pub mod scalar;
 mod server;
 mod settings;
+mod token_file;
 mod yaml;
 
 #[cfg(test)]
@@ -86,7 +87,11 @@ pub fn load(environment: &Environment, role: Role, command_line: &[Occurrence]) 
         config.expect("both commands have the flag").given = vec![given];
     }
     let format = build::print_format(&settings)?;
-    let result = facts(environment, &settings).and_then(|facts| build(&settings, &facts));
+    let result = facts(environment, &settings).and_then(|facts| {
+        let mut config = build(&settings, &facts)?;
+        token_file::read_all(&mut config, &settings)?;
+        Ok(config)
+    });
     if let Some(format) = format {
         let files: Vec<String> = files.iter().map(|file| file.path.display().to_string()).collect();
         return Ok(Loaded::Print { text: print::print(&settings, &files, format), problem: result.err() });
