@@ -2,7 +2,7 @@
 //!
 //! This crate is the binary and what only the binary needs. [`cli`] understands the command line, [`config`] turns it,
 //! the environment and the config files into one typed [`config::RunConfig`], [`run`] carries that out. [`commands`]
-//! holds the commands that need no daemon. Subsystems are crates of their own and never read the environment.
+//! holds the commands that need no daemon, [`process`] what the process is to the machine. Subsystems are crates of their own and never read the environment.
 
 pub mod actors_command;
 pub mod cli;
@@ -10,5 +10,6 @@ pub mod commands;
 pub mod config;
 pub mod logging;
 pub mod probe;
+pub mod process;
 pub mod run;
 pub mod tree;

@@ -9,14 +9,16 @@ use k3sd::actors_command;
 use k3sd::cli::{Alias, Environment, Invocation};
 use k3sd::commands::{check_config, completion, external, kine, token_generate};
 use k3sd::config::{self, Loaded, one_line};
+use k3sd::process::{hide, init};
 
 /// Any failure. K3s knows no other code, and scripts compare with it.
 const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
-    let environment = environment();
+    let mut environment = environment();
     let program = Alias::of(&environment.argv0).program();
-    match carry_out(&environment, program) {
+    let done = hide::take_over(&mut environment).map_err(Into::into);
+    match done.and_then(|hidden| carry_out(&environment, program, hidden)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("{program}: {}", one_line(&*error));
@@ -49,8 +51,22 @@ fn environment() -> Environment {
     }
 }
 
-fn carry_out(environment: &Environment, program: &'static str) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    match k3sd::cli::parse(environment)? {
+/// `hidden` says that the process list does not show the arguments.
+fn carry_out(
+    environment: &Environment,
+    program: &'static str,
+    hidden: bool,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let invocation = k3sd::cli::parse(environment)?;
+    let secret = invocation.with_secrets();
+    if let Some(title) = secret.filter(|_| !hidden) {
+        let error = hide::start_again(environment, title);
+        eprintln!("{program}: everybody on this machine can read the secrets on the command line: {error}");
+    }
+    if invocation.is_daemon() && init::is_first(environment) {
+        return Ok(init::run(environment, secret)?);
+    }
+    match invocation {
         Invocation::Print(text) => print(&text),
         Invocation::Run { role, command_line } => match config::load(environment, role, &command_line)? {
             Loaded::Run(config) => Ok(k3sd::run::run(&config)?),

@@ -6,6 +6,8 @@
 mod daemon;
 #[path = "cli/datastore.rs"]
 mod datastore;
+#[path = "cli/process.rs"]
+mod process;
 #[path = "cli/server.rs"]
 mod server;
 #[path = "cli/web.rs"]

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
+use k3sd_kine::StoreConfig;
 use thiserror::Error;
 
 use crate::config::Occurrence;
@@ -84,6 +85,34 @@ pub enum Invocation {
         /// The part it needs.
         feature: Feature,
     },
+}
+
+impl Invocation {
+    /// The command of a long-running process whose arguments hold what the process list must not show, if it is one.
+    #[must_use]
+    pub fn with_secrets(&self) -> Option<&'static str> {
+        match self {
+            Self::Run { role, command_line } => command_line.iter().any(holds_a_secret).then(|| role.name()),
+            Self::Kine(options) => {
+                let is_local = matches!(options.kine.store, StoreConfig::Sqlite(_) | StoreConfig::Memory);
+                (!is_local).then_some("kine")
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it runs until it is told to stop.
+    #[must_use]
+    pub const fn is_daemon(&self) -> bool {
+        matches!(self, Self::Run { .. } | Self::Kine(_))
+    }
+}
+
+/// Whether a flag was given something that only the process itself should know.
+fn holds_a_secret(given: &Occurrence) -> bool {
+    // A path is none, but the address of a config file may hold a password.
+    let is_address = given.flag.name == "config" && given.text.contains("://");
+    (given.flag.secrecy != Secrecy::Open || is_address) && !given.text.is_empty()
 }
 
 /// A shell that completions can be written for.
