@@ -23,6 +23,8 @@ pub(crate) struct Arena {
     pub nodes: Vec<Node>,
     pub fields: Vec<Field>,
     pub keys: Vec<Text>,
+    /// Offsets, among the fields of their object, of the fields that are always written.
+    pub always: Vec<u16>,
     pub messages: Vec<Message>,
     pub message_fields: Vec<MessageField>,
     /// Types by name, sorted.
@@ -78,9 +80,14 @@ impl Arena {
         }
         let first = u32::try_from(self.fields.len()).expect("few fields");
         let count = u32::try_from(fields.len()).expect("few fields");
+        let always = (0_u16..).zip(&fields).filter(|(_, field)| field.presence == Presence::Always);
+        let before = self.always.len();
+        self.always.extend(always.map(|(offset, _)| offset));
+        let always_count = u16::try_from(self.always.len() - before).expect("few fields");
         self.fields.extend(fields);
         let node = &mut self.nodes[index as usize];
         (node.first, node.count) = (first, count);
+        (node.always, node.always_count) = (u32::try_from(before).expect("few fields"), always_count);
         if sources.merging.get(name).is_some_and(|row| row.map == "atomic") {
             node.flags |= flag::ATOMIC;
         }

@@ -15,12 +15,14 @@ pub(crate) fn arena(arena: &Arena) -> String {
         .map(|node| {
             let (keys, merge_key, name) = (index(node.keys), text(node.merge_key), text(node.name));
             format!(
-                "node({:?},{},{},{},{keys},{},{merge_key},{name},{},{})",
+                "node({:?},{},{},{},{keys},{},({},{}),{merge_key},{name},{},{})",
                 node.kind,
                 node.flags,
                 index(node.first),
                 node.count,
                 node.key_count,
+                index(node.always),
+                node.always_count,
                 index(node.message),
                 index(node.extra),
             )
@@ -50,6 +52,7 @@ pub(crate) fn arena(arena: &Arena) -> String {
     table(&mut out, "NODES", "Node", nodes);
     table(&mut out, "FIELDS", "Field", fields);
     table(&mut out, "KEYS", "Text", arena.keys.iter().map(|key| text(*key)));
+    table(&mut out, "WRITTEN", "u16", arena.always.iter().map(u16::to_string));
     table(&mut out, "MESSAGES", "Message", messages);
     table(&mut out, "MESSAGE_FIELDS", "MessageField", message_fields);
     table(&mut out, "TYPES", "(Text, u32)", types);

@@ -39,6 +39,7 @@ pub(crate) fn number(arena: &mut Arena, sources: &Sources) {
         let original = arena.nodes[original as usize];
         let node = &mut arena.nodes[copy];
         (node.message, node.first, node.count) = (original.message, original.first, original.count);
+        (node.always, node.always_count) = (original.always, original.always_count);
     }
 }
 

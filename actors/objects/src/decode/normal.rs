@@ -53,7 +53,7 @@ fn normalize_object(map: &mut Map<String, Value>, schema: SchemaRef<'_>) {
             Presence::Always => true,
         }
     });
-    for property in schema.properties().filter(|property| property.presence == Presence::Always) {
+    for property in schema.always() {
         if !map.contains_key(property.name) {
             map.insert(property.name.to_owned(), zero(property.schema));
         }

@@ -1,6 +1,6 @@
 //! The walk through a document along its schema. One walk for JSON, YAML and values that are there already.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -102,9 +102,22 @@ impl Walk {
     }
 
     /// Goes down one step of the path and back up. `field` is whether Go has a name for the step.
-    fn within<T>(&mut self, step: impl fmt::Display, field: Option<&str>, visit: impl FnOnce(&mut Self) -> T) -> T {
+    fn within<T>(&mut self, step: Step<'_>, field: Option<&str>, visit: impl FnOnce(&mut Self) -> T) -> T {
         let (path, fields) = (self.path.len(), self.fields.len());
-        write!(self.path, "{step}").expect("strings grow");
+        // No formatting machinery: this runs for each value of each request.
+        match step {
+            Step::Key(key) => {
+                if path > 0 {
+                    self.path.push('.');
+                }
+                self.path.push_str(key);
+            }
+            Step::Index(index) => {
+                self.path.push('[');
+                push_digits(&mut self.path, index);
+                self.path.push(']');
+            }
+        }
         if let Some(field) = field {
             if fields > 0 {
                 self.fields.push('.');
@@ -116,6 +129,20 @@ impl Walk {
         self.fields.truncate(fields);
         result
     }
+}
+
+/// One step down.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+fn push_digits(text: &mut String, number: usize) {
+    if number >= 10 {
+        push_digits(text, number / 10);
+    }
+    text.push(char::from(b'0' + (number % 10) as u8));
 }
 
 /// Reads one value.
@@ -216,7 +243,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
         descend(walk)?;
         let mut list = Vec::new();
         loop {
-            let step = format_args!("[{}]", list.len());
+            let step = Step::Index(list.len());
             let item = walk.within(step, None, |walk| items.next_element_seed(Seed { walk, place: below }))?;
             match item {
                 None => break,
@@ -253,8 +280,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             if map.contains_key(&key) {
                 walk.note(StrictError::Duplicate, &key);
             }
-            let dot = if walk.path.is_empty() { "" } else { "." };
-            let step = format_args!("{dot}{key}");
+            let step = Step::Key(&key);
             let value = walk.within(step, field, |walk| entries.next_value_seed(Seed { walk, place: below }))?;
             let value = if value.is_null() && field.is_none() { below.zero() } else { value };
             map.insert(key, value);

@@ -13,37 +13,55 @@ const AFFINITY_SECONDS: i64 = 10_800;
 /// The label by which selectors find namespaces by name.
 const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// What a structure gets before its parts get theirs.
-pub(super) fn apply(type_name: &str, map: &mut Fields) {
-    match type_name {
-        "core.v1.Pod" => pods::pod(map),
-        "core.v1.PodSpec" => pods::spec(map),
-        "core.v1.PodStatus" => first_of_list(map, "podIP", "podIPs", Some("ip")),
-        "core.v1.Container" | "core.v1.EphemeralContainer" => pods::container(map),
-        "core.v1.Volume" => pods::volume(map),
-        "core.v1.ImageVolumeSource" => pods::image_volume(map),
-        "core.v1.ServiceSpec" => service(map),
-        "core.v1.Service" => service_status(map),
-        "core.v1.ReplicationController" => replication_controller(map),
-        "core.v1.Namespace" => namespace(map),
-        "core.v1.NodeSpec" => first_of_list(map, "podCIDR", "podCIDRs", None),
-        "core.v1.NodeStatus" => {
-            if let Some(capacity) = map.get("capacity").cloned() {
-                fill(map, "allocatable", capacity);
-            }
-        }
-        "core.v1.LimitRangeItem" => limits(map),
-        "batch.v1.Job" => labels_of_template(map),
-        "autoscaling.v2.HorizontalPodAutoscalerBehavior" => behavior(map),
-        "apiextensions.v1.CustomResourceDefinitionNames" => names(map),
-        _ => {}
+/// Code for one type.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hook {
+    /// Runs before the parts of the structure get their defaults.
+    before: fn(&mut Fields),
+    /// Runs after that.
+    after: fn(&mut Fields),
+}
+
+impl Hook {
+    /// The code for a type, if there is any.
+    pub(super) fn of(type_name: &str) -> Option<Self> {
+        let before: fn(&mut Fields) = match type_name {
+            "core.v1.Pod" => return Some(Self { before: pods::pod, after: pods::pod_resources }),
+            "core.v1.PodSpec" => pods::spec,
+            "core.v1.PodStatus" => |map| first_of_list(map, "podIP", "podIPs", Some("ip")),
+            "core.v1.Container" | "core.v1.EphemeralContainer" => pods::container,
+            "core.v1.Volume" => pods::volume,
+            "core.v1.ImageVolumeSource" => pods::image_volume,
+            "core.v1.ServiceSpec" => service,
+            "core.v1.Service" => service_status,
+            "core.v1.ReplicationController" => replication_controller,
+            "core.v1.Namespace" => namespace,
+            "core.v1.NodeSpec" => |map| first_of_list(map, "podCIDR", "podCIDRs", None),
+            "core.v1.NodeStatus" => node_status,
+            "core.v1.LimitRangeItem" => limits,
+            "batch.v1.Job" => labels_of_template,
+            "autoscaling.v2.HorizontalPodAutoscalerBehavior" => behavior,
+            "apiextensions.v1.CustomResourceDefinitionNames" => names,
+            _ => return None,
+        };
+        Some(Self { before, after: |_| {} })
+    }
+
+    /// What a structure gets before its parts get theirs.
+    pub(super) fn before(self, map: &mut Fields) {
+        (self.before)(map);
+    }
+
+    /// What a structure gets after its parts got theirs.
+    pub(super) fn after(self, map: &mut Fields) {
+        (self.after)(map);
     }
 }
 
-/// What a structure gets after its parts got theirs.
-pub(super) fn apply_after(type_name: &str, map: &mut Fields) {
-    if type_name == "core.v1.Pod" {
-        pods::pod_resources(map);
+/// What can be used is all there is, until the node says otherwise.
+fn node_status(map: &mut Fields) {
+    if let Some(capacity) = map.get("capacity").cloned() {
+        fill(map, "allocatable", capacity);
     }
 }
 

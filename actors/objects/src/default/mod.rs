@@ -7,6 +7,7 @@
 //! What is deliberately absent: whatever is decided once, when an object is created (names, addresses, phases of pods).
 
 mod kinds;
+mod plan;
 mod pods;
 mod structural;
 mod table;
@@ -24,8 +25,6 @@ pub fn apply(value: &mut Value, schema: SchemaRef<'_>) {
     normalize(value, schema);
     if std::ptr::eq(schema.arena(), builtin()) {
         walk(value, schema, false);
-        // What came in may hold parts that always exist.
-        normalize(value, schema);
     } else {
         structural::apply(value, schema);
     }
@@ -37,18 +36,24 @@ const RESOURCE_SCALE: i32 = -3;
 /// Defaults of a value and then of what is in it. `resources` is whether a map of quantities here is a list of
 /// resources of core, whose amounts are rounded up.
 fn walk(value: &mut Value, schema: SchemaRef<'_>, resources: bool) {
+    let step = plan::step(schema);
+    if !step.busy {
+        return;
+    }
     match (schema.kind(), value) {
         (Kind::Object, Value::Object(map)) => {
-            let name = schema.type_name().unwrap_or_default();
-            table::apply(name, map, schema);
-            kinds::apply(name, map);
-            let of_core = name.starts_with("core.v1.");
+            table::apply(step.rows, map, schema);
+            if let Some(hook) = step.hook {
+                hook.before(map);
+            }
             for (key, value) in map.iter_mut() {
                 if let Some(property) = schema.property(key) {
-                    walk(value, property.schema, of_core);
+                    walk(value, property.schema, step.of_core);
                 }
             }
-            kinds::apply_after(name, map);
+            if let Some(hook) = step.hook {
+                hook.after(map);
+            }
         }
         (Kind::Map, Value::Object(map)) => {
             let Some(values) = schema.values() else { return };

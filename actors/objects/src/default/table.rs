@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
+use crate::decode::normalize;
 use crate::default::is_absent;
 use crate::schema::{Presence, SchemaRef};
 
@@ -49,12 +50,14 @@ fn read(line: &'static str) -> Option<(&'static str, Row)> {
     Some((of, Row { field, value: serde_json::from_str(value).ok()?, condition }))
 }
 
-/// Applies the rows of a type to one structure.
-pub(super) fn apply(type_name: &str, map: &mut Map<String, Value>, schema: SchemaRef<'_>) {
-    for row in ROWS.get(type_name).into_iter().flatten() {
-        let presence = schema.property(row.field).map_or(Presence::Given, |property| property.presence);
-        if is_absent(map.get(row.field), presence) && row.condition.holds(map, schema) {
-            map.insert(row.field.to_owned(), row.value.clone());
+/// Applies the rows of a type to one structure. What they bring is in upstream's form, like the rest.
+pub(super) fn apply(rows: &[Row], map: &mut Map<String, Value>, schema: SchemaRef<'_>) {
+    for row in rows {
+        let Some(property) = schema.property(row.field) else { continue };
+        if is_absent(map.get(row.field), property.presence) && row.condition.holds(map, schema) {
+            let mut value = row.value.clone();
+            normalize(&mut value, property.schema);
+            map.insert(row.field.to_owned(), value);
         }
     }
 }

@@ -49,23 +49,34 @@ pub fn encode_message(value: &Value, schema: SchemaRef<'_>) -> Option<Vec<u8>> {
     let message = schema.message()?;
     let mut out = Vec::new();
     if let Value::Object(map) = value {
-        put_fields(&mut out, map, schema, message);
+        put_object(&mut out, map, schema, message);
     }
     Some(out)
 }
 
-fn put_fields(out: &mut Vec<u8>, map: &Map<String, Value>, schema: SchemaRef<'_>, message: u32) {
+fn put_object(out: &mut Vec<u8>, map: &Map<String, Value>, schema: SchemaRef<'_>, message: u32) {
+    // Each field is looked up by name once, and then by its place: messages name all the fields that there could be.
+    let mut present = vec![None; schema.field_count()];
+    for (name, value) in map {
+        if let Some(offset) = schema.field_offset(name) {
+            present[offset] = Some(value).filter(|value| !value.is_null());
+        }
+    }
+    put_fields(out, &present, schema, message);
+}
+
+/// The fields of an object and of the messages that are inlined in it.
+fn put_fields(out: &mut Vec<u8>, present: &[Option<&Value>], schema: SchemaRef<'_>, message: u32) {
     for field in schema.message_fields(message) {
         let number = u32::from(field.tag);
-        match field.wire {
-            Wire::Inline => put_message(out, number, |out| put_fields(out, map, schema, field.target)),
-            Wire::Plain | Wire::Wrapped => {
-                let property = schema.property_number(field.target);
-                match map.get(property.name) {
-                    None | Some(Value::Null) => {}
-                    Some(value) if field.wire == Wire::Wrapped => put_wrapped(out, number, value, property.schema),
-                    Some(value) => put_value(out, number, value, property.schema),
-                }
+        if field.wire == Wire::Inline {
+            put_message(out, number, |out| put_fields(out, present, schema, field.target));
+        } else if let Some(value) = present[field.target as usize] {
+            let schema = schema.property_number(field.target).schema;
+            if field.wire == Wire::Wrapped {
+                put_wrapped(out, number, value, schema);
+            } else {
+                put_value(out, number, value, schema);
             }
         }
     }
@@ -98,7 +109,7 @@ fn put_value(out: &mut Vec<u8>, number: u32, value: &Value, schema: SchemaRef<'_
         (Kind::Any, _) => put_message(out, number, |_| {}),
         (Kind::Object, Value::Object(map)) => {
             if let Some(message) = schema.message() {
-                put_message(out, number, |out| put_fields(out, map, schema, message));
+                put_message(out, number, |out| put_object(out, map, schema, message));
             }
         }
         (Kind::Array, Value::Array(items)) => {

@@ -14,6 +14,8 @@ pub struct Arena {
     pub(super) nodes: Cow<'static, [Node]>,
     pub(super) fields: Cow<'static, [Field]>,
     pub(super) keys: Cow<'static, [Text]>,
+    /// Which fields are always written, by their place among those of their object.
+    pub(super) always: &'static [u16],
     pub(super) messages: &'static [Message],
     pub(super) message_fields: &'static [MessageField],
     /// Names of types, sorted, with their nodes.
@@ -53,6 +55,16 @@ impl Arena {
 
     pub(crate) fn str(&self, text: Text) -> &str {
         &self.text[text.start as usize..(text.start + text.len) as usize]
+    }
+
+    /// Number of cells, so that tables beside the arena can be as long.
+    pub(crate) fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The place with a number below [`node_count`](Self::node_count).
+    pub(crate) fn at(&self, index: usize) -> SchemaRef<'_> {
+        SchemaRef::new(self, u32::try_from(index).expect("arenas are small"))
     }
 
     pub(crate) fn node(&self, index: u32) -> &Node {

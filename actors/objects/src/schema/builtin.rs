@@ -29,12 +29,13 @@ mod generated {
         count: u32,
         keys: u32,
         key_count: u16,
+        (always, always_count): (u32, u16),
         merge_key: Text,
         name: Text,
         message: u32,
         extra: u32,
     ) -> Node {
-        Node { kind, flags, first, count, keys, key_count, merge_key, name, message, extra }
+        Node { kind, flags, first, count, keys, key_count, always, always_count, merge_key, name, message, extra }
     }
 
     const fn field(name: Text, node: u32, required: bool, presence: Presence) -> Field {
@@ -51,6 +52,7 @@ pub fn builtin() -> &'static Arena {
         nodes: Cow::Borrowed(&generated::NODES),
         fields: Cow::Borrowed(&generated::FIELDS),
         keys: Cow::Borrowed(&generated::KEYS),
+        always: &generated::WRITTEN,
         messages: &generated::MESSAGES,
         message_fields: &generated::MESSAGE_FIELDS,
         types: &generated::TYPES,

@@ -105,6 +105,10 @@ pub(crate) struct Node {
     pub(crate) keys: u32,
     /// Number of keys.
     pub(crate) key_count: u16,
+    /// First of the fields that are always written, in the arena's list of them.
+    pub(crate) always: u32,
+    /// Number of such fields.
+    pub(crate) always_count: u16,
     /// Field by which patches find the items of a list; empty when there is none.
     pub(crate) merge_key: Text,
     /// Name of the type of a built-in structure; empty for others.
@@ -125,6 +129,8 @@ impl Node {
             count: 0,
             keys: 0,
             key_count: 0,
+            always: NONE,
+            always_count: 0,
             merge_key: Text { start: 0, len: 0 },
             name: Text { start: 0, len: 0 },
             message: NONE,

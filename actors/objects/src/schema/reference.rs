@@ -130,6 +130,29 @@ impl<'a> SchemaRef<'a> {
         (0..node.count as usize).map(move |offset| self.property_at(node.first as usize + offset))
     }
 
+    /// The fields of a built-in structure that are always written.
+    pub(crate) fn always(self) -> impl Iterator<Item = Property<'a>> {
+        let node = self.node();
+        let first = if node.always_count == 0 { 0 } else { node.always as usize };
+        let offsets = &self.arena.always[first..first + usize::from(node.always_count)];
+        offsets.iter().map(move |offset| self.property_at(node.first as usize + usize::from(*offset)))
+    }
+
+    /// Its number in the arena.
+    pub(crate) fn index(self) -> usize {
+        self.index as usize
+    }
+
+    /// The number of fields of a structure.
+    pub(crate) fn field_count(self) -> usize {
+        self.node().count as usize
+    }
+
+    /// The place of a field among those of its structure.
+    pub(crate) fn field_offset(self, name: &str) -> Option<usize> {
+        Some(self.field_index(name)? - self.node().first as usize)
+    }
+
     /// The items of a list.
     pub fn item(self) -> Option<SchemaRef<'a>> {
         let node = self.node();

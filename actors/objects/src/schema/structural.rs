@@ -48,6 +48,7 @@ pub fn structural(schema: &Value) -> Result<Arena, SchemaError> {
         nodes: Cow::Owned(reader.nodes),
         fields: Cow::Owned(reader.fields),
         keys: Cow::Owned(reader.keys),
+        always: &[],
         messages: &[],
         message_fields: &[],
         types: &[],
