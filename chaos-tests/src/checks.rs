@@ -1,8 +1,12 @@
 //! The invariants, written against what a client can see.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
+use k3sd_runtime::inspect::Client;
 use k3sd_runtime::inspect::wire::{Actor, Event};
+
+use crate::daemon::PATIENCE;
 
 /// What stays the same about an actor over all its lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,14 +16,13 @@ pub struct Place {
     restart: Option<String>,
 }
 
-/// The shape of a tree: every place in it. Connections to the inspector come and go with whoever looks, so they don't
-/// belong to it.
+/// The shape of a tree: every place in it. Connections come and go with whoever asks, so they don't belong to it.
 pub type Shape = BTreeMap<String, Place>;
 
 fn visit<'a>(actor: &'a Actor, see: &mut impl FnMut(&'a Actor)) {
     see(actor);
     for child in &actor.children {
-        if !actor.path.starts_with("inspector/connections") {
+        if !actor.path.ends_with("/connections") {
             visit(child, see);
         }
     }
@@ -66,6 +69,30 @@ pub fn not_running(root: &Actor) -> Vec<String> {
         }
     });
     found
+}
+
+/// Waits until a tree has its shape again and all of it runs. Returns how long that took.
+///
+/// # Panics
+/// When it takes longer than [`PATIENCE`].
+pub async fn healed(client: &Client, wanted: &Shape) -> Duration {
+    let began = Instant::now();
+    let mut last = String::new();
+    while began.elapsed() < PATIENCE {
+        match client.tree().await {
+            Ok(tree) => {
+                let mut wrong = not_running(&tree.root);
+                wrong.extend(difference(wanted, &shape(&tree.root)));
+                if wrong.is_empty() {
+                    return began.elapsed();
+                }
+                last = wrong.join(", ");
+            }
+            Err(error) => last = error.to_string(),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("not healed after {PATIENCE:?}: {last}");
 }
 
 /// Follows the event stream: numbers without a gap, and per path never two lives at once.

@@ -92,42 +92,44 @@ impl Daemon {
         Self::start_in(directory, words).await
     }
 
-    /// Starts again where a daemon has ended, with what it left behind and the same arguments.
+    /// Starts again where it has ended, with what it left behind and the same arguments. What it had logged is gone then.
     ///
     /// # Panics
     /// When it does not come up.
-    pub async fn start_again(self) -> Self {
-        Self::start_in(self.directory, self.arguments).await
+    pub async fn start_again(&mut self) {
+        self.child = spawn(self.directory.path(), &self.arguments);
+        self.wait_until_ready().await;
     }
 
     async fn start_in(directory: TempDir, arguments: Vec<OsString>) -> Self {
-        let mut daemon = Self::spawn_in(directory, arguments);
-        let began = Instant::now();
-        while !daemon.is_ready().await {
-            if let Some(status) = daemon.has_ended() {
-                panic!("it ended with {status}: {}", daemon.log());
-            }
-            assert!(began.elapsed() < PATIENCE, "it does not come up: {}", daemon.log());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let child = spawn(directory.path(), &arguments);
+        let client = Client::new(inspect_socket(directory.path()));
+        let mut daemon = Self { child, directory, arguments, client };
+        daemon.wait_until_ready().await;
         daemon
     }
 
-    fn spawn_in(directory: TempDir, arguments: Vec<OsString>) -> Self {
-        let socket = directory.path().join("inspect.sock");
-        let log = fs::File::create(directory.path().join("log")).expect("there is room for a log");
-        let child = Command::new(binary())
-            .args(&arguments)
-            .arg("--inspect-socket")
-            .arg(&socket)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the binary starts");
-        Self { child, directory, arguments, client: Client::new(socket) }
+    async fn wait_until_ready(&mut self) {
+        let began = Instant::now();
+        while !self.is_ready().await {
+            if let Some(status) = self.has_ended() {
+                panic!("it ended with {status}: {}", self.log());
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not come up: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Starts again where it has ended, and waits until it ends by itself: it can't do its work. Returns what it logged.
+    ///
+    /// # Panics
+    /// When it goes on, or ends as if all were well.
+    pub async fn start_in_vain(&mut self) -> String {
+        self.child = spawn(self.directory.path(), &self.arguments);
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        let status = ended.unwrap_or_else(|_| panic!("it goes on: {}", self.log())).expect("it is our child");
+        assert!(!status.success(), "it ended with {status}: {}", self.log());
+        self.log()
     }
 
     /// How it ended, if it did.
@@ -156,7 +158,7 @@ impl Daemon {
     /// What it logged so far.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        fs::read_to_string(log_file(self.directory.path())).unwrap_or_default()
     }
 
     /// Its process.
@@ -188,13 +190,21 @@ impl Daemon {
         Holdings { descriptors: count("fd"), threads: count("task"), memory: kib * 1024 }
     }
 
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// When it has ended and was waited for.
+    pub fn send(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a pid fits");
+        kill_process(pid, signal).expect("it runs");
+    }
+
     /// Sends a signal and waits for the end.
     ///
     /// # Panics
     /// When it outlives [`PATIENCE`].
     pub async fn end_with(&mut self, signal: Signal) -> ExitStatus {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a pid fits");
-        kill_process(pid, signal).expect("it runs");
+        self.send(signal);
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("it does not end: {}", self.log())).expect("it is our child")
     }
@@ -206,4 +216,27 @@ fn kine_socket(directory: &Path) -> PathBuf {
 
 fn database_file(directory: &Path) -> PathBuf {
     directory.join("db/state.db")
+}
+
+fn inspect_socket(directory: &Path) -> PathBuf {
+    directory.join("inspect.sock")
+}
+
+fn log_file(directory: &Path) -> PathBuf {
+    directory.join("log")
+}
+
+fn spawn(directory: &Path, arguments: &[OsString]) -> Child {
+    let log = fs::File::create(log_file(directory)).expect("there is room for a log");
+    Command::new(binary())
+        .args(arguments)
+        .arg("--inspect-socket")
+        .arg(inspect_socket(directory))
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the binary starts")
 }

@@ -12,6 +12,7 @@
 pub mod checks;
 pub mod daemon;
 pub mod etcd;
+pub mod faults;
 pub mod history;
 pub mod judge;
 pub mod linearizability;

@@ -160,27 +160,18 @@ impl Load {
         self.shared.values.load(Relaxed)
     }
 
-    /// Waits until a condition holds.
+    /// Waits until so many more writes were acknowledged.
     ///
-    /// # Panics
-    /// When it does not within [`PATIENCE`].
-    pub async fn wait_until(&self, what: &str, holds: impl Fn(Progress) -> bool) {
+    /// # Errors
+    /// When that takes longer than [`PATIENCE`]: how far it is.
+    pub async fn wait_for_writes(&self, more: u64) -> Result<(), Progress> {
+        let target = self.progress().written + more;
         let waiting = async {
-            while !holds(self.progress()) {
+            while self.progress().written < target {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        let ended = tokio::time::timeout(PATIENCE, waiting).await;
-        ended.unwrap_or_else(|_| panic!("waited in vain: {what}; {:?}", self.progress()));
-    }
-
-    /// Waits until so many more writes were acknowledged.
-    ///
-    /// # Panics
-    /// When that takes longer than [`PATIENCE`].
-    pub async fn wait_for_writes(&self, more: u64) {
-        let target = self.progress().written + more;
-        self.wait_until("writes go on", |progress| progress.written >= target).await;
+        tokio::time::timeout(PATIENCE, waiting).await.map_err(|_| self.progress())
     }
 
     /// Stops the clients, lets the watchers catch up, and hands over what happened. The store has to answer.

@@ -15,8 +15,9 @@ pub fn check(history: &History) -> Vec<String> {
     let log = Log::new(history, &mut findings);
     log.check_chain(history, &mut findings);
     streams::check(history, &log.events, &mut findings);
-    let written = log.attribute(history, &mut findings);
-    log.check_time(history, &written, &mut findings);
+    let news = News::of(history);
+    let written = log.attribute(history, &news, &mut findings);
+    log.check_time(history, &news, &written, &mut findings);
     for operation in &history.operations {
         log.check_answer(operation, &mut findings);
     }
@@ -27,13 +28,15 @@ pub fn check(history: &History) -> Vec<String> {
 type Written<'h> = BTreeMap<Revision, &'h Operation>;
 
 /// Somebody learnt that the store had reached a revision.
-struct News<'h> {
+#[derive(Clone, Copy)]
+struct Item<'h> {
     time: Nanos,
     revision: Revision,
     source: Source<'h>,
 }
 
 /// How it was learnt.
+#[derive(Clone, Copy)]
 enum Source<'h> {
     Answer(&'h Operation),
     Watch(&'h str, &'h Event),
@@ -48,22 +51,51 @@ impl fmt::Display for Source<'_> {
     }
 }
 
+/// Who learnt what first.
+struct News<'h> {
+    /// How far the store was known to be, by the time at which that was known.
+    known: BTreeMap<Nanos, Item<'h>>,
+    /// Who knew of a revision first.
+    first: BTreeMap<Revision, Item<'h>>,
+}
+
 impl<'h> News<'h> {
-    /// All news of a history, in the order of time.
-    fn of(history: &'h History) -> Vec<Self> {
-        let mut news = Vec::new();
+    /// All news of a history.
+    fn of(history: &'h History) -> Self {
+        let mut items = Vec::new();
         for operation in &history.operations {
             let (time, source) = (operation.returned, Source::Answer(operation));
-            news.extend(operation.revision().map(|revision| Self { time, revision, source }));
+            items.extend(operation.revision().map(|revision| Item { time, revision, source }));
         }
         for watch in &history.watches {
-            news.extend(streams::events(watch).map(|(event, time)| {
+            items.extend(streams::events(watch).map(|(event, time)| {
                 let source = Source::Watch(&watch.name, event);
-                Self { time, revision: event.revision, source }
+                Item { time, revision: event.revision, source }
             }));
         }
-        news.sort_by_key(|item| item.time);
+        items.sort_by_key(|item| item.time);
+        let mut news = Self { known: BTreeMap::new(), first: BTreeMap::new() };
+        let mut most = history.start_revision;
+        for item in items {
+            if item.revision > most {
+                most = item.revision;
+                news.known.insert(item.time, item);
+            }
+            news.first.entry(item.revision).or_insert(item);
+        }
         news
+    }
+
+    /// What was known at most before a moment.
+    fn before(&self, time: Nanos) -> Option<&Item<'h>> {
+        self.known.range(..time).next_back().map(|(_, item)| item)
+    }
+
+    /// Whether something that was called for then may have happened at a revision.
+    fn allows(&self, called: Nanos, revision: Revision) -> bool {
+        let late = self.before(called).is_some_and(|item| item.revision >= revision);
+        let early = self.first.get(&revision).is_some_and(|item| item.time < called);
+        !late && !early
     }
 }
 
@@ -141,7 +173,7 @@ impl Log {
     }
 
     /// Finds for each event the operation that did it. Returns the operation of each revision.
-    fn attribute<'h>(&self, history: &'h History, findings: &mut Vec<String>) -> Written<'h> {
+    fn attribute<'h>(&self, history: &'h History, news: &News<'_>, findings: &mut Vec<String>) -> Written<'h> {
         let mut written = BTreeMap::new();
         let mut puts: HashMap<Value, &Operation> = HashMap::new();
         let mut acknowledged: BTreeMap<Revision, &Operation> = BTreeMap::new();
@@ -166,7 +198,7 @@ impl Log {
             let author = match (acknowledged.get(&event.revision), event.now) {
                 (Some(operation), _) => Some(*operation),
                 (None, Some(now)) => puts.get(&now.value).copied(),
-                (None, None) => take_delete(&mut vague, event),
+                (None, None) => take_delete(&mut vague, event, news),
             };
             let Some(author) = author else {
                 findings.push(format!("nobody asked for {event:?}"));
@@ -190,19 +222,9 @@ impl Log {
 
     /// That what began after an answer has seen at least what that answer had seen, and that no answer knows of what
     /// nobody had asked for yet.
-    fn check_time(&self, history: &History, written: &Written<'_>, findings: &mut Vec<String>) {
-        let news = News::of(history);
-        // How far the store was known to be, by the time at which that was known.
-        let mut known: BTreeMap<Nanos, &News<'_>> = BTreeMap::new();
-        let mut most = self.start;
-        for item in &news {
-            if item.revision > most {
-                most = item.revision;
-                known.insert(item.time, item);
-            }
-        }
+    fn check_time(&self, history: &History, news: &News<'_>, written: &Written<'_>, findings: &mut Vec<String>) {
         let late = |called: Nanos, revision: Revision, is_write: bool| {
-            let (_, item) = known.range(..called).next_back()?;
+            let item = news.before(called)?;
             let wrong = item.revision > revision || (is_write && item.revision == revision);
             wrong.then(|| format!("revision {revision} came after {} was known: {}", item.revision, item.source))
         };
@@ -215,10 +237,9 @@ impl Log {
             findings.extend(late(author.called, *revision, true).map(|why| format!("{why}\n  {author}")));
         }
         // The other way round. A revision that is no event of ours is nobody's news.
-        for News { time, revision, source } in &news {
-            if written.get(revision).is_some_and(|author| author.called > *time) {
-                findings.push(format!("revision {revision} was told before it was asked for: {source}"));
-            }
+        for (revision, author) in written {
+            let Some(item) = news.first.get(revision).filter(|item| item.time < author.called) else { continue };
+            findings.push(format!("revision {revision} was told before it was asked for: {}\n  {author}", item.source));
         }
     }
 
@@ -251,9 +272,14 @@ impl Log {
 }
 
 /// The delete without an answer that an event may come from. One with the right condition fits no other event.
-fn take_delete<'h>(vague: &mut Vec<&'h Operation>, event: &Event) -> Option<&'h Operation> {
-    let fits = |wanted: Expected| move |operation: &&Operation| matches!(operation.action, Action::Delete { key, expected } if key == event.key && expected == wanted);
-    let exact = event.prev.map(|prev| Expected::At(prev.revision)).unwrap_or(Expected::Absent);
+fn take_delete<'h>(vague: &mut Vec<&'h Operation>, event: &Event, news: &News<'_>) -> Option<&'h Operation> {
+    let fits = |wanted: Expected| {
+        move |operation: &&Operation| {
+            matches!(operation.action, Action::Delete { key, expected } if key == event.key && expected == wanted)
+                && news.allows(operation.called, event.revision)
+        }
+    };
+    let exact = event.prev.map_or(Expected::Absent, |prev| Expected::At(prev.revision));
     let found = vague.iter().position(fits(exact)).or_else(|| vague.iter().position(fits(Expected::Anything)));
     found.map(|place| vague.remove(place))
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chaos_tests::checks::{History, Shape, count, difference, not_running, shape};
+use chaos_tests::checks::{History, Shape, count, healed, shape};
 use chaos_tests::daemon::{Daemon, Holdings, PATIENCE};
 use chaos_tests::{Replay, is_long, seed};
 use k3sd_runtime::Rng;
@@ -34,26 +34,6 @@ async fn kill(client: &Client, victims: &[String], rng: &mut Rng, times: usize) 
         found += usize::from(client.kill(victim, how).await.is_ok());
     }
     found
-}
-
-async fn healed(client: &Client, wanted: &Shape) -> Duration {
-    let began = Instant::now();
-    let mut last = String::new();
-    while began.elapsed() < PATIENCE {
-        match client.tree().await {
-            Ok(tree) => {
-                let mut wrong = not_running(&tree.root);
-                wrong.extend(difference(wanted, &shape(&tree.root)));
-                if wrong.is_empty() {
-                    return began.elapsed();
-                }
-                last = wrong.join(", ");
-            }
-            Err(error) => last = error.to_string(),
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("not healed after {PATIENCE:?}: {last}");
 }
 
 /// Waits until what the process holds no longer changes, as connections close and freed memory settles.
@@ -191,7 +171,7 @@ async fn a_daemon_that_was_killed_leaves_a_socket_which_its_successor_replaces()
     let mut daemon = Daemon::start(&[]).await;
     assert!(!daemon.end_with(Signal::KILL).await.success());
     assert!(daemon.socket().exists(), "nobody could tidy up");
-    let mut next = daemon.start_again().await;
-    assert!(next.end_with(Signal::INT).await.success());
-    assert!(!next.socket().exists());
+    daemon.start_again().await;
+    assert!(daemon.end_with(Signal::INT).await.success());
+    assert!(!daemon.socket().exists());
 }
