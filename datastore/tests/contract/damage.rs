@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use k3sd_datastore::{Backend, GetRequest, KeyRange, ListRequest, Remedy, Sqlite, SqliteOptions, StoreError};
 
-use crate::subject::{Random, create, delete, events, line, lines, name, put, rev, watch};
+use crate::subject::{Random, create, delete, events, lines, name, put, rev, watch};
 
 fn refusal(path: &Path) -> StoreError {
     let before = fs::read(path).unwrap();
@@ -102,7 +102,7 @@ fn only_the_owner_can_read_the_file() {
 
 /// What a store was told to do, so that it can be compared with what is left of it.
 struct Past {
-    /// An event for each revision from 2 on, as [`line`] writes it.
+    /// An event for each revision from 2 on, as [`lines`] writes it.
     events: Vec<String>,
     /// The keys and values after each of them.
     states: Vec<Vec<(String, String)>>,
@@ -126,8 +126,9 @@ async fn crashed(directory: &Path, random: &mut Random, writes: usize) -> Past {
             state.insert(key, text);
         }
         past.states.push(state.clone().into_iter().collect());
+        // Read while it goes on, or the watcher is cut off for being slow.
+        past.events.extend(lines(&events(&mut watcher, 1).await));
     }
-    past.events.extend(events(&mut watcher, writes).await.iter().map(|event| line(event)));
     for ending in ["", "-wal"] {
         fs::copy(with(&path, ending), with(&directory.join("state.db"), ending)).unwrap();
     }
