@@ -46,8 +46,6 @@ pub use request::{
     ListResponse, Precondition, Status, WATCH_EVENTS_WAITING_DEFAULT, WatchRequest, WriteRequest, WriteResponse,
 };
 pub use sqlite::{Body, Sqlite, SqliteOptions};
-/// The name under which PostgreSQL's options have them.
-pub use table::TlsFiles as PostgresTls;
 pub use table::TlsFiles;
 pub use types::{Event, EventKind, Key, KeyRange, KeyValue, Revision, Ttl};
 pub use watch::{WatchEnd, WatchMessage, Watcher};

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,7 +65,14 @@ const COLLATION: &str = "SELECT collation_name FROM information_schema.columns
     WHERE table_schema = database() AND table_name = 'kine' AND column_name = 'name'";
 /// kine's own table takes upper for lower case, and sorts so.
 const COLLATE: &str = "ALTER TABLE kine MODIFY name VARCHAR(630) CHARACTER SET ascii COLLATE ascii_bin";
-const LIMITS: &str = "SELECT @@max_allowed_packet, @@innodb_flush_log_at_trx_commit";
+/// Not every server has all of them.
+const SERVER_SETTINGS: &str = "SHOW VARIABLES WHERE variable_name IN
+    ('max_allowed_packet', 'innodb_flush_log_at_trx_commit', 'log_bin', 'binlog_format')";
+
+/// For reads: one state in all statements.
+const SNAPSHOTS: &str = "REPEATABLE READ";
+/// For writes: what is committed at each statement, and no locks on gaps between rows, in which others would wait.
+const NO_GAP_LOCKS: &str = "READ COMMITTED";
 
 /// How often the table is looked after before giving up against others who do the same.
 const LAY_OUT_ATTEMPTS: u32 = 10;
@@ -87,6 +94,8 @@ pub(super) struct Connector {
     patience: Duration,
     /// The longest value, which the server's packets decide.
     value_bytes_max: Arc<AtomicUsize>,
+    /// The server writes statements into its log, which it can do only if they lock gaps.
+    logs_statements: Arc<AtomicBool>,
     spawner: Spawner,
 }
 
@@ -186,6 +195,7 @@ impl Connector {
             answer_limit: settings.answer_limit,
             patience: *patience,
             value_bytes_max: Arc::new(AtomicUsize::new(VALUE_BYTES_MAX)),
+            logs_statements: Arc::default(),
             spawner,
         })
     }
@@ -225,7 +235,7 @@ impl Connector {
     }
 
     async fn create_database(&self) -> Result<(), MySqlFault> {
-        let session = self.once(None, "READ COMMITTED").await?;
+        let session = self.once(None, SNAPSHOTS).await?;
         let name = self.database.replace('`', "``");
         session.query(&format!("CREATE DATABASE IF NOT EXISTS `{name}`")).await.map(drop)
     }
@@ -245,27 +255,36 @@ impl Connector {
         unless_there(session.query(MARKER).await)
     }
 
-    /// Learns how long values may be, and how durable a commit is.
-    async fn learn_limits(&self, session: &Session) -> Result<(), MySqlFault> {
-        let Some(row) = session.query(LIMITS).await?.into_iter().flatten().next() else { return Ok(()) };
-        let mut columns = Columns::new(row);
-        let packet = usize::try_from(columns.number_or_zero()?).unwrap_or_default();
-        // A row has the value and what it replaced.
-        let longest = packet.saturating_sub(PACKET_REST) / 2;
-        self.value_bytes_max.store(longest.min(VALUE_BYTES_MAX), Ordering::Relaxed);
-        if columns.number_or_zero()? != 1 {
-            tracing::warn!(
-                "innodb_flush_log_at_trx_commit of the MySQL server is not 1: a commit may be lost if its machine fails"
-            );
+    /// Learns how long values may be, how durable a commit is, and what the log of the server needs.
+    async fn learn_settings(&self, session: &Session) -> Result<(), MySqlFault> {
+        let (mut has_log, mut format) = (false, String::new());
+        for row in session.query(SERVER_SETTINGS).await?.into_iter().flatten() {
+            let mut columns = Columns::new(row);
+            let (name, value) = (columns.text()?, columns.text()?);
+            match name.to_ascii_lowercase().as_str() {
+                "max_allowed_packet" => {
+                    // A row has the value and what it replaced.
+                    let packet: usize = value.parse().unwrap_or_default();
+                    let longest = packet.saturating_sub(PACKET_REST) / 2;
+                    self.value_bytes_max.store(longest.min(VALUE_BYTES_MAX), Ordering::Relaxed);
+                }
+                "innodb_flush_log_at_trx_commit" if value != "1" => tracing::warn!(
+                    "innodb_flush_log_at_trx_commit of the MySQL server is {value} and not 1: a commit may be lost if its \
+                     machine fails"
+                ),
+                "log_bin" => has_log = value != "OFF",
+                "binlog_format" => format = value,
+                _ => {}
+            }
         }
+        self.logs_statements.store(has_log && format == "STATEMENT", Ordering::Relaxed);
         Ok(())
     }
 }
 
 /// The first column of an answer.
 fn texts(sets: Vec<Vec<mysql_async::Row>>) -> Result<Vec<String>, MySqlFault> {
-    let text = |row| Ok(String::from_utf8_lossy(&Columns::new(row).bytes()?).into_owned());
-    sets.into_iter().flatten().map(text).collect()
+    sets.into_iter().flatten().map(|row| Columns::new(row).text()).collect()
 }
 
 /// Another server may have been quicker.
@@ -294,14 +313,14 @@ impl Database for Connector {
         &self.spawner
     }
 
-    /// A read sees one state in all of its statements.
     async fn connect(&self) -> Result<Session, MySqlFault> {
-        self.try_to_connect("REPEATABLE READ").await
+        self.try_to_connect(SNAPSHOTS).await
     }
 
     /// Nobody tells of news, so there is nothing to wake for.
     async fn listen(&self, _wake: Arc<Notify>) -> Result<Session, MySqlFault> {
-        self.try_to_connect("READ COMMITTED").await
+        let logs_statements = self.logs_statements.load(Ordering::Relaxed);
+        self.try_to_connect(if logs_statements { SNAPSHOTS } else { NO_GAP_LOCKS }).await
     }
 
     async fn lay_out(&self) -> Result<(), StoreError> {
@@ -322,7 +341,7 @@ impl Database for Connector {
             }
             attempts += 1;
         }
-        self.learn_limits(&session).await.map_err(fault)
+        self.learn_settings(&session).await.map_err(fault)
     }
 
     fn check_storable(&self, key: &Key, value: Option<&Bytes>) -> Result<(), StoreError> {

@@ -118,18 +118,24 @@ fn unsigned(revision: i64) -> i64 {
 }
 
 impl Session {
-    /// The bounds of a state, and the rows that a question finds in it.
+    /// The bounds of a state, and the rows that a question finds in it. In a transaction of the writer, whose turn it
+    /// is, the question may find rows that are newer than the bounds.
     async fn snapshot(&self, text: &str) -> Result<(Bounds, Vec<Row>), MySqlFault> {
-        let question = format!("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY; {BOUNDS}; {text}; COMMIT");
-        let sets = match self.query(&question).await {
-            Ok(sets) => sets,
-            Err(error) => {
-                // What comes behind the error was not done, so the snapshot is still there.
-                self.give_up().await;
-                return Err(error);
+        let sets = if self.is_in_transaction() {
+            self.query(&format!("{BOUNDS}; {text}")).await?
+        } else {
+            let question = format!("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY; {BOUNDS}; {text}; COMMIT");
+            match self.query(&question).await {
+                // The first statement has no rows.
+                Ok(sets) => sets.into_iter().skip(1).collect(),
+                Err(error) => {
+                    // What comes behind the error was not done, so the snapshot is still there.
+                    self.give_up().await;
+                    return Err(error);
+                }
             }
         };
-        let mut sets = sets.into_iter().skip(1);
+        let mut sets = sets.into_iter();
         let bounds = one_row(sets.next()).map_or(Ok(Bounds::default()), |mut columns| bounds_of(&mut columns))?;
         Ok((bounds, sets.next().unwrap_or_default()))
     }
@@ -204,6 +210,7 @@ impl table::Session for Session {
     }
 
     async fn begin(&self, _alone: bool) -> Result<(), MySqlFault> {
+        self.note_transaction(true);
         self.query(BEGIN).await.map(drop)
     }
 
@@ -263,10 +270,12 @@ impl table::Session for Session {
     }
 
     async fn commit(&self) -> Result<(), MySqlFault> {
+        self.note_transaction(false);
         self.query("COMMIT").await.map(drop)
     }
 
     async fn rollback(&self) -> Result<(), MySqlFault> {
+        self.note_transaction(false);
         self.query("ROLLBACK").await.map(drop)
     }
 }

@@ -2,6 +2,7 @@
 //! takes the connection with it, so that nobody reads the rest of its answer.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +17,12 @@ pub(super) struct Session {
     /// Whoever asks takes it out, and puts it back when it is whole.
     connection: Mutex<Option<Conn>>,
     answer_limit: Duration,
+    in_transaction: AtomicBool,
 }
 
 impl Session {
     pub(super) fn new(connection: Conn, answer_limit: Duration) -> Self {
-        Self { connection: Mutex::new(Some(connection)), answer_limit }
+        Self { connection: Mutex::new(Some(connection)), answer_limit, in_transaction: AtomicBool::new(false) }
     }
 
     /// Whether an earlier question broke it.
@@ -49,6 +51,16 @@ impl Session {
             *place = Some(connection);
         }
         answer
+    }
+
+    /// Whether a transaction of the writer is under way, which another one would end.
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.in_transaction.load(Ordering::Relaxed)
+    }
+
+    /// Notes that one begins, or is over.
+    pub(super) fn note_transaction(&self, under_way: bool) {
+        self.in_transaction.store(under_way, Ordering::Relaxed);
     }
 
     /// Closes the connection, with what goes on in it.
@@ -119,5 +131,10 @@ impl Columns {
             Some(Value::Bytes(bytes)) => Ok(bytes.into()),
             _ => Err(self.malformed()),
         }
+    }
+
+    /// Text; empty for NULL.
+    pub(super) fn text(&mut self) -> Result<String, MySqlFault> {
+        Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
     }
 }

@@ -217,7 +217,11 @@ impl<D: Database> Writer<D> {
                         tokio::time::sleep(D::GAP_PATIENCE).await;
                     }
                 }
-                Ok(Turn::Behind) => Box::pin(self.try_follow()).await?,
+                Ok(Turn::Behind) => match Box::pin(self.try_follow()).await {
+                    // A connection that broke meanwhile is made anew above.
+                    Err(StoreError::Unreachable { .. }) if Instant::now() < deadline => {}
+                    other => other?,
+                },
                 Err(Failure::Open(error)) => {
                     return Err(StoreError::Unknown { op: Op::Write, reason: error.to_string() });
                 }

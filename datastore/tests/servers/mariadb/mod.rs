@@ -51,6 +51,7 @@ pub(crate) fn run(runner: &mut Runner) {
         an_insert_under_way_is_waited_for,
         a_lock_of_somebody_else_is_waited_for,
         history_that_others_have_compacted_is_no_gap,
+        a_server_that_logs_statements_will_do,
         a_store_that_nobody_watches_asks_nothing,
         a_table_of_kine_is_taken_over_and_kine_goes_on,
         tls_is_as_strict_as_it_is_told(server),
@@ -248,6 +249,9 @@ async fn an_insert_under_way_is_waited_for() {
         async move { put(&store, "ours", "1").await }
     });
     wait_for_a_lock(&mut other, || assert!(!writing.is_finished(), "it must not overtake")).await;
+    // Meanwhile it is the turn of nobody else, or another server would not see what this one is about to commit.
+    let turn = "SELECT id FROM kine WHERE name = 'compact_rev_key' FOR UPDATE NOWAIT";
+    other.query_drop(turn).await.expect_err("the transaction goes on");
     kine.query_drop("COMMIT").await.unwrap();
     let ours = writing.await.unwrap();
     let seen: Vec<_> = events(&mut watcher, 3).await.iter().map(|event| event.kv.key.to_string()).collect();
@@ -307,6 +311,20 @@ async fn history_that_others_have_compacted_is_no_gap() {
     let mut watcher = watch(&other, "a", Some(last.next())).await;
     put(&one, "a", "new").await;
     assert_eq!(events(&mut watcher, 1).await[0].kv.value, value("new"));
+}
+
+async fn a_server_that_logs_statements_will_do() {
+    let endpoint = fresh("");
+    let mut other = stranger(&endpoint).await;
+    other.query_drop("SET GLOBAL binlog_format = 'STATEMENT'").await.unwrap();
+    let Subject { store, .. } = subject(&endpoint).await;
+    let created = create(&store, "a", "1").await;
+    update(&store, "a", created, "2").await;
+    other.query_drop(insert("theirs")).await.unwrap();
+    let last = delete(&store, "a").await;
+    store.compact(last).await.unwrap();
+    assert_eq!(keys(&store, KeyRange::all(), None).await, ["theirs"]);
+    other.query_drop("SET GLOBAL binlog_format = 'MIXED'").await.unwrap();
 }
 
 async fn a_store_that_nobody_watches_asks_nothing() {

@@ -74,7 +74,7 @@ impl MariaDbServer {
     pub(crate) fn resume(&mut self) {
         let log = fs::File::create(self.path("log")).expect("a log file");
         let mut command = self.command("/usr/sbin/mariadbd");
-        command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"]);
+        command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", "--log-bin=changes"]);
         command.arg(format!("--port={}", self.port));
         // A server that is killed loses nothing that it has handed to the kernel, so waiting for the disk tests the disk.
         command.args(["--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync"]);
