@@ -6,11 +6,12 @@ use std::time::Duration;
 use k3sd_datastore::Backend as _;
 use k3sd_runtime::lend::{Lend, Loan};
 use k3sd_runtime::{ActorError, Restart, TaskHandle, inspect, task};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::connection::serve;
 use super::desk::Desk;
+use super::lenient::Lenient;
 use crate::config::ListenAddress;
 use crate::expiry::ExpiryMsg;
 use crate::store::StoreHandle;
@@ -20,8 +21,11 @@ use crate::tls::Certificates;
 const SEAT_LIMIT: Duration = Duration::from_secs(5);
 /// The pause after a failed accept: too many open files, which passes.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// How long shaking hands may take: a few round trips, also for a client on the other side of the earth.
+/// How long shaking hands may take, or saying the first word without TLS: a few round trips, also for a client on the
+/// other side of the earth. From then on pings tell whether somebody is there.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// What every HTTP/2 connection begins with has so many bytes, so the buffer is empty behind it.
+const FIRST_WORD_BYTES: usize = 24;
 
 /// A listening socket.
 #[derive(Debug)]
@@ -53,16 +57,28 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub(crate) struct Guest {
     stream: Box<dyn Stream>,
     tls: Option<Certificates>,
+    /// It came over a unix socket, as an old client may have done.
+    is_local: bool,
 }
 
 impl Guest {
     /// Does what the socket demands before the first word. That is for the guest's own task: it may take its time.
     pub(crate) async fn greet(self) -> io::Result<Box<dyn Stream>> {
-        let Self { stream, tls } = self;
-        let Some(certificates) = tls else { return Ok(stream) };
-        let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, certificates.accept(stream)).await;
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time");
-        Ok(Box::new(shaken.map_err(late)??))
+        let Self { stream, tls, is_local } = self;
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "nothing was said in time");
+        let stream: Box<dyn Stream> = match tls {
+            Some(certificates) => {
+                let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, certificates.accept(stream)).await;
+                Box::new(shaken.map_err(late)??)
+            }
+            // Reads that are longer than the buffer pass it by.
+            None => {
+                let mut stream = BufReader::with_capacity(FIRST_WORD_BYTES, stream);
+                tokio::time::timeout(HANDSHAKE_LIMIT, stream.fill_buf()).await.map_err(late)??;
+                Box::new(stream)
+            }
+        };
+        Ok(if is_local { Box::new(Lenient::new(stream)) } else { stream })
     }
 }
 
@@ -79,16 +95,16 @@ impl Socket {
             Self::Tls(socket, certificates) => (&**socket, Some(certificates.clone())),
             plain => (plain, None),
         };
-        let stream: Box<dyn Stream> = match socket {
-            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        let (stream, is_local): (Box<dyn Stream>, _) = match socket {
+            Self::Unix(listener) => (Box::new(listener.accept().await?.0), true),
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                (Box::new(stream), false)
             }
             Self::Tls(..) => return Err(io::Error::other("TLS within TLS")),
         };
-        Ok(Guest { stream, tls })
+        Ok(Guest { stream, tls, is_local })
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod desk;
 mod health;
 mod kv;
 mod lease;
+mod lenient;
 pub(crate) mod listener;
 mod reflection;
 mod rest;

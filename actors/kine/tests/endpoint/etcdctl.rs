@@ -42,6 +42,26 @@ fn keys_ranges_and_deletes() {
     assert!(server.fails(&["move-leader", "1"]).contains("MoveLeader is not supported"));
 }
 
+/// It sends the path of the socket as the authority of its requests, which HTTP/2 forbids.
+#[test]
+fn a_unix_socket_is_as_good() {
+    let server = Server::start();
+    let ok = |args: &[&str]| {
+        let output = etcdctl(&server.local, args).output().expect("etcdctl runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "etcdctl {args:?}: {said}");
+        lines(&output.stdout)
+    };
+    let long = "x".repeat(300_000);
+    assert_eq!(ok(&["put", "a", &long[..100_000]]), ["OK"]);
+    assert_eq!(ok(&["get", "a", "--print-value-only"]), [&long[..100_000]]);
+    let granted = ok(&["lease", "grant", "60"]).join("");
+    let id = granted.split(' ').nth(1).expect("lease ID granted ...").to_owned();
+    ok(&["put", "--lease", &id, "b", "2"]);
+    assert_eq!(ok(&["del", "--prefix", ""]), ["2"]);
+    assert!(ok(&["member", "list"]).join("").contains("kine.sock"));
+}
+
 #[test]
 fn transactions() {
     let server = Server::start();

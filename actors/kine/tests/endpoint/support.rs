@@ -16,6 +16,8 @@ pub(crate) struct Server {
     threads: tokio::runtime::Runtime,
     pub(crate) tree: Tree,
     pub(crate) endpoint: String,
+    /// The same over a unix socket.
+    pub(crate) local: String,
     /// Where its numbers are.
     pub(crate) metrics: String,
     pub(crate) folder: tempfile::TempDir,
@@ -29,21 +31,30 @@ impl Server {
 
     /// The same, on a socket that is prepared.
     pub(crate) fn with_socket(prepare: impl FnOnce(Socket) -> Socket) -> Self {
-        Self::new(file, prepare)
+        Self::new(file, prepare, |socket| socket)
+    }
+
+    /// The same, with its numbers on a socket that is prepared.
+    pub(crate) fn with_metrics(prepare: impl FnOnce(Socket) -> Socket) -> Self {
+        Self::new(file, |socket| socket, prepare)
     }
 
     /// Over any store.
     pub(crate) fn over(store: impl FnOnce(&Path) -> StoreConfig) -> Self {
-        Self::new(store, |socket| socket)
+        Self::new(store, |socket| socket, |socket| socket)
     }
 
-    fn new(store: impl FnOnce(&Path) -> StoreConfig, prepare: impl FnOnce(Socket) -> Socket) -> Self {
+    fn new(
+        store: impl FnOnce(&Path) -> StoreConfig,
+        prepare: impl FnOnce(Socket) -> Socket,
+        prepare_metrics: impl FnOnce(Socket) -> Socket,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a directory");
         let config = KineConfig::new(store(folder.path()));
         let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let threads = threads.expect("threads");
+        let local = folder.path().join("kine.sock");
         let (tree, endpoint, metrics) = threads.block_on(async {
-            // Not the unix socket: Debian's etcdctl sends its path as the request's authority, which HTTP/2 forbids.
             let address = ListenAddress::Tcp(([127, 0, 0, 1], 0).into());
             let listening = bind(&address).await.expect("it listens");
             let numbers = bind(&address).await.expect("it listens");
@@ -52,15 +63,17 @@ impl Server {
                 other => panic!("not what was asked for: {other:?}"),
             };
             let (endpoint, metrics) = (name(&listening), name(&numbers));
-            let kine = tree(config, vec![Lend::new(prepare(listening))]);
+            let beside = bind(&ListenAddress::Unix(local.clone())).await.expect("it listens");
+            let kine = tree(config, vec![Lend::new(prepare(listening)), Lend::new(beside)]);
             let root = Spec::new(Strategy::OneForOne)
-                .child(subtree("metrics", metrics_tree(kine.metrics, Lend::new(numbers))))
+                .child(subtree("metrics", metrics_tree(kine.metrics, Lend::new(prepare_metrics(numbers)))))
                 .child(subtree("kine", kine.spec.budget(1000, LIMIT)));
             let tree = System::new(Clock::system()).start(root);
             tree.ready().await.expect("it starts");
             (tree, endpoint, metrics)
         });
-        Self { threads, tree, endpoint, metrics, folder }
+        let local = format!("unix://{}", local.display());
+        Self { threads, tree, endpoint, local, metrics, folder }
     }
 
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {

@@ -1,15 +1,15 @@
 //! TLS for clients: who is let in, what happens when certificates change, and that nobody holds up the others.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use k3sd_kine::{Certificates, ServerTls, TlsError};
 
-use crate::support::{Server, etcdctl, pause, wait_until};
+use crate::support::{LIMIT, Server, etcdctl, pause, wait_until};
 
 /// Files that `openssl` makes.
 struct Pki(PathBuf);
@@ -155,6 +155,39 @@ fn silence_and_noise_hold_up_nobody() {
         pause(Duration::from_millis(50));
         tasks() + 50 < before || tasks() < 20
     });
+}
+
+/// Nobody keeps a connection that never says a word, with TLS or without.
+#[test]
+fn silence_ends_a_connection() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let pki = pki(folder.path());
+    let (safe, plain) = (with_tls(pki.files("server")), Server::start());
+    let mut silent = [&safe, &plain].map(|server| TcpStream::connect(&server.endpoint).expect("it is accepted"));
+    for stream in &mut silent {
+        stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+        assert_eq!(stream.read(&mut [0]).expect("it is closed, not forgotten"), 0);
+    }
+}
+
+#[test]
+fn numbers_come_with_tls_too() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let pki = pki(folder.path());
+    // A scrape needs no certificate of its own, though clients do.
+    let files = ServerTls { client_ca: Some(pki.path("ca.crt").into()), ..pki.files("server") };
+    let certificates = Certificates::for_metrics(files).expect("the files are fine");
+    let server = Server::with_metrics(|socket| socket.with_tls(certificates));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_client", "-quiet", "-verify_return_error", "-verify_ip", "127.0.0.1", "-connect"]);
+    openssl.args([&server.metrics, "-CAfile", &pki.path("ca.crt"), "-alpn", "http/1.1"]);
+    openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut openssl = openssl.spawn().expect("openssl is installed");
+    let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    openssl.stdin.as_mut().expect("piped").write_all(request).expect("it is sent");
+    let output = openssl.wait_with_output().expect("it ends");
+    let answer = String::from_utf8_lossy(&output.stdout);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("kine_compact_total"), "{answer}");
 }
 
 #[test]
