@@ -8,6 +8,7 @@
 //! so that every function here is a function.
 
 pub mod apply;
+pub mod convert;
 pub mod decode;
 pub mod default;
 pub mod names;

@@ -304,6 +304,16 @@ fn yaml_is_read_by_the_rules_of_gos_library() {
 }
 
 #[test]
+fn aliases_of_aliases_do_not_fill_the_memory() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let item = format!("*a{}", level - 1);
+        text.push_str(&format!("a{level}: &a{level} [{}]\n", [item.as_str(); 10].join(", ")));
+    }
+    assert!(matches!(yaml(text.as_bytes(), None), Err(DecodeError::Yaml(_))));
+}
+
+#[test]
 fn yaml_comes_out_so_that_it_reads_the_same() {
     let value =
         json!({ "a": "yes", "b": "0644", "c": "1.0", "d": [null, true, -5], "e": { "f": "x\ny\n" }, "g": "on" });

@@ -95,7 +95,8 @@ pub fn kind_schema(api_version: &str, kind: &str) -> Option<SchemaRef<'static>> 
     // The whole group has to be the one of the table: `core` and `rbac.example.org` are nobody's.
     let known = matches!(group, "" | "meta.k8s.io") || resources().iter().any(|resource| resource.group == group);
     let name = own.filter(|_| known).or_else(|| everywhere.then(|| format!("meta.v1.{kind}")))?;
-    builtin().type_named(&name).filter(|schema| schema.property("kind").is_some() || everywhere)
+    let whole = |schema: &SchemaRef<'_>| ["kind", "metadata"].iter().all(|field| schema.property(field).is_some());
+    builtin().type_named(&name).filter(|schema| everywhere || whole(schema))
 }
 
 /// All built-in resources, group by group in the order of discovery.

@@ -121,6 +121,29 @@ fn each_resource_has_its_type_and_list() {
 }
 
 #[test]
+fn kinds_are_found_by_what_objects_say_of_themselves() {
+    for (api_version, kind, name) in [
+        ("v1", "Pod", Some("core.v1.Pod")),
+        ("v1", "PodList", Some("core.v1.PodList")),
+        ("apps/v1", "Deployment", Some("apps.v1.Deployment")),
+        ("rbac.authorization.k8s.io/v1", "Role", Some("rbac.v1.Role")),
+        ("internal.apiserver.k8s.io/v1alpha1", "StorageVersion", Some("apiserverinternal.v1alpha1.StorageVersion")),
+        ("policy/v1", "Eviction", Some("policy.v1.Eviction")),
+        ("apps/v1", "DeleteOptions", Some("meta.v1.DeleteOptions")),
+        ("v1", "Status", Some("meta.v1.Status")),
+        ("meta.k8s.io/v1", "PartialObjectMetadataList", Some("meta.v1.PartialObjectMetadataList")),
+        ("v1", "ObjectReference", None),
+        ("v1", "PodSpec", None),
+        ("core/v1", "Pod", None),
+        ("rbac.example.org/v1", "Role", None),
+        ("v2", "Pod", None),
+        ("", "", None),
+    ] {
+        assert_eq!(kind_schema(api_version, kind).and_then(SchemaRef::type_name), name, "{api_version} {kind}");
+    }
+}
+
+#[test]
 fn the_table_of_resources_answers_the_questions_of_discovery() {
     let pod = resources().iter().find(|resource| resource.kind == "Pod").unwrap();
     assert_eq!((pod.api_version().as_str(), pod.plural, pod.singular), ("v1", "pods", "pod"));
@@ -154,6 +177,8 @@ fn descriptions_are_found_by_type_and_field() {
 
 #[test]
 fn the_built_in_schemas_take_hardly_any_memory() {
+    // The constants are part of the program, and only what is used of them is ever read from disk.
+    assert!(builtin().node_count() * size_of::<super::node::Node>() < 256 * 1024, "{}", builtin().node_count());
     assert!(builtin().heap_bytes() < 4096, "{}", builtin().heap_bytes());
 }
 
