@@ -14,7 +14,7 @@ use super::merge::merge;
 use super::set::Set;
 use super::tracker::Versions;
 use super::types::Type;
-use super::walk::{field_set, reconcile, remove_from_object, with_named_fields};
+use super::walk::{field_set, presence, reconcile, remove_from_object, with_named_fields};
 
 /// A write, and where it happens.
 pub(super) struct Write<'a> {
@@ -156,8 +156,8 @@ impl<'a> Write<'a> {
         let rest = remove_from_object(merged.clone(), &last_set, of);
         let rest = self.with_owned(&merged, rest, &last.api_version, managers)?;
         // Only what the applier itself said last time goes, not what has no owner, or one that didn't apply it.
-        let all = with_named_fields(&field_set(&merged, of), of);
-        let left = with_named_fields(&field_set(&rest, of), of);
+        let all = presence(&merged, of);
+        let left = presence(&rest, of);
         let gone = all.difference(&left).intersection(&last_set);
         let pruned = remove_from_object(merged, &gone, of);
         self.convert(&pruned, &last.api_version, self.api_version)
@@ -177,8 +177,8 @@ impl<'a> Write<'a> {
             let Some(of) = self.type_in(version) else { continue };
             let whole = self.convert(merged, at, version)?;
             let partial = self.convert(&rest, at, version)?;
-            let all = with_named_fields(&field_set(&whole, of), of);
-            let left = with_named_fields(&field_set(&partial, of), of);
+            let all = presence(&whole, of);
+            let left = presence(&partial, of);
             let owned = with_named_fields(&owned, of);
             let kept = remove_from_object(whole, &all.difference(&left.union(&owned)), of);
             rest = self.convert(&kept, version, at)?;

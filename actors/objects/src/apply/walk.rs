@@ -8,11 +8,42 @@ use super::element::{Path, PathElement};
 use super::set::{Node, Set};
 use super::types::{Shape, Type};
 
-/// The paths of a value: its scalars, atomic maps and lists, empty maps and nulls, keys of maps, and items of lists.
+/// The paths of a value that somebody who says it owns: its scalars, atomic maps and lists, empty maps and nulls, keys of
+/// maps, and items of lists.
 pub(super) fn field_set(value: &Value, of: Type<'_>) -> Set {
     let mut set = Set::default();
     collect(value, of, &mut Vec::new(), &mut set);
     set
+}
+
+/// The paths that a value has: those of [`field_set`] and the structures above them, and lists without items too.
+pub(super) fn presence(value: &Value, of: Type<'_>) -> Set {
+    let mut set = field_set(value, of);
+    collect_empty_lists(value, of, &mut Vec::new(), &mut set);
+    with_named_fields(&set, of)
+}
+
+fn collect_empty_lists(value: &Value, of: Type<'_>, path: &mut Path, set: &mut Set) {
+    match value {
+        Value::Array(items) if items.is_empty() => set.insert(path),
+        Value::Array(items) if of.shape(value) == Shape::List => {
+            for item in items {
+                if let Ok(element) = of.element(item) {
+                    path.push(element);
+                    collect_empty_lists(item, of.item(), path, set);
+                    path.pop();
+                }
+            }
+        }
+        Value::Object(fields) if of.shape(value) == Shape::Map => {
+            for (name, below) in fields {
+                path.push(PathElement::field(name));
+                collect_empty_lists(below, of.field(name), path, set);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
 }
 
 fn collect(value: &Value, of: Type<'_>, path: &mut Path, set: &mut Set) {
@@ -57,11 +88,11 @@ pub(super) fn remove_from_object(object: Value, gone: &Set, of: Type<'_>) -> Val
     remove(object, gone, of).unwrap_or_else(|| Value::Object(Map::new()))
 }
 
-/// The value without what the set holds. `None` if nothing is left of it.
+/// The value without what the set holds. Structures and lists stay, if need be empty, unless they are in the set
+/// themselves. `None` if the set has paths into what has one owner as a whole, which only an older schema can have left.
 fn remove(value: Value, gone: &Set, of: Type<'_>) -> Option<Value> {
     match (of.shape(&value), value) {
         (Shape::Map, Value::Object(fields)) => {
-            let was_empty = fields.is_empty();
             let mut kept = Map::new();
             for (name, below) in fields {
                 let element = PathElement::Field(name);
@@ -71,18 +102,15 @@ fn remove(value: Value, gone: &Set, of: Type<'_>) -> Option<Value> {
                     kept.insert(name, below);
                 }
             }
-            (was_empty || !kept.is_empty()).then_some(Value::Object(kept))
+            Some(Value::Object(kept))
         }
         (Shape::List, Value::Array(items)) => {
-            let was_empty = items.is_empty();
             let kept = items.into_iter().filter_map(|item| match of.element(&item) {
                 Ok(element) => remove_at(item, gone.node(&element), of.item()),
                 Err(_) => Some(item),
             });
-            let kept: Vec<Value> = kept.collect();
-            (was_empty || !kept.is_empty()).then_some(Value::Array(kept))
+            Some(Value::Array(kept.collect()))
         }
-        // Paths into what has one owner as a whole can only be left from an older schema.
         (Shape::AtomicMap | Shape::AtomicList, _) => None,
         (_, value) => Some(value),
     }

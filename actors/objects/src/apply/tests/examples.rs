@@ -137,6 +137,18 @@ fn what_an_applier_no_longer_says_goes() {
 }
 
 #[test]
+fn an_empty_structure_that_somebody_applied_stays() {
+    let versions = built_in("v1", "core.v1.Pod");
+    let mut bench = Bench::new(&versions);
+    bench.apply("one", json!({"spec": {"securityContext": {"runAsUser": 1}}}));
+    bench.apply("one", json!({"spec": {"securityContext": {}}}));
+    assert_eq!(bench.live["spec"], json!({"securityContext": {}}));
+    bench.apply("two", json!({"spec": {"securityContext": {}}}));
+    bench.apply("one", json!({"metadata": {"labels": {"a": "b"}}}));
+    assert_eq!(bench.live["spec"], json!({"securityContext": {}}), "the other one still wants it");
+}
+
+#[test]
 fn an_item_goes_with_what_updates_added_to_it() {
     let versions = built_in("apps/v1", "apps.v1.Deployment");
     let mut bench = Bench::new(&versions);

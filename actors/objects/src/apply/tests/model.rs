@@ -7,10 +7,23 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A path below `spec`.
-type Flat = BTreeMap<Vec<String>, String>;
+/// A path below `spec`; the empty one is `spec` itself.
+type FlatPath = Vec<String>;
 
-/// Fields of an object below `spec`, item of lists included.
+/// What is below `spec`, with structures and items.
+type Flat = BTreeMap<FlatPath, String>;
+
+/// Whether a path leads to a structure that the schema names, or to a list that merges: these come and go by rules of
+/// their own.
+fn is_structure(path: &[String]) -> bool {
+    match path {
+        [] => true,
+        [name] => matches!(name.as_str(), "s" | "m" | "l" | "t"),
+        _ => false,
+    }
+}
+
+/// Fields of an object below `spec`, structures and items of lists included.
 fn flatten(object: &Value) -> Flat {
     let mut flat = Flat::new();
     let Some(spec) = object.get("spec").and_then(Value::as_object) else { return flat };
@@ -18,30 +31,24 @@ fn flatten(object: &Value) -> Flat {
     let mut put = |steps: &[&str], value: String| {
         flat.insert(steps.iter().map(|step| (*step).to_owned()).collect(), value);
     };
+    put(&[], String::new());
     for (name, value) in spec {
         match name.as_str() {
             "a" => put(&["a"], text(value)),
             "atoms" => put(&["atoms"], value.to_string()),
-            "s" | "m" => {
-                for (key, value) in value.as_object().into_iter().flatten() {
-                    put(&[name, key], text(value));
-                }
-            }
-            "t" => {
-                for value in value.as_array().into_iter().flatten() {
-                    put(&["t", &text(value)], text(value));
-                }
-            }
-            "l" => {
-                for item in value.as_array().into_iter().flatten() {
-                    let key = text(&item["k"]);
-                    put(&["l", &key], "item".to_owned());
-                    for (name, value) in item.as_object().into_iter().flatten() {
-                        put(&["l", &key, name], text(value));
-                    }
-                }
-            }
+            "s" | "m" | "t" | "l" => put(&[name], String::new()),
             other => panic!("no such field in the model: {other}"),
+        }
+        let fields = value.as_object().into_iter().flatten();
+        fields.for_each(|(key, value)| put(&[name, key], text(value)));
+        for item in value.as_array().into_iter().flatten().filter(|_| name != "atoms") {
+            let Some(fields) = item.as_object() else {
+                put(&[name, &text(item)], text(item));
+                continue;
+            };
+            let key = text(&item["k"]);
+            put(&[name, &key], "item".to_owned());
+            fields.iter().for_each(|(field, value)| put(&[name, &key, field], text(value)));
         }
     }
     flat
@@ -54,8 +61,11 @@ fn unflatten(flat: &Flat) -> Value {
     for (path, value) in flat {
         let steps: Vec<&str> = path.iter().map(String::as_str).collect();
         match steps.as_slice() {
+            [] => {}
             ["a"] => spec["a"] = json!(value),
             ["atoms"] => spec["atoms"] = serde_json::from_str(value).unwrap(),
+            [name @ ("s" | "m")] => spec[*name] = json!({}),
+            [name @ ("l" | "t")] => spec[*name] = json!([]),
             [name @ ("s" | "m"), key] => spec[*name][*key] = json!(value),
             ["t", _] => match spec.get_mut("t").and_then(Value::as_array_mut) {
                 Some(list) => list.push(json!(value)),
@@ -76,8 +86,13 @@ fn unflatten(flat: &Flat) -> Value {
     json!({"spec": spec})
 }
 
+/// The same with the structures that its paths need.
+fn whole(flat: &Flat) -> Flat {
+    flatten(&unflatten(flat))
+}
+
 /// What somebody owns, by name and whether by apply.
-type Owners = BTreeMap<(String, bool), BTreeSet<Vec<String>>>;
+type Owners = BTreeMap<(String, bool), BTreeSet<FlatPath>>;
 
 #[derive(Debug, Default)]
 struct Model {
@@ -86,7 +101,7 @@ struct Model {
 }
 
 impl Model {
-    fn changed(old: &Flat, new: &Flat) -> BTreeSet<Vec<String>> {
+    fn changed(old: &Flat, new: &Flat) -> BTreeSet<FlatPath> {
         new.iter().filter(|(path, value)| old.get(*path) != Some(value)).map(|(path, _)| path.clone()).collect()
     }
 
@@ -107,18 +122,28 @@ impl Model {
         }
     }
 
+    /// The set with the structures above its paths: who owns a field that the schema names, owns what it is in.
+    fn named(set: &BTreeSet<FlatPath>) -> BTreeSet<FlatPath> {
+        let above = set.iter().flat_map(|path| (0..path.len()).map(|end| path[..end].to_vec()));
+        set.iter().cloned().chain(above.filter(|path| is_structure(path))).collect()
+    }
+
     /// Whether it went through.
     fn apply(&mut self, manager: &str, config: &Flat, force: bool) -> bool {
         let me = (manager.to_owned(), true);
         let mut owners = self.owners.clone();
-        let last = owners.insert(me.clone(), config.keys().cloned().collect()).unwrap_or_default();
+        let said: BTreeSet<FlatPath> = config.keys().filter(|path| !is_structure(path)).cloned().collect();
+        // A structure is said only if nothing in it is.
+        let said = if said.is_empty() { BTreeSet::from([FlatPath::new()]) } else { said };
+        let last = owners.insert(me.clone(), said).unwrap_or_default();
         let mut new = self.live.clone();
         new.extend(config.clone());
-        for gone in last.iter().filter(|path| !owners.values().any(|owned| owned.contains(*path))) {
+        let owned: BTreeSet<FlatPath> = owners.values().flat_map(Self::named).collect();
+        for gone in Self::named(&last).difference(&owned) {
             new.retain(|path, _| !path.starts_with(gone));
         }
         let changed = Self::changed(&self.live, &new);
-        let is_lost = |owned: &BTreeSet<Vec<String>>| owned.iter().any(|path| changed.contains(path));
+        let is_lost = |owned: &BTreeSet<FlatPath>| owned.iter().any(|path| changed.contains(path));
         if !force && owners.iter().any(|(owner, owned)| *owner != me && is_lost(owned)) {
             return false;
         }
@@ -132,8 +157,9 @@ impl Model {
 fn real_owners(bench: &Bench<'_>) -> Owners {
     let mut owners = Owners::new();
     for (manager, entry) in bench.managers().iter() {
-        let paths = entry.set.paths().into_iter().filter_map(|path| {
-            let steps: Vec<String> = path
+        let spec = entry.set.paths().into_iter().filter(|path| path[0] == PathElement::field("spec"));
+        let paths = spec.map(|path| {
+            let steps: FlatPath = path
                 .iter()
                 .skip(1)
                 .map(|element| match element {
@@ -143,10 +169,7 @@ fn real_owners(bench: &Bench<'_>) -> Owners {
                     PathElement::Index(index) => panic!("nothing writes indices: {index}"),
                 })
                 .collect();
-            // The model has no opinion on structures: they come and go with what is in them.
-            let is_structure =
-                matches!(steps.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), [] | ["s" | "m" | "l" | "t"]);
-            (!is_structure).then_some(steps)
+            steps
         });
         let paths: BTreeSet<_> = paths.collect();
         if !paths.is_empty() {
@@ -196,6 +219,7 @@ enum Step {
     Apply { manager: &'static str, config: Flat, force: bool },
     Put { manager: &'static str, fields: Flat },
     Add { manager: &'static str, fields: Flat },
+    Default { fields: Flat },
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -205,6 +229,7 @@ fn any_step() -> impl Strategy<Value = Step> {
             .prop_map(|(manager, config, force)| Step::Apply { manager, config, force }),
         1 => (manager(), any_fields()).prop_map(|(manager, fields)| Step::Put { manager, fields }),
         1 => (manager(), any_fields()).prop_map(|(manager, fields)| Step::Add { manager, fields }),
+        1 => any_fields().prop_map(|fields| Step::Default { fields }),
     ]
 }
 
@@ -223,13 +248,13 @@ proptest! {
             match step.clone() {
                 Step::Apply { manager, config, force } => {
                     let outcome = bench.try_apply(manager, unflatten(&config), force);
-                    prop_assert_eq!(outcome.is_ok(), model.apply(manager, &config, force), "{:?}", step);
+                    prop_assert_eq!(outcome.is_ok(), model.apply(manager, &whole(&config), force), "{:?}", step);
                 }
                 Step::Put { manager, fields } => {
                     let mut new = bench.live.clone();
                     new["spec"] = unflatten(&fields)["spec"].clone();
                     bench.put(manager, new);
-                    model.update(manager, fields);
+                    model.update(manager, whole(&fields));
                 }
                 Step::Add { manager, fields } => {
                     let mut all = model.live.clone();
@@ -237,13 +262,18 @@ proptest! {
                     let mut new = bench.live.clone();
                     new["spec"] = unflatten(&all)["spec"].clone();
                     bench.put(manager, new);
-                    model.update(manager, all);
+                    model.update(manager, whole(&all));
+                }
+                Step::Default { fields } => {
+                    // The server fills in what nobody said; nobody comes to own it.
+                    let mut all = fields;
+                    all.extend(model.live.clone());
+                    bench.live["spec"] = unflatten(&all)["spec"].clone();
+                    model.live = whole(&all);
                 }
             }
             prop_assert_eq!(flatten(&bench.live), model.live.clone(), "{:?}", step);
-            let mut real = real_owners(&bench);
-            real.remove(&("zero".to_owned(), false));
-            prop_assert_eq!(real, model.owners.clone(), "{:?}", step);
+            prop_assert_eq!(real_owners(&bench), model.owners.clone(), "{:?}", step);
         }
     }
 
