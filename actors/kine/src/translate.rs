@@ -104,14 +104,23 @@ pub(crate) fn ttl(lease: i64) -> Result<Ttl, Status> {
     Ok(Ttl::seconds(seconds))
 }
 
+/// The version of an ordinary key. Versions are not counted, but the first is known.
+pub(crate) fn version(kv: &KeyValue) -> i64 {
+    i64::from(kv.create_revision == kv.mod_revision)
+}
+
+/// Whether this is what is kept of that key.
+pub(crate) fn is_kept_marker(kv: &KeyValue) -> bool {
+    kv.key.as_bytes() == MARKER_STORED
+}
+
 /// A key as clients see it.
 pub(crate) fn kv(kv: &KeyValue) -> mvccpb::KeyValue {
-    let (key, value, version) = if kv.key.as_bytes() == MARKER_STORED {
+    let (key, value, version) = if is_kept_marker(kv) {
         let (version, value) = split_marker(&kv.value);
         (Bytes::from_static(MARKER), value, version)
     } else {
-        // Versions are not counted, but the first is known.
-        (Bytes::copy_from_slice(kv.key.as_bytes()), kv.value.clone(), i64::from(kv.create_revision == kv.mod_revision))
+        (Bytes::copy_from_slice(kv.key.as_bytes()), kv.value.clone(), version(kv))
     };
     mvccpb::KeyValue {
         key,

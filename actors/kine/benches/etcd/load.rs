@@ -26,6 +26,9 @@ pub(crate) enum Until {
     Count(usize),
 }
 
+/// A prime, so that steps of this width go by every key.
+const STRIDE: usize = 7919;
+
 /// What a load came to.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
@@ -43,6 +46,11 @@ pub(crate) fn value() -> Bytes {
         state.to_le_bytes()[0]
     };
     (0..VALUE_BYTES).map(|_| next()).collect()
+}
+
+/// The key of a client's turn. Neighbours in time are no neighbours in the file, as with objects of a cluster.
+pub(crate) fn scattered(number: usize, keys: usize) -> String {
+    key(number * STRIDE % keys)
 }
 
 pub(crate) fn key(number: usize) -> String {
@@ -81,7 +89,7 @@ pub(crate) async fn over_grpc(client: &Client, clients: usize, keys: usize, unti
             let mut times = Times::default();
             while let Some(next) = turn(until, begun, clients, number, times.len()) {
                 let begun = Instant::now();
-                client.put(key(next % keys), value.clone()).await?;
+                client.put(scattered(next, keys), value.clone()).await?;
                 times.push(begun.elapsed());
             }
             Ok(times)
@@ -100,7 +108,7 @@ pub(crate) async fn inside(store: &AnyBackend, clients: usize, keys: usize, unti
             let mut times = Times::default();
             while let Some(next) = turn(until, begun, clients, number, times.len()) {
                 let begun = Instant::now();
-                put_inside(&store, key(next % keys), value.clone()).await?;
+                put_inside(&store, scattered(next, keys), value.clone()).await?;
                 times.push(begun.elapsed());
             }
             Ok(times)

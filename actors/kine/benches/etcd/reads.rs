@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::client::Client;
-use crate::load::{CONNECTIONS_MAX, PREFIX_END, Until, key, over_grpc};
+use crate::load::{CONNECTIONS_MAX, PREFIX_END, Until, key, over_grpc, value};
 use crate::server::{Server, Setting};
 use crate::table::{Row, Spread, Times};
 use crate::wire::{Counter, Range, framed};
@@ -15,7 +15,7 @@ use crate::{Failure, Scale};
 const BAR: f64 = 2.0;
 /// What `kubectl` and client-go ask for at a time.
 const PAGE_KEYS: usize = 500;
-/// Lists of a round, if they are short.
+/// Lists of a round, if they are short: by a limit they follow one another, as a client's do.
 const PAGES: usize = 40;
 /// Clients that fill the servers.
 const FILLERS: usize = 64;
@@ -54,11 +54,14 @@ fn question(from: usize, to: Option<usize>, limit: usize) -> Bytes {
 /// Asks both servers the same in turns.
 async fn compare(what: &str, servers: &[Server; 2], rounds: usize, questions: &[Question]) -> Result<Row, Failure> {
     let clients = [servers[0].connect(1).await?, servers[1].connect(1).await?];
+    let value = value();
     let (mut rates, mut times) = ([Vec::new(), Vec::new()], [Times::default(), Times::default()]);
     for round in 0..=rounds {
         for (side, client) in clients.iter().enumerate() {
             let mut round_times = Times::default();
-            for (question, keys) in questions {
+            for (number, (question, keys)) in questions.iter().enumerate() {
+                // A store at rest could remember its answers.
+                client.put(key(number), value.clone()).await?;
                 let begun = Instant::now();
                 list(client, question, *keys).await?;
                 round_times.push(begun.elapsed());
@@ -78,10 +81,11 @@ async fn compare(what: &str, servers: &[Server; 2], rounds: usize, questions: &[
 /// Ranges of 500: by a limit, as clients page, and by an end, as one namespace is listed.
 pub(crate) async fn pages(setting: &Setting, scale: &Scale) -> Result<Vec<Row>, Failure> {
     let servers = filled(setting, scale.keys).await?;
-    let starts = |count: usize| (0..count).map(move |page| page * (scale.keys - PAGE_KEYS) / count);
-    let limited: Vec<Question> = starts(PAGES).map(|from| (question(from, None, PAGE_KEYS), PAGE_KEYS)).collect();
+    let pages = (0..scale.keys / PAGE_KEYS - 1).take(PAGES).map(|page| page * PAGE_KEYS);
+    let limited: Vec<Question> = pages.map(|from| (question(from, None, PAGE_KEYS), PAGE_KEYS)).collect();
+    let starts = (0..PAGES).map(|page| page * (scale.keys - PAGE_KEYS) / PAGES);
     let ended = |from| (question(from, Some(from + PAGE_KEYS), 0), PAGE_KEYS);
-    let ended: Vec<Question> = starts(PAGES).map(ended).collect();
+    let ended: Vec<Question> = starts.map(ended).collect();
     let keys = scale.keys;
     Ok(vec![
         compare(&format!("pages of 500 out of {keys} keys (limit)"), &servers, scale.rounds, &limited).await?,

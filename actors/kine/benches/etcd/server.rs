@@ -16,6 +16,16 @@ const START_LOOK: Duration = Duration::from_millis(20);
 /// How much etcd may store: its usual 2 GiB would end the longer measurements.
 const ETCD_QUOTA_BYTES: u64 = 8 << 30;
 
+/// Linux tells times in hundredths of a second.
+const MICROS_PER_TICK: u64 = 10_000;
+
+/// What a process has spent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spent {
+    pub(crate) cpu_micros: u64,
+    pub(crate) written_bytes: u64,
+}
+
 /// Which one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -93,6 +103,17 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib << 10)
+    }
+
+    /// What the process has spent: time of all its threads, and bytes that it has had written to the disk.
+    pub(crate) fn spent(&self) -> Result<Spent, Failure> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // Behind the name, which may hold anything, fields 12 and 13 are ticks as a user and in the kernel.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let io = fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
+        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap_or_default();
+        Ok(Spent { cpu_micros: ticks * MICROS_PER_TICK, written_bytes: written.parse()? })
     }
 
     /// How long our database file and its log are.

@@ -1,8 +1,9 @@
 //! One connection: HTTP/2, and all its calls, in one task.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -57,16 +58,23 @@ pub(crate) async fn serve(stream: Box<dyn Stream>, desk: Desk, clock: Clock) {
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let mut calls = FuturesUnordered::new();
-    loop {
-        tokio::select! {
-            outcome = connection.as_mut() => {
-                if let Err(error) = outcome {
-                    tracing::debug!(%error, "a connection to the datastore broke off");
-                }
-                return;
+    let served = poll_fn(|context| {
+        loop {
+            // Calls first: all answers that are ready leave the connection with one write.
+            while let Poll::Ready(Some(())) = calls.poll_next_unpin(context) {}
+            if let Poll::Ready(outcome) = connection.as_mut().poll(context) {
+                return Poll::Ready(outcome);
             }
-            Some(call) = begun.recv() => calls.push(call),
-            Some(()) = calls.next(), if !calls.is_empty() => {}
+            let before = calls.len();
+            while let Poll::Ready(Some(call)) = begun.poll_recv(context) {
+                calls.push(call);
+            }
+            if calls.len() == before {
+                return Poll::Pending;
+            }
         }
+    });
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a connection to the datastore broke off");
     }
 }

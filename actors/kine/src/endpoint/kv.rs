@@ -7,6 +7,7 @@ use k3sd_datastore::{
 use tonic::{Request, Response, Status};
 
 use super::desk::Desk;
+use super::listing::Listing;
 use super::txn;
 use crate::translate::{self, Target, arrange, header, needs_all, status_of};
 use crate::wire::etcdserverpb::kv_server::Kv;
@@ -83,23 +84,46 @@ pub(crate) fn put_change(request: &PutRequest) -> Result<Change, Status> {
     Ok(Change::Put { value: request.value.clone(), ttl: translate::ttl(request.lease)? })
 }
 
+impl KvService {
+    /// Reads one key or a range, for an answer that need not be one message.
+    pub(crate) async fn find(&self, request: &RangeRequest) -> Result<Found, Status> {
+        find(&self.desk.backend().await?, request, translate::at(request.revision)).await
+    }
+}
+
+/// What was read.
+pub(crate) enum Found {
+    /// The whole answer.
+    Message(RangeResponse),
+    /// Keys, not yet in the form of the answer.
+    Keys(Listing),
+}
+
 /// Reads one key or a range, as of `at` or now.
 pub(crate) async fn range(
     backend: &AnyBackend,
     request: &RangeRequest,
     at: Option<Revision>,
 ) -> Result<RangeResponse, Status> {
+    Ok(match find(backend, request, at).await? {
+        Found::Message(response) => response,
+        Found::Keys(listing) => listing.into_response(),
+    })
+}
+
+async fn find(backend: &AnyBackend, request: &RangeRequest, at: Option<Revision>) -> Result<Found, Status> {
     match Target::new(&request.key, &request.range_end)? {
         Target::One(key) => {
             let got = backend.get(GetRequest { key, at }).await.map_err(fault)?;
-            Ok(one(request, got.revision, got.kv.as_ref()))
+            Ok(Found::Message(one(request, got.revision, got.kv.as_ref())))
         }
         Target::Range(range) if request.count_only => {
             let counted = backend.count(CountRequest { range, at }).await.map_err(fault)?;
             let count = i64::try_from(counted.count).unwrap_or(i64::MAX);
-            Ok(RangeResponse { header: header(counted.revision), count, ..RangeResponse::default() })
+            let header = header(counted.revision);
+            Ok(Found::Message(RangeResponse { header, count, ..RangeResponse::default() }))
         }
-        Target::Range(range) => many(backend, request, range, at).await,
+        Target::Range(range) => many(backend, request, range, at).await.map(Found::Keys),
     }
 }
 
@@ -123,7 +147,7 @@ async fn many(
     request: &RangeRequest,
     range: KeyRange,
     at: Option<Revision>,
-) -> Result<RangeResponse, Status> {
+) -> Result<Listing, Status> {
     let whole = needs_all(request);
     let by_value = request.sort_target() == crate::wire::etcdserverpb::range_request::SortTarget::Value;
     let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0 && !whole);
@@ -141,12 +165,11 @@ async fn many(
     if whole {
         more = arrange(request, &mut kvs);
     }
-    let mut kvs: Vec<_> = kvs.iter().map(translate::kv).collect();
     if request.keys_only {
         kvs.iter_mut().for_each(|kv| kv.value.clear());
     }
     let count = i64::try_from(count).unwrap_or(i64::MAX);
-    Ok(RangeResponse { header: header(listed.revision), kvs, more, count })
+    Ok(Listing { revision: listed.revision, kvs, more, count })
 }
 
 /// Deletes one key, or those of a range one after another: each delete has a revision of its own, and a key that is

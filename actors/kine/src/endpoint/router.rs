@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 use k3sd_runtime::Clock;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::{Code, Status};
+use tonic::{Code, Request as Ask, Status};
 
 use super::desk::Desk;
 use super::health::HealthService;
@@ -13,9 +13,11 @@ use super::kv::KvService;
 use super::lease::LeaseService;
 use super::reflection::ReflectionService;
 use super::rest::{ClusterService, MaintenanceService};
+use super::unary;
 use super::watch::WatchService;
+use crate::wire::etcdserverpb::RangeRequest;
 use crate::wire::etcdserverpb::cluster_server::ClusterServer;
-use crate::wire::etcdserverpb::kv_server::KvServer;
+use crate::wire::etcdserverpb::kv_server::{Kv as _, KvServer};
 use crate::wire::etcdserverpb::lease_server::LeaseServer;
 use crate::wire::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::wire::etcdserverpb::watch_server::WatchServer;
@@ -23,9 +25,12 @@ use crate::wire::health::health_server::HealthServer;
 use crate::wire::reflection::v1::server_reflection_server::ServerReflectionServer as ReflectionServer;
 use crate::wire::reflection::v1alpha::server_reflection_server::ServerReflectionServer as OldReflectionServer;
 
+/// Reading and writing.
+const KV: &str = "etcdserverpb.KV";
+
 /// What is served, by path. Everything else is refused with its name.
 const SERVED: &[(&str, &[&str])] = &[
-    ("etcdserverpb.KV", &["Range", "Put", "DeleteRange", "Txn", "Compact"]),
+    (KV, &["Range", "Put", "DeleteRange", "Txn", "Compact"]),
     ("etcdserverpb.Watch", &["Watch"]),
     ("etcdserverpb.Lease", &["LeaseGrant", "LeaseRevoke", "LeaseKeepAlive", "LeaseTimeToLive", "LeaseLeases"]),
     ("etcdserverpb.Cluster", &["MemberList"]),
@@ -70,13 +75,22 @@ impl Router {
     pub(crate) fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<> {
         let (desk, clock) = (self.desk.clone(), self.clock.clone());
         async move {
-            let path = request.uri().path().to_owned();
-            let service = match lookup(&path) {
-                Ok(service) => service,
+            let (service, call) = match lookup(request.uri().path()) {
+                Ok(found) => found,
                 Err(status) => return status.into_http(),
             };
+            let kv = KvService { desk: desk.clone() };
+            // What nearly all calls are goes by the short way.
+            match (service, call) {
+                (KV, "Range") => {
+                    return unary::answer(request, async |asked: RangeRequest| kv.find(&asked).await).await;
+                }
+                (KV, "Put") => return unary::answer(request, async |asked| only(kv.put(Ask::new(asked)).await)).await,
+                (KV, "Txn") => return unary::answer(request, async |asked| only(kv.txn(Ask::new(asked)).await)).await,
+                _ => {}
+            }
             let answer = match service {
-                "etcdserverpb.KV" => KvServer::new(KvService { desk }).call(request).await,
+                KV => KvServer::new(kv).call(request).await,
                 "etcdserverpb.Watch" => WatchServer::new(WatchService { desk, clock }).call(request).await,
                 "etcdserverpb.Lease" => LeaseServer::new(LeaseService { desk }).call(request).await,
                 "etcdserverpb.Cluster" => {
@@ -100,11 +114,16 @@ impl Router {
     }
 }
 
-/// The service's name, if the call is one that is served.
-fn lookup(path: &str) -> Result<&'static str, Status> {
+/// The answer without what goes around it, which is ours to write.
+fn only<A>(answer: Result<tonic::Response<A>, Status>) -> Result<A, Status> {
+    answer.map(tonic::Response::into_inner)
+}
+
+/// The names of service and call, if the call is one that is served.
+fn lookup(path: &str) -> Result<(&'static str, &'static str), Status> {
     let (service, call) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
-    let found = SERVED.iter().find(|(name, calls)| *name == service && calls.contains(&call));
-    found.map(|(name, _)| *name).ok_or_else(|| {
+    let (name, calls) = SERVED.iter().find(|(name, _)| *name == service).unwrap_or(&("", &[]));
+    calls.iter().find(|served| **served == call).map(|served| (*name, *served)).ok_or_else(|| {
         let reason = REFUSED.iter().find(|(name, refused, _)| *name == service && *refused == call);
         let reason = reason.map(|(_, _, reason)| format!(": {reason}")).unwrap_or_default();
         let text = format!("etcdserver: {service}/{call} is not supported by this datastore{reason}");
@@ -118,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_refused_by_name() {
-        assert_eq!(lookup("/etcdserverpb.KV/Range").expect("it is served"), "etcdserverpb.KV");
+        assert_eq!(lookup("/etcdserverpb.KV/Range").expect("it is served"), ("etcdserverpb.KV", "Range"));
         let status = lookup("/etcdserverpb.Auth/UserAdd").expect_err("it is not");
         assert_eq!(status.code(), Code::Unimplemented);
         assert!(status.message().contains("etcdserverpb.Auth/UserAdd"), "{status:?}");
