@@ -7,11 +7,16 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::set::{FieldsError, Set};
+use crate::decode::DEPTH_MAX;
 use crate::status::go;
 
 /// Entries of updates that are kept; older ones are put together. Applied ones are never too many: each has a name that
 /// somebody chose.
 pub const UPDATE_ENTRIES_MAX: usize = 10;
+
+/// Steps of a path that are written. `fieldsV1` stands five levels deep in its object, and an object that is written has
+/// to be one that the decoder reads.
+const STEPS_MAX: usize = DEPTH_MAX - 8;
 
 /// The manager that owns what old updates own together.
 const ANCIENT: &str = "ancient-changes";
@@ -138,6 +143,14 @@ impl Managers {
         Some(entries.into_iter().map(|(manager, entry)| encode_entry(manager, entry)).collect())
     }
 
+    /// Whether the same managers own the same, since whenever.
+    pub(super) fn same_but_times(&self, other: &Self) -> bool {
+        let without_times = |(manager, entry): (&Manager, &Entry)| {
+            (manager.clone(), entry.api_version.clone(), entry.set.clone().cut(STEPS_MAX))
+        };
+        self.0.iter().map(without_times).eq(other.0.iter().map(without_times))
+    }
+
     /// Whether nobody owns anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -232,7 +245,7 @@ fn encode_entry(manager: &Manager, entry: &Entry) -> Value {
         fields.insert("time".to_owned(), json!(whole_seconds(time).to_string()));
     }
     fields.insert("fieldsType".to_owned(), json!("FieldsV1"));
-    fields.insert("fieldsV1".to_owned(), entry.set.to_fields());
+    fields.insert("fieldsV1".to_owned(), entry.set.clone().cut(STEPS_MAX).to_fields());
     if !manager.subresource.is_empty() {
         fields.insert("subresource".to_owned(), json!(manager.subresource));
     }

@@ -32,4 +32,4 @@ pub use conflict::{ApplyError, Conflict};
 pub use element::{ElementError, Path, PathElement, equal, print_path};
 pub use managers::{Entry, Manager, Managers, ManagersError, Operation, UPDATE_ENTRIES_MAX};
 pub use set::{FieldsError, Set};
-pub use tracker::{Tracker, Versions};
+pub use tracker::{Tracker, Versions, keep_times};

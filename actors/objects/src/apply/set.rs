@@ -184,6 +184,18 @@ impl Set {
         self
     }
 
+    /// The set without paths of more than so many steps: what lies deeper is owned with what it is in.
+    #[must_use]
+    pub fn cut(mut self, steps_max: usize) -> Self {
+        for node in self.nodes.values_mut() {
+            if steps_max <= 1 && !node.children.is_empty() {
+                *node = Node::leaf();
+            }
+            node.children = std::mem::take(&mut node.children).cut(steps_max.saturating_sub(1));
+        }
+        self
+    }
+
     /// As `fieldsV1`: each step is a key, `{}` a path that ends, and `.` a path that ends where others go on.
     #[must_use]
     pub fn to_fields(&self) -> Value {

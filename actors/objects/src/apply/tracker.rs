@@ -244,6 +244,28 @@ impl Tracker<'_> {
     }
 }
 
+/// The last step of every write, after defaults and admission: if nothing has changed but when somebody's fields
+/// changed, nothing has changed, and the object is as it was. Without it, a configuration that says `1000m` where the
+/// object says `1` would be written again with every apply.
+#[must_use]
+pub fn keep_times(live: &Value, mut new: Value) -> Value {
+    let (Ok(before), Ok(after)) = (Managers::decode(managed_fields(live)), Managers::decode(managed_fields(&new)))
+    else {
+        return new;
+    };
+    if !before.same_but_times(&after) {
+        return new;
+    }
+    let managed = take_managed_fields(&mut new);
+    if equal(&new, &without_managed_fields(live)) {
+        return live.clone();
+    }
+    if let (Some(managed), Some(metadata)) = (managed, new.get_mut("metadata").and_then(Value::as_object_mut)) {
+        metadata.insert("managedFields".to_owned(), managed);
+    }
+    new
+}
+
 /// Fields that name an object or are the server's own: nobody's, by any write.
 fn untracked() -> Set {
     const METADATA: &[&str] = &[

@@ -1,5 +1,7 @@
 //! The list of managers: who is on it, since when, and for how long.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::patch::apply_merge_patch;
 
@@ -95,6 +97,38 @@ fn a_time_changes_with_its_fields_only() {
     bench.apply("one", json!({"data": {"x": "2"}}));
     bench.update("two", json!({"data": {"y": "2"}}));
     assert_eq!(times(&bench), ("05".to_owned(), "06".to_owned()));
+}
+
+#[test]
+fn what_changed_nothing_but_a_time_changed_nothing() {
+    let versions = built_in("v1", "core.v1.ConfigMap");
+    let mut bench = Bench::new(&versions);
+    bench.apply("one", json!({"data": {"x": "1"}}));
+    let live = bench.live.clone();
+    // As if the server had brought `1000m` and `1` into one form after the apply.
+    let mut new = live.clone();
+    new["metadata"]["managedFields"][0]["time"] = json!("2030-01-01T00:00:00Z");
+    assert_eq!(keep_times(&live, new.clone()), live);
+    new["data"]["x"] = json!("2");
+    assert_eq!(keep_times(&live, new.clone()), new);
+    new["data"]["x"] = json!("1");
+    new["metadata"]["managedFields"][0]["manager"] = json!("two");
+    assert_eq!(keep_times(&live, new.clone()), new);
+    new["metadata"]["managedFields"] = json!([7]);
+    assert_eq!(keep_times(&live, new.clone()), new);
+}
+
+#[test]
+fn managers_of_a_deep_object_are_no_deeper_than_the_decoder_reads() {
+    let arena = thing();
+    let versions = OneVersion { api_version: "example.com/v1", schema: arena.root() };
+    let mut bench = Bench::new(&versions);
+    let deep = (0..crate::decode::DEPTH_MAX - 3).fold(json!({}), |below, _| json!({"a": below}));
+    bench.update("one", json!({"spec": {"free": deep}}));
+    let bytes = bench.live.to_string().into_bytes();
+    let read = crate::decode::json(&bytes, Some(arena.root()));
+    assert!(read.is_ok(), "{:?}", read.err());
+    assert!(!bench.managers().is_empty());
 }
 
 #[test]
@@ -320,5 +354,78 @@ fn a_write_never_fails_over_bookkeeping() {
     for new in [json!(7), json!({}), json!({"metadata": 7}), json!({"metadata": {"managedFields": 7}})] {
         let kept = tracker.update(&json!({}), new.clone(), "one", at(1));
         assert_eq!(kept.get("spec"), None, "{new}");
+    }
+}
+
+/// Trees with names that mean something to apply.
+fn any_value() -> impl Strategy<Value = Value> {
+    let names = vec![
+        "metadata",
+        "spec",
+        "status",
+        "managedFields",
+        "annotations",
+        "labels",
+        "uid",
+        "apiVersion",
+        "operation",
+        "fieldsType",
+        "fieldsV1",
+        "manager",
+        "time",
+        "f:spec",
+        "f:l",
+        "k:{\"k\":\"i\"}",
+        "v:\"p\"",
+        ".",
+        "a",
+        "s",
+        "m",
+        "l",
+        "t",
+        "k",
+        "free",
+        "whole",
+        "atoms",
+    ];
+    let words = vec!["Apply", "Update", "FieldsV1", "example.com/v1", "i", "p", "u", "2024-01-01T00:00:00Z", ""];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-3_i64..3).prop_map(Value::from),
+        prop::sample::select(words).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 60, 6, move |inner| {
+        let named = prop::collection::btree_map(prop::sample::select(names.clone()), inner.clone(), 0..7);
+        prop_oneof![
+            1 => prop::collection::vec(inner, 0..4).prop_map(Value::from),
+            3 => named.prop_map(|fields| fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_object_upsets_the_tracker(live in any_value(), new in any_value(), config in any_value(), managed in any_value()) {
+        let arena = thing();
+        let versions = OneVersion { api_version: "example.com/v1", schema: arena.root() };
+        let bench = Bench::new(&versions);
+        let tracker = bench.tracker();
+        let _updated = tracker.update(&live, new.clone(), "one", at(1));
+        let _kept = keep_times(&live, new.clone());
+        for mut live in [live, new] {
+            if let Some(metadata) = live.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.insert("managedFields".to_owned(), json!([managed]));
+            }
+            let mut config = config.clone();
+            if let Some(config) = config.as_object_mut() {
+                config.insert("apiVersion".to_owned(), json!("example.com/v1"));
+            }
+            let _applied = tracker.apply(&live, &config, "kubectl", true, at(2));
+            let config = bench.object(&json!({"spec": {"l": [{"k": "i"}], "s": {"b": "1"}, "free": managed.clone()}}));
+            if let Ok(applied) = tracker.apply(&live, &config, "kubectl", true, at(2)) {
+                prop_assert_eq!(tracker.apply(&applied, &config, "kubectl", false, at(3)), Ok(applied));
+            }
+        }
     }
 }
