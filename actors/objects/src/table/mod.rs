@@ -4,10 +4,12 @@
 //! what needs thought is code. The time is an argument.
 
 mod cells;
+mod custom;
 mod definitions;
 mod durations;
 mod kinds;
 mod network;
+mod path;
 mod pods;
 #[cfg(test)]
 mod tests;
@@ -18,8 +20,10 @@ use crate::convert::convert;
 use crate::decode::time::Moment;
 use crate::schema::SchemaRef;
 
+pub use self::custom::{CustomColumn, custom_cells, custom_columns};
 pub use self::definitions::Column;
 pub use self::durations::human_duration;
+pub use self::path::{JsonPath, PathError};
 
 /// The columns of a kind, in order. The wide ones are among them; clients leave them out.
 pub fn columns(schema: Option<SchemaRef<'_>>) -> &'static [Column] {
