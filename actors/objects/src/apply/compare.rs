@@ -8,7 +8,7 @@ use super::element::{Path, PathElement, equal};
 use super::set::Set;
 use super::types::{Shape, Type};
 
-/// The fields that two states do not share.
+/// The fields that two states do not share. Numbers that are written otherwise are no difference.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Comparison {
     /// Were there and are gone.
@@ -31,11 +31,6 @@ impl Comparison {
             added: self.added.difference_below(ignored),
         }
     }
-
-    /// What has a new value, or a first one.
-    pub(super) fn changed(&self) -> Set {
-        self.modified.clone().union(&self.added)
-    }
 }
 
 /// Compares an older with a newer state.
@@ -54,6 +49,10 @@ struct Comparer {
 impl Comparer {
     /// Compares what stands at the current path; at least one side is there.
     fn visit(&mut self, old: Option<&Value>, new: Option<&Value>, of: Type<'_>) {
+        // Most of an object does not change, and to see that takes no paths.
+        if old == new {
+            return;
+        }
         let shapes = (old.map(|old| of.shape(old)), new.map(|new| of.shape(new)));
         let is_leaf = match shapes {
             (Some(old_shape), Some(new_shape)) if old_shape != new_shape => {

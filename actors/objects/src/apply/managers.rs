@@ -145,9 +145,9 @@ impl Managers {
 
     /// Whether the same managers own the same, since whenever.
     pub(super) fn same_but_times(&self, other: &Self) -> bool {
-        let without_times = |(manager, entry): (&Manager, &Entry)| {
-            (manager.clone(), entry.api_version.clone(), entry.set.clone().cut(STEPS_MAX))
-        };
+        fn without_times<'m>((manager, entry): (&'m Manager, &'m Entry)) -> (&'m Manager, &'m str, Set) {
+            (manager, &entry.api_version, entry.set.clone().cut(STEPS_MAX))
+        }
         self.0.iter().map(without_times).eq(other.0.iter().map(without_times))
     }
 

@@ -26,6 +26,21 @@ pub(super) struct Write<'a> {
     pub(super) ignored: &'a Set,
 }
 
+/// What a write did, in one version.
+#[derive(Default)]
+struct Changes {
+    /// Has a new value, or a first one.
+    changed: Set,
+    /// Is gone.
+    removed: Set,
+}
+
+impl Changes {
+    fn of(comparison: Comparison) -> Self {
+        Self { changed: comparison.modified.union(&comparison.added), removed: comparison.removed }
+    }
+}
+
 impl<'a> Write<'a> {
     /// The type of the kind in a version; `None` if it is served no longer.
     fn type_in(&self, api_version: &str) -> Option<Type<'a>> {
@@ -44,15 +59,15 @@ impl<'a> Write<'a> {
     }
 
     /// Forgets managers of versions that are gone, and lets the others own what today's schema lets them own.
-    pub(super) fn reconciled(&self, managers: &Managers) -> Managers {
-        let mut reconciled = Managers::default();
-        for (manager, entry) in &managers.0 {
-            if let Some(of) = self.type_in(&entry.api_version) {
-                let entry = Entry { set: reconcile(&entry.set, of), ..entry.clone() };
-                reconciled.0.insert(manager.clone(), entry);
+    pub(super) fn reconciled(&self, mut managers: Managers) -> Managers {
+        managers.0.retain(|_, entry| match self.type_in(&entry.api_version) {
+            Some(of) => {
+                entry.set = reconcile(std::mem::take(&mut entry.set), of);
+                true
             }
-        }
-        reconciled
+            None => false,
+        });
+        managers
     }
 
     /// What a write changed, in the version of each manager.
@@ -61,10 +76,10 @@ impl<'a> Write<'a> {
         old: &Value,
         new: &Value,
         managers: &Managers,
-    ) -> Result<BTreeMap<String, Comparison>, ApplyError> {
+    ) -> Result<BTreeMap<String, Changes>, ApplyError> {
         let mut comparisons = BTreeMap::new();
         let own = compare(old, new, self.own_type()).without(self.ignored);
-        comparisons.insert(self.api_version.to_owned(), own);
+        comparisons.insert(self.api_version.to_owned(), Changes::of(own));
         for entry in managers.0.values() {
             if comparisons.contains_key(&entry.api_version) {
                 continue;
@@ -72,12 +87,14 @@ impl<'a> Write<'a> {
             let Some(of) = self.type_in(&entry.api_version) else { continue };
             let old = self.convert(old, self.api_version, &entry.api_version)?;
             let new = self.convert(new, self.api_version, &entry.api_version)?;
-            comparisons.insert(entry.api_version.clone(), compare(&old, &new, of).without(self.ignored));
+            let comparison = compare(&old, &new, of).without(self.ignored);
+            comparisons.insert(entry.api_version.clone(), Changes::of(comparison));
         }
         Ok(comparisons)
     }
 
-    /// Takes what a write changed from everybody but `writer`. Without `force`, changing what others own is an error.
+    /// Takes what a write changed from everybody but `writer`, and gives it. Without `force`, changing what others own is
+    /// an error.
     fn take(
         &self,
         old: &Value,
@@ -85,14 +102,14 @@ impl<'a> Write<'a> {
         managers: &mut Managers,
         writer: Option<&Manager>,
         force: bool,
-    ) -> Result<Comparison, ApplyError> {
+    ) -> Result<Set, ApplyError> {
         let mut comparisons = self.comparisons(old, new, managers)?;
         if !force {
             let others = managers.0.iter().filter(|(manager, _)| Some(*manager) != writer);
             let lost: Vec<(&Manager, Set)> = others
                 .filter_map(|(manager, entry)| {
-                    let changed = comparisons.get(&entry.api_version)?.changed();
-                    Some((manager, entry.set.intersection(&changed)))
+                    let changes = comparisons.get(&entry.api_version)?;
+                    Some((manager, entry.set.intersection(&changes.changed)))
                 })
                 .collect();
             if let Some(error) = ApplyError::conflicts(lost.iter().map(|(manager, set)| (*manager, set))) {
@@ -101,14 +118,13 @@ impl<'a> Write<'a> {
         }
         managers.0.retain(|manager, entry| {
             if Some(manager) != writer
-                && let Some(comparison) = comparisons.get(&entry.api_version)
+                && let Some(changes) = comparisons.get(&entry.api_version)
             {
-                let set = std::mem::take(&mut entry.set);
-                entry.set = set.difference(&comparison.changed()).difference(&comparison.removed);
+                entry.set = std::mem::take(&mut entry.set).difference(&changes.changed).difference(&changes.removed);
             }
             !entry.set.is_empty()
         });
-        Ok(comparisons.remove(self.api_version).unwrap_or_default())
+        Ok(comparisons.remove(self.api_version).map(|changes| changes.changed).unwrap_or_default())
     }
 
     /// After a write that isn't an apply: others lose what it changed. Gives what the writer owns by it.
@@ -117,7 +133,7 @@ impl<'a> Write<'a> {
     ///
     /// Fails if a version of the object can't be had.
     pub(super) fn updated(&self, old: &Value, new: &Value, managers: &mut Managers) -> Result<Set, ApplyError> {
-        Ok(self.take(old, new, managers, None, true)?.changed())
+        self.take(old, new, managers, None, true)
     }
 
     /// Applies a configuration. Gives the new object.
@@ -136,13 +152,15 @@ impl<'a> Write<'a> {
         let of = self.own_type();
         let merged = merge(live, config, of);
         let set = field_set(config, of).difference_below(self.ignored);
-        let last = managers.0.get(applier).cloned();
+        let last = managers.0.remove(applier);
         let time = last.as_ref().and_then(|last| last.time);
+        // Who says again all that it said, and in the same version, takes nothing back.
+        let drops = last.filter(|last| last.api_version != self.api_version || !last.set.is_subset(&set));
         let entry = Entry { set, api_version: self.api_version.to_owned(), time };
         managers.0.insert(applier.clone(), entry);
-        let new = match &last {
-            Some(last) if !last.set.is_empty() => self.pruned(merged, managers, last)?,
-            _ => merged,
+        let new = match &drops {
+            Some(last) => self.pruned(merged, managers, last)?,
+            None => merged,
         };
         self.take(live, &new, managers, Some(applier), force)?;
         Ok(new)

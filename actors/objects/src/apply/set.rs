@@ -184,9 +184,31 @@ impl Set {
         self
     }
 
+    /// Whether all of it is in the other one.
+    #[must_use]
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.nodes.iter().all(|(element, ours)| {
+            other
+                .nodes
+                .get(element)
+                .is_some_and(|theirs| (theirs.member || !ours.member) && ours.children.is_subset(&theirs.children))
+        })
+    }
+
+    /// Whether a path has more than so many steps.
+    fn exceeds(&self, steps_max: usize) -> bool {
+        match steps_max.checked_sub(1) {
+            None => !self.is_empty(),
+            Some(rest) => self.nodes.values().any(|node| node.children.exceeds(rest)),
+        }
+    }
+
     /// The set without paths of more than so many steps: what lies deeper is owned with what it is in.
     #[must_use]
     pub fn cut(mut self, steps_max: usize) -> Self {
+        if !self.exceeds(steps_max) {
+            return self;
+        }
         for node in self.nodes.values_mut() {
             if steps_max <= 1 && !node.children.is_empty() {
                 *node = Node::leaf();

@@ -1,5 +1,7 @@
 //! The two things that an endpoint asks for: apply this, and somebody wrote that.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -95,8 +97,8 @@ impl Tracker<'_> {
         manager: &str,
         now: Timestamp,
     ) -> Result<Managers, ApplyError> {
-        let mut managers = self.write().reconciled(managers);
-        let taken = self.write().updated(live, new, &mut managers)?.difference(&untracked());
+        let mut managers = self.write().reconciled(managers.clone());
+        let taken = self.write().updated(live, new, &mut managers)?.difference(&UNTRACKED);
         if !taken.is_empty() {
             let entry = managers.0.entry(self.manager(manager, Operation::Update));
             let api_version = self.api_version.to_owned();
@@ -165,10 +167,10 @@ impl Tracker<'_> {
         applier: &Manager,
         force: bool,
     ) -> Result<(Value, Managers), ApplyError> {
-        let mut managers = self.write().reconciled(managers);
+        let mut managers = self.write().reconciled(managers.clone());
         let object = self.write().applied(live, config, &mut managers, applier, force)?;
         if let Some(entry) = managers.0.get_mut(applier) {
-            entry.set = std::mem::take(&mut entry.set).difference(&untracked());
+            entry.set = std::mem::take(&mut entry.set).difference(&UNTRACKED);
             if entry.set.is_empty() {
                 managers.0.remove(applier);
             }
@@ -267,7 +269,7 @@ pub fn keep_times(live: &Value, mut new: Value) -> Value {
 }
 
 /// Fields that name an object or are the server's own: nobody's, by any write.
-fn untracked() -> Set {
+static UNTRACKED: LazyLock<Set> = LazyLock::new(|| {
     const METADATA: &[&str] = &[
         "name",
         "namespace",
@@ -282,7 +284,7 @@ fn untracked() -> Set {
     let top = ["apiVersion", "kind", "metadata"].into_iter().map(|name| vec![PathElement::field(name)]);
     let metadata = METADATA.iter().map(|name| vec![PathElement::field("metadata"), PathElement::field(name)]);
     Set::of(top.chain(metadata))
-}
+});
 
 fn managed_fields(object: &Value) -> Option<&Value> {
     object.get("metadata")?.get("managedFields")

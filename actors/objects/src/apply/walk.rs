@@ -138,22 +138,39 @@ pub(super) fn with_named_fields(set: &Set, of: Type<'_>) -> Set {
 }
 
 /// The set as it would be under today's schema: what has become atomic since is owned as a whole.
-pub(super) fn reconcile(set: &Set, of: Type<'_>) -> Set {
+pub(super) fn reconcile(set: Set, of: Type<'_>) -> Set {
+    if !has_split_atoms(&set, of) {
+        return set;
+    }
     let mut reconciled = Set::default();
     for (element, node) in set.nodes() {
-        let below = match (of, element) {
-            (Type::Known(_), PathElement::Field(name)) => of.declared_field(name),
-            (Type::Known(_), _) => Some(of.item()),
-            (Type::Deduced, _) => None,
-        };
-        let node = match below {
-            Some(Type::Known(schema)) if !node.children.is_empty() => match Type::Known(schema).shape(&Value::Null) {
-                Shape::AtomicMap | Shape::AtomicList => Node::leaf(),
-                _ => Node { member: node.member, children: reconcile(&node.children, Type::Known(schema)) },
-            },
-            _ => node.clone(),
+        let node = match below(element, of) {
+            Some(below) if is_split(node, below) => Node::leaf(),
+            Some(below) => Node { member: node.member, children: reconcile(node.children.clone(), below) },
+            None => node.clone(),
         };
         reconciled.put(element.clone(), node);
     }
     reconciled
+}
+
+/// The type behind a step, where a schema has one.
+fn below<'a>(element: &PathElement, of: Type<'a>) -> Option<Type<'a>> {
+    let below = match (of, element) {
+        (Type::Deduced, _) => None,
+        (Type::Known(_), PathElement::Field(name)) => of.declared_field(name),
+        (Type::Known(_), _) => Some(of.item()),
+    };
+    below.filter(|below| matches!(below, Type::Known(_)))
+}
+
+/// Whether parts are owned of what has one owner as a whole.
+fn is_split(node: &Node, of: Type<'_>) -> bool {
+    !node.children.is_empty() && matches!(of.shape(&Value::Null), Shape::AtomicMap | Shape::AtomicList)
+}
+
+fn has_split_atoms(set: &Set, of: Type<'_>) -> bool {
+    set.nodes().any(|(element, node)| {
+        below(element, of).is_some_and(|below| is_split(node, below) || has_split_atoms(&node.children, below))
+    })
 }
