@@ -17,6 +17,8 @@ use crate::config::{DatastoreConfig, InspectConfig, LogConfig, RoleConfig, RunCo
 use crate::logging::{self, LogError};
 use crate::tree;
 
+/// Others than the owner have business below it: local volumes, and programs.
+const DATA_DIRECTORY_MODE: u32 = 0o755;
 /// Tokens, keys and the database are the owner's alone.
 const SERVER_DIRECTORY_MODE: u32 = 0o700;
 
@@ -92,8 +94,10 @@ pub fn run(config: &RunConfig) -> Result<ExitCode, RunError> {
 /// wants it, so nothing listens in front of it.
 async fn kine(data_dir: &Path, config: &DatastoreConfig, opened: &mut Option<PathBuf>) -> Result<KineTree, RunError> {
     let folder = data_dir.join("server");
-    let make = DirBuilder::new().recursive(true).mode(SERVER_DIRECTORY_MODE).create(&folder);
-    make.map_err(|source| RunError::DataDir { path: folder.clone(), source })?;
+    for (folder, mode) in [(data_dir, DATA_DIRECTORY_MODE), (&folder, SERVER_DIRECTORY_MODE)] {
+        let make = DirBuilder::new().recursive(true).mode(mode).create(folder);
+        make.map_err(|source| RunError::DataDir { path: folder.to_owned(), source })?;
+    }
     if matches!(config.kine.store, StoreConfig::Etcd(_)) {
         return Ok(k3sd_kine::tree(config.kine.clone(), Vec::new()));
     }
