@@ -63,7 +63,11 @@ fn line(event: &Event) -> String {
     let mut facts = Vec::new();
     facts.extend(event.incarnation.map(|life| format!("life {life}")));
     facts.extend(event.exit.as_ref().map(|exit| shown(exit)));
-    facts.extend(event.delay_ms.map(|millis| format!("in {}", span(Duration::from_millis(millis)))));
+    let wait = |millis| match millis {
+        0 => "at once".to_owned(),
+        millis => format!("in {}", span(Duration::from_millis(millis))),
+    };
+    facts.extend(event.delay_ms.map(wait));
     facts.extend(event.attempt.map(|deaths| format!("death {deaths} in a row")));
     facts.extend(event.count.map(|count| format!("{count} events; read faster, or listen to one actor")));
     let facts = facts.join(", ");
@@ -91,12 +95,14 @@ mod tests {
             ..event("died", "server/kine/store")
         };
         let restarting = Event { delay_ms: Some(1250), attempt: Some(2), ..event("restarting", "server/kine/store") };
+        let at_once = Event { delay_ms: Some(0), attempt: Some(1), ..event("restarting", "a") };
         let missed = Event { count: Some(7), ..event("missed", "") };
         let rows = [
             (event("listening", ""), "listening"),
             (event("started", "a"), "started     a                                 life 3"),
             (died, "died        server/kine/store                 life 3, panic: lost\\u{1b}[2J"),
             (restarting, "restarting  server/kine/store                 life 3, in 1.2s, death 2 in a row"),
+            (at_once, "restarting  a                                 life 3, at once, death 1 in a row"),
             (missed, "missed                                        7 events; read faster, or listen to one actor"),
         ];
         for (event, expected) in rows {
