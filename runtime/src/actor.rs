@@ -159,6 +159,14 @@ impl<M: Message> Context<M> {
         self.clock().rng(self.path())
     }
 
+    /// Ends once the supervisor has asked for the end. For an `init` that waits for somebody who may never come: nothing
+    /// else interrupts it but a kill.
+    pub fn asked_to_stop(&self) -> impl Future<Output = ()> + Send + use<M> {
+        let cell = self.cell.clone();
+        // A signal wakes the task that this is a part of, so nobody has to be told of a waker.
+        std::future::poll_fn(move |_| if cell.node.flags() & STOP != 0 { Poll::Ready(()) } else { Poll::Pending })
+    }
+
     /// Has `message` delivered to itself after `delay`. Timers end with the incarnation, and never fire inside a handler.
     pub fn send_after(&mut self, delay: Duration, message: M) -> TimerId {
         let due = self.clock().now() + delay;

@@ -68,3 +68,32 @@ async fn an_address_survives_a_panic_an_error_and_a_hang() {
     assert_eq!(system.alive(), 0);
     assert_eq!(add(&adder, 1).await, Err(AskError::Down));
 }
+
+/// Waits in its `init` for somebody who never comes.
+struct Patient;
+
+impl Actor for Patient {
+    type Args = ();
+    type Msg = Silent;
+
+    async fn init(ctx: &mut Context<Silent>, (): ()) -> Result<Self, ActorError> {
+        ctx.asked_to_stop().await;
+        Err(ActorError::new("nobody came"))
+    }
+
+    async fn handle(&mut self, _: &mut Context<Silent>, message: Silent) -> Result<(), ActorError> {
+        match message {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_waits_hears_of_the_stop() {
+    let system = System::new(Clock::simulated(1));
+    let patient = worker::<Patient>("patient", ()).start_within(None).shutdown(Shutdown::Unlimited);
+    let tree = system.start(Spec::new(Strategy::OneForOne).child(patient));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(system.alive(), 2, "it waits as long as it has to");
+    tree.stop();
+    assert_eq!(tree.ended().await, Exit::Shutdown);
+    assert_eq!(system.alive(), 0);
+}

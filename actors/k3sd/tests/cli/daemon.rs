@@ -12,6 +12,9 @@ use super::{Ran, Shell};
 
 /// The least time a loaded machine may take to start or stop something. Only a failure waits that long.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long to wait before looking again, and how often to look.
+const PAUSE: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 1200;
 
 /// A running daemon, gone when the test ends.
 pub(super) struct Daemon {
@@ -29,25 +32,48 @@ impl Shell {
     /// The same, when something else starts it: `by` is a command line that the daemon's is appended to.
     #[track_caller]
     pub(super) fn start_by(&self, by: &mut Command, command: &[&str]) -> Daemon {
-        let (socket, notify) = (self.at("inspect.sock"), self.at("notify.sock"));
+        let notify = self.at("notify.sock");
         std::fs::remove_file(&notify).or_else(absent_is_fine).unwrap();
         let ready = UnixDatagram::bind(&notify).unwrap();
         ready.set_read_timeout(Some(LIMIT)).unwrap();
-        let log = std::fs::File::create(self.at("log")).unwrap();
-        by.args(command).arg("--inspect-socket").arg(&socket).arg("--debug-actor-control");
-        by.env_clear().envs(&self.variables).env("NOTIFY_SOCKET", &notify).current_dir(self.directory.path());
-        let child = by.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let daemon = Daemon { child, socket };
+        let daemon = self.spawn_by(by, command);
         let mut state = [0; 256];
         let length = ready.recv(&mut state).unwrap_or_else(|error| panic!("{error}: {}", self.log()));
         assert!(state[..length].starts_with(b"READY=1"), "{}", self.log());
         daemon
     }
 
+    /// Starts `command`, and waits for nothing.
+    pub(super) fn spawn(&self, command: &[&str]) -> Daemon {
+        self.spawn_by(&mut Command::new(env!("CARGO_BIN_EXE_k3sd")), command)
+    }
+
+    fn spawn_by(&self, by: &mut Command, command: &[&str]) -> Daemon {
+        let socket = self.at("inspect.sock");
+        let log = std::fs::File::create(self.at("log")).unwrap();
+        by.args(command).arg("--inspect-socket").arg(&socket).arg("--debug-actor-control");
+        by.env_clear().envs(&self.variables).env("NOTIFY_SOCKET", self.at("notify.sock"));
+        by.current_dir(self.directory.path());
+        let child = by.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Daemon { child, socket }
+    }
+
     /// What the last daemon logged so far.
     pub(super) fn log(&self) -> String {
         std::fs::read_to_string(self.at("log")).unwrap()
     }
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..LOOKS {
+        if is_so() {
+            return;
+        }
+        Command::new("sleep").arg(PAUSE.as_secs_f64().to_string()).status().unwrap();
+    }
+    panic!("never came: {what}");
 }
 
 fn absent_is_fine(error: io::Error) -> io::Result<()> {

@@ -2,26 +2,11 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::Shell;
-
-/// How often, and how long apart, a condition is looked at before it counts as failed.
-const LOOKS: u32 = 600;
-const PAUSE: Duration = Duration::from_millis(50);
-
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..LOOKS {
-        if is_so() {
-            return;
-        }
-        Command::new("sleep").arg(PAUSE.as_secs_f64().to_string()).status().unwrap();
-    }
-    panic!("{what}");
-}
+use super::daemon::until;
 
 /// The children of a process.
 fn children(pid: u32) -> Vec<u32> {
@@ -70,7 +55,7 @@ fn the_first_process_of_a_container_buries_the_orphans() {
     let endpoint = format!("--datastore-endpoint=sqlite://{}?hush", shell.at("k.db").display());
     let daemon = shell.start_by(&mut container, &["server", "--disable-agent", "--data-dir=data", &endpoint]);
     let [first] = children(daemon.pid())[..] else { panic!("the container has one first process") };
-    until("the dead are still there", || children(first).len() == 1);
+    until("the dead are buried", || children(first).len() == 1);
     let program = children(first)[0];
     for pid in [first, program] {
         assert_eq!(arguments(pid), [env!("CARGO_BIN_EXE_k3sd"), "server"], "neither shows the secret");
