@@ -5,11 +5,22 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
-/// A port of the loopback that nobody listens on.
+/// How many ports were asked for.
+static ASKED: AtomicU16 = AtomicU16::new(0);
+
+/// A port of the loopback that nobody has, below those that the system gives to whoever connects: a client that looks
+/// for a server in vain would get the server's own port one day, and keep it.
 pub(crate) fn free_port() -> Result<u16, String> {
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-    address.map(|address| address.port()).map_err(|error| format!("no port: {error}"))
+    const PORTS: std::ops::Range<u16> = 10_000..30_000;
+    // Suites that run at the same time begin elsewhere.
+    let start = std::process::id().wrapping_mul(7919) % u32::from(PORTS.end - PORTS.start);
+    let start = PORTS.start + u16::try_from(start).unwrap_or_default();
+    let asked = ASKED.fetch_add(1, Ordering::Relaxed);
+    let ports = (start..PORTS.end).chain(PORTS.start..start).skip(asked.into());
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.into_iter().find(free).ok_or_else(|| "no port is free".to_owned())
 }
 
 /// The user and group to run a server as that refuses to run as root; `None` when nobody is root here.

@@ -1,13 +1,16 @@
 //! A MariaDB server with a directory, a port and users of its own.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::process::{certify, free_port, run, unprivileged};
+use crate::subject::PATIENCE;
 
 pub(crate) const PASSWORD: &str = "p@ss/w:rd";
 
@@ -49,8 +52,24 @@ impl MariaDbServer {
         let mut install = server.command("/usr/bin/mariadb-install-db");
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
         run(install.arg(format!("--datadir={data}")))?;
-        server.resume();
+        server.launch();
+        server.wait_until_ready()?;
         Ok(server)
+    }
+
+    /// Until somebody listens, or the server has ended; the error is then what it said last.
+    fn wait_until_ready(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let ended = self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
+            if ended || Instant::now() > deadline {
+                let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+                let errors: Vec<&str> = log.lines().filter(|line| line.contains("[ERROR]")).collect();
+                return Err(format!("the server does not start: {}", errors.join("; ")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -72,6 +91,11 @@ impl MariaDbServer {
 
     /// Starts the server on what is there.
     pub(crate) fn resume(&mut self) {
+        self.launch();
+        self.wait_until_ready().expect("it has run before");
+    }
+
+    fn launch(&mut self) {
         let log = fs::File::create(self.path("log")).expect("a log file");
         let mut command = self.command("/usr/sbin/mariadbd");
         command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", "--log-bin=changes"]);
