@@ -21,6 +21,7 @@ pub fn run(options: KineOptions) -> Result<ExitCode, RunError> {
     let certificates = tls.map(Certificates::for_clients).transpose().map_err(RunError::Certificates)?;
     daemon(&log, &warnings, &inspect, async move |inspector| {
         let socket = bind(&listen).await.map_err(|source| RunError::Listen { address: listen.clone(), source })?;
+        tracing::info!(address = ?listen, tls = certificates.is_some(), store = kine.store.word(), "serving etcd's clients");
         let socket = match certificates {
             Some(certificates) => socket.with_tls(certificates),
             None => socket,

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use k3sd_datastore::{AnyBackend, Backend, Background, Body, Etcd, MySql, Postgres, Sqlite, SqliteOptions, StoreError};
-use k3sd_runtime::blocking::Blocking;
+use k3sd_runtime::blocking::{Blocking, StartError};
 use k3sd_runtime::{ActorError, Context};
 
 use super::actor::StoreArgs;
@@ -70,7 +70,12 @@ async fn attempt_to_open(
 
 /// Opening looks through the whole file, so it has a thread, as each of the store's bodies has.
 async fn sqlite(ctx: &mut Context<StoreMsg>, options: SqliteOptions) -> Result<Sqlite, ActorError> {
-    let opener = Blocking::start(ctx, 1, move || Sqlite::assemble(options).map(Some)).await?;
+    let opener = Blocking::start(ctx, 1, move || Sqlite::assemble(options).map(Some)).await;
+    // What the store says is what there is to be said, with all its causes.
+    let opener = opener.map_err(|error| match error {
+        StartError::Make(error) => ActorError::from(error),
+        other => other.into(),
+    })?;
     let Some((store, bodies)) = opener.run(Option::take).await? else {
         unreachable!("it was put there a line above");
     };

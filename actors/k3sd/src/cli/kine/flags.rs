@@ -136,7 +136,12 @@ impl Row {
         }
         let arg = Arg::new(self.name).long(self.name).help(help).hide(matches!(self.effect, Refused(_)));
         if self.is_switch() {
-            return arg.num_args(0..=1).require_equals(true).default_missing_value("true").action(ArgAction::Set);
+            return arg
+                .value_name("true|false")
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+                .action(ArgAction::Set);
         }
         arg.value_name(self.value).allow_hyphen_values(true)
     }
