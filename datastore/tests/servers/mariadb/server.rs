@@ -5,12 +5,16 @@ use std::net::TcpStream;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::process::{certify, free_port, run, unprivileged};
-use crate::subject::PATIENCE;
+
+/// How often, and how many times, to look whether the server is there: for a minute.
+const LOOKS_EVERY: Duration = Duration::from_millis(20);
+const LOOKS_MAX: u32 = 3000;
 
 pub(crate) const PASSWORD: &str = "p@ss/w:rd";
 
@@ -57,19 +61,21 @@ impl MariaDbServer {
         Ok(server)
     }
 
-    /// Until somebody listens, or the server has ended; the error is then what it said last.
+    /// Until somebody listens, or the server has ended; the error is then what it complained of.
     fn wait_until_ready(&mut self) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let ended = self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
-            if ended || Instant::now() > deadline {
-                let log = fs::read_to_string(self.path("log")).unwrap_or_default();
-                let errors: Vec<&str> = log.lines().filter(|line| line.contains("[ERROR]")).collect();
-                return Err(format!("the server does not start: {}", errors.join("; ")));
+        let (_nobody, nothing) = mpsc::channel::<()>();
+        for _ in 0..LOOKS_MAX {
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            if self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None))) {
+                break;
+            }
+            nothing.recv_timeout(LOOKS_EVERY).unwrap_or_default();
         }
-        Ok(())
+        let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+        let errors: Vec<&str> = log.lines().filter(|line| line.contains("[ERROR]")).collect();
+        Err(format!("the server does not start: {}", errors.join("; ")))
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
