@@ -4,6 +4,14 @@
 //! validation, patches, server-side apply and protobuf; nothing here is written once per kind, except where a kind has
 //! a rule that no schema can express.
 //!
+//! ```text
+//! bytes ─▶ decode, protobuf ─▶ value ─▶ default ─▶ validate ─▶ object     stored bytes with a header
+//!                                │          ▲          ▲
+//!                     patch, apply, convert └─ schema ─┘                  what is known of each place
+//! names, quantity, selector    the small languages inside of values
+//! status, table                what is answered: errors, and columns for people
+//! ```
+//!
 //! What is deliberately absent: async, input and output, clocks and randomness. Time and random letters are arguments,
 //! so that every function here is a function.
 

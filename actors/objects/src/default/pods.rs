@@ -108,6 +108,9 @@ pub(super) fn pod_resources(map: &mut Fields) {
     if !huge.is_empty() {
         add_missing(resources, "limits", huge);
     }
+    if resources.get("limits").and_then(Value::as_object).is_none_or(Map::is_empty) {
+        return;
+    }
     let mut missing: Vec<(String, Quantity)> = requests.into_iter().filter(|(name, _)| is_of_pods(name)).collect();
     let own = resources.get("limits").and_then(Value::as_object).into_iter().flatten();
     let own = own.filter(|(name, _)| is_of_pods(name));

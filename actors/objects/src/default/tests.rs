@@ -140,6 +140,12 @@ fn the_resources_of_a_whole_pod() {
         ],
     );
     check_defaults("core.v1.Pod", pod(container("1")), &[("/spec/resources", nothing())]);
+    // Without a limit of the whole, nothing is worked out for it.
+    check_defaults(
+        "core.v1.Pod",
+        json!({ "spec": { "containers": [container("1")], "resources": { "requests": { "memory": "1Gi" } } } }),
+        &[("/spec/resources/requests", json!({ "memory": "1Gi" }))],
+    );
 }
 
 #[test]
@@ -557,7 +563,7 @@ fn other_groups() {
         ),
         (
             "flowcontrol.v1.PriorityLevelConfiguration",
-            json!({ "spec": { "type": "Exempt" } }),
+            json!({ "spec": { "type": "Exempt", "exempt": {} } }),
             vec![("/spec/exempt", json!({ "nominalConcurrencyShares": 0, "lendablePercent": 0 }))],
         ),
         (

@@ -162,6 +162,8 @@ fn cells_of_many_kinds() {
     let template = json!({ "spec": { "containers": [{ "name": "a", "image": "x" }, { "name": "b", "image": "y" }] } });
     for (type_name, value, expected) in [
         ("core.v1.ConfigMap", json!({ "data": { "a": "" }, "binaryData": { "b": "" } }), json!([2])),
+        ("core.v1.ServiceAccount", json!({ "secrets": [{}] }), json!([1])),
+        ("core.v1.LimitRange", json!({}), json!([THEN])),
         ("core.v1.Secret", json!({ "type": "Opaque" }), json!(["Opaque", 0])),
         (
             "apps.v1.Deployment",
