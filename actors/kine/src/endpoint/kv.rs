@@ -1,7 +1,7 @@
 //! Reading and writing.
 
 use k3sd_datastore::{
-    AnyBackend, Backend as _, Change, CountRequest, GetRequest, KeyRange, KeyValue, ListRequest, Precondition,
+    AnyBackend, Backend as _, Change, CountRequest, GetRequest, Key, KeyRange, KeyValue, ListRequest, Precondition,
     Revision, StoreError, WriteRequest,
 };
 use tonic::{Request, Response, Status};
@@ -15,6 +15,9 @@ use crate::wire::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, TxnRequest, TxnResponse,
 };
+
+/// How often a write is tried against others who write the same key. Each try means that somebody else succeeded.
+pub(crate) const TRIES_MAX: usize = 64;
 
 /// See the module's page.
 pub(crate) struct KvService {
@@ -35,13 +38,18 @@ impl Kv for KvService {
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         let mut request = request.into_inner();
-        let key = put_key(&request)?;
+        let key = translate::key(&request.key)?;
         if translate::is_marker(&request.key) {
             return Err(Status::invalid_argument("etcdserver: this key is only written in a txn"));
         }
+        check_kept(&request)?;
         request.lease = i64::from(self.desk.attach(request.lease, &key).await?.as_seconds());
+        let backend = self.desk.backend().await?;
+        if request.ignore_value || request.ignore_lease {
+            return Ok(Response::new(put_partly(&backend, &request, key).await?));
+        }
         let write = WriteRequest { key, change: put_change(&request)?, precondition: Precondition::None };
-        let written = self.desk.backend().await?.write(write).await.map_err(fault)?;
+        let written = backend.write(write).await.map_err(fault)?;
         let prev_kv = written.prev.as_ref().filter(|_| request.prev_kv).map(translate::kv);
         Ok(Response::new(PutResponse { header: header(written.revision), prev_kv }))
     }
@@ -71,10 +79,41 @@ impl Kv for KvService {
     }
 }
 
-/// The key of a put that can be carried out.
-pub(crate) fn put_key(request: &PutRequest) -> Result<k3sd_datastore::Key, Status> {
+/// Refuses a put that brings what it wants to keep.
+fn check_kept(request: &PutRequest) -> Result<(), Status> {
+    if request.ignore_value && !request.value.is_empty() {
+        return Err(Status::invalid_argument("etcdserver: value is provided"));
+    }
+    if request.ignore_lease && request.lease != 0 {
+        return Err(Status::invalid_argument("etcdserver: lease is provided"));
+    }
+    Ok(())
+}
+
+/// Writes a key that keeps its value, or its time to live: what it has when it is written.
+async fn put_partly(backend: &AnyBackend, request: &PutRequest, key: Key) -> Result<PutResponse, Status> {
+    let mut current = backend.get(GetRequest { key: key.clone(), at: None }).await.map_err(fault)?.kv;
+    for _ in 0..TRIES_MAX {
+        let kept = current.ok_or_else(|| Status::invalid_argument("etcdserver: key not found"))?;
+        let value = if request.ignore_value { kept.value } else { request.value.clone() };
+        let ttl = if request.ignore_lease { kept.ttl } else { translate::ttl(request.lease)? };
+        let (change, precondition) = (Change::Put { value, ttl }, Precondition::At(kept.mod_revision));
+        match backend.write(WriteRequest { key: key.clone(), change, precondition }).await {
+            Ok(written) => {
+                let prev_kv = written.prev.as_ref().filter(|_| request.prev_kv).map(translate::kv);
+                return Ok(PutResponse { header: header(written.revision), prev_kv });
+            }
+            Err(StoreError::Conflict(conflict)) => current = conflict.current,
+            Err(error) => return Err(fault(error)),
+        }
+    }
+    Err(Status::unavailable("etcdserver: too many requests"))
+}
+
+/// The key of a put that can be carried out in a transaction.
+pub(crate) fn put_key(request: &PutRequest) -> Result<Key, Status> {
     if request.ignore_value || request.ignore_lease {
-        return Err(Status::invalid_argument("etcdserver: ignore_value and ignore_lease are not supported"));
+        return Err(Status::invalid_argument("etcdserver: ignore_value and ignore_lease are not supported in txn"));
     }
     translate::key(&request.key)
 }

@@ -10,7 +10,7 @@ use k3sd_datastore::{
 };
 use tonic::Status;
 
-use super::kv::{one, put_change, put_key, range};
+use super::kv::{TRIES_MAX, one, put_change, put_key, range};
 use crate::translate::{self, Target, header, status_of, unsupported_txn};
 use crate::wire::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::wire::etcdserverpb::request_op::Request as Op;
@@ -22,8 +22,6 @@ use crate::wire::etcdserverpb::{
 
 /// Operations of one branch; etcd's limit.
 const OPS_MAX: usize = 128;
-/// How often a write is tried against others who write the same key. Each try means that somebody else succeeded.
-const TRIES_MAX: usize = 64;
 
 /// A transaction that can be carried out.
 #[derive(Debug)]

@@ -127,6 +127,22 @@ fn leases_are_kept_alive_revoked_and_told_about() {
 }
 
 #[test]
+fn a_write_may_keep_what_is_there() {
+    let server = Server::start();
+    let granted = server.ok(&["lease", "grant", "60"]).join("");
+    let id = granted.split(' ').nth(1).expect("lease ID granted ...").to_owned();
+    assert!(server.fails(&["put", "k", "v", "--ignore-lease"]).contains("etcdserver: key not found"));
+    server.ok(&["put", "k", "one", "--lease", &id]);
+    server.ok(&["put", "k", "two", "--ignore-lease"]);
+    assert!(server.ok(&["lease", "timetolive", "--keys", &id]).join("").contains("[k]"));
+    let lease = |server: &Server| server.ok(&["get", "k", "-w", "json"]).join("").contains("\"lease\":60");
+    assert!(lease(&server));
+    server.ok(&["put", "k", "--ignore-value"]);
+    assert_eq!(server.ok(&["get", "k"]), ["k", "two"]);
+    assert!(!lease(&server), "it was written without a lease");
+}
+
+#[test]
 fn leases_survive_the_actor_that_keeps_them() {
     let server = Server::start();
     let granted = server.ok(&["lease", "grant", "3"]).join("");
