@@ -98,12 +98,15 @@ async fn kine(data_dir: &Path, config: &DatastoreConfig, opened: &mut Option<Pat
         let make = DirBuilder::new().recursive(true).mode(mode).create(folder);
         make.map_err(|source| RunError::DataDir { path: folder.to_owned(), source })?;
     }
+    let store = config.kine.store.word();
     if matches!(config.kine.store, StoreConfig::Etcd(_)) {
+        tracing::info!(store, "the datastore is asked directly");
         return Ok(k3sd_kine::tree(config.kine.clone(), Vec::new()));
     }
     let path = folder.join("kine.sock");
     let address = ListenAddress::Unix(path.clone());
     let socket = bind(&address).await.map_err(|source| RunError::Listen { address, source })?;
+    tracing::info!(store, socket = %path.display(), "serving the datastore");
     *opened = Some(path);
     Ok(k3sd_kine::tree(config.kine.clone(), vec![Lend::new(socket)]))
 }

@@ -39,6 +39,13 @@ fn the_process_list_shows_no_secrets() {
     let pid = daemon.pid();
     assert!(daemon.end_with(Signal::TERM, pid).success(), "{}", shell.log());
 
+    let listen = format!("--listen-address=unix://{}", shell.at("kine.sock").display());
+    let endpoint = "--endpoint=postgres://me:hush@127.0.0.1:1/k";
+    let daemon = shell.spawn(&["kine", endpoint, &listen, "--metrics-bind-address=0"]);
+    until("the other process", || arguments(daemon.pid()).len() == 2);
+    assert_eq!(arguments(daemon.pid())[1], "kine");
+    drop(daemon);
+
     // Without a secret there is nothing to hide, and the arguments help whoever looks.
     let daemon = shell.start(&["server", "--disable-agent", "--data-dir=data"]);
     assert!(arguments(daemon.pid()).contains(&"--data-dir=data".to_owned()));
