@@ -8,6 +8,8 @@ use thiserror::Error;
 
 use super::set::{FieldsError, Set};
 use crate::decode::DEPTH_MAX;
+use crate::names;
+use crate::status::field::{Error as FieldError, Path as FieldPath};
 use crate::status::go;
 
 /// Entries of updates that are kept; older ones are put together. Applied ones are never too many: each has a name that
@@ -17,6 +19,9 @@ pub const UPDATE_ENTRIES_MAX: usize = 10;
 /// Steps of a path that are written. `fieldsV1` stands five levels deep in its object, and an object that is written has
 /// to be one that the decoder reads.
 const STEPS_MAX: usize = DEPTH_MAX - 8;
+
+/// Longest name of a subresource in a list of managers.
+const SUBRESOURCE_BYTES_MAX: usize = 256;
 
 /// The manager that owns what old updates own together.
 const ANCIENT: &str = "ancient-changes";
@@ -250,6 +255,29 @@ fn encode_entry(manager: &Manager, entry: &Entry) -> Value {
         fields.insert("subresource".to_owned(), json!(manager.subresource));
     }
     Value::Object(fields)
+}
+
+/// What is wrong with a list of managers that somebody sent, at `path`. Entries that merely can't be read are not wrong:
+/// they are ignored.
+#[must_use]
+pub fn check_managed_fields(list: &Value, path: &FieldPath) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (index, entry) in list.as_array().into_iter().flatten().enumerate() {
+        let place = path.index(index);
+        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
+        if !matches!(text("operation"), "Apply" | "Update") {
+            let detail = "must be `Apply` or `Update`";
+            errors.push(FieldError::invalid(&place.child("operation"), text("operation"), detail));
+        }
+        if !matches!(text("fieldsType"), "" | "FieldsV1") {
+            errors.push(FieldError::invalid(&place.child("fieldsType"), text("fieldsType"), "must be `FieldsV1`"));
+        }
+        errors.extend(names::check_field_manager(text("manager"), &place.child("manager")));
+        if text("subresource").len() > SUBRESOURCE_BYTES_MAX {
+            errors.push(FieldError::too_long(&place.child("subresource"), SUBRESOURCE_BYTES_MAX));
+        }
+    }
+    errors
 }
 
 /// A moment as objects write it.

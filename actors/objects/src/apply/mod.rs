@@ -30,6 +30,6 @@ mod walk;
 
 pub use conflict::{ApplyError, Conflict};
 pub use element::{ElementError, Path, PathElement, equal, print_path};
-pub use managers::{Entry, Manager, Managers, ManagersError, Operation, UPDATE_ENTRIES_MAX};
+pub use managers::{Entry, Manager, Managers, ManagersError, Operation, UPDATE_ENTRIES_MAX, check_managed_fields};
 pub use set::{FieldsError, Set};
 pub use tracker::{Tracker, Versions, keep_times};

@@ -216,11 +216,12 @@ fn nanos(quantity: Quantity) -> BigInt {
     BigInt::from(quantity.unscaled) * BigInt::from(10).pow(exponent)
 }
 
+/// Texts whose sums have no more digits than a quantity keeps, down to a nano-unit.
 fn any_text() -> impl Strategy<Value = String> {
     let suffix = prop::sample::select(vec![
         "", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "e3", "E-6", "e12",
     ]);
-    ("[+-]?[0-9]{1,12}(\\.[0-9]{0,9})?", suffix).prop_map(|(number, suffix)| format!("{number}{suffix}"))
+    ("[+-]?[0-9]{1,9}(\\.[0-9]{0,9})?", suffix).prop_map(|(number, suffix)| format!("{number}{suffix}"))
 }
 
 /// What the text says in nano-units, by schoolbook arithmetic: number × suffix, rounded away from zero, capped if binary.
@@ -273,7 +274,7 @@ proptest! {
     }
 
     #[test]
-    fn sums_and_order_are_those_of_integers(left in any_text(), right in any_text(), count: i32) {
+    fn sums_and_order_are_those_of_integers(left in any_text(), right in any_text(), count: i16) {
         let (a, b) = (quantity(&left), quantity(&right));
         prop_assert_eq!(nanos(a + b), nanos(a) + nanos(b));
         prop_assert_eq!(nanos(a - b), nanos(a) - nanos(b));

@@ -322,4 +322,27 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn no_object_upsets_the_reader(
+        labels in prop::collection::btree_map(".{0,5}", ".{0,5}", 0..3),
+        expressions in prop::collection::vec((".{0,5}", "In|NotIn|Exists|DoesNotExist|.{0,3}", prop::option::of(0_usize..3)), 0..3),
+        odd: bool,
+    ) {
+        let expressions: Vec<serde_json::Value> = expressions
+            .into_iter()
+            .map(|(key, operator, values)| match values {
+                Some(count) => json!({"key": key, "operator": operator, "values": vec!["a"; count]}),
+                None => json!([key, operator]),
+            })
+            .collect();
+        let object = if odd {
+            json!({"matchLabels": expressions, "matchExpressions": labels})
+        } else {
+            json!({"matchLabels": labels, "matchExpressions": expressions})
+        };
+        let wrong = check_label_selector(&object, &Path::new("selector"));
+        let read = LabelSelector::from_object(Some(&object));
+        prop_assert!(read.is_err() != wrong.is_empty(), "what passes the check is a selector, and only that: {}", object);
+    }
 }

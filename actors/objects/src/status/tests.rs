@@ -1,5 +1,6 @@
 //! Shape and wording of every failure, against the texts that clients of upstream see.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -203,4 +204,26 @@ fn paths_print_fields_indices_and_keys() {
     let port = root.child("spec").child("containers").index(0).child("ports").index(1).child("containerPort");
     assert_eq!(port.to_string(), "spec.containers[0].ports[1].containerPort");
     assert_eq!(root.child("metadata").child("labels").key("app/x").to_string(), "metadata.labels[app/x]");
+}
+
+proptest! {
+    #[test]
+    fn no_answer_of_another_server_upsets_us(
+        code: i32,
+        texts in prop::collection::vec(any::<String>(), 5),
+        seconds: i32,
+    ) {
+        let answer = json!({
+            "code": code,
+            "status": texts[0],
+            "reason": texts[1],
+            "message": texts[2],
+            "details": {"causes": [{"reason": texts[3], "field": texts[4]}], "retryAfterSeconds": seconds},
+        });
+        let status: Status = serde_json::from_value(answer).unwrap();
+        prop_assert!((100..600).contains(&status.http_code()));
+        prop_assert_eq!(status.retry_after_seconds().is_some(), seconds > 0);
+        let again: Status = serde_json::from_slice(&status.to_bytes()).unwrap();
+        prop_assert_eq!(again, status);
+    }
 }

@@ -191,6 +191,27 @@ fn a_writer_may_send_managers_and_may_not_lose_them_by_accident() {
 }
 
 #[test]
+fn a_wrong_list_of_managers_names_each_field() {
+    let list = json!([
+        {"manager": "one", "operation": "Apply", "fieldsType": "FieldsV1"},
+        {"manager": "one\n", "operation": "Dance", "fieldsType": "FieldsV2"},
+        {"manager": "m".repeat(129), "operation": "Update", "subresource": "s".repeat(257)},
+    ]);
+    let errors = check_managed_fields(&list, &crate::status::field::Path::new("metadata").child("managedFields"));
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "metadata.managedFields[1].operation: Invalid value: \"Dance\": must be `Apply` or `Update`",
+            "metadata.managedFields[1].fieldsType: Invalid value: \"FieldsV2\": must be `FieldsV1`",
+            "metadata.managedFields[1].manager: Invalid value: \"one\\n\": invalid character U+000A (at position 3)",
+            "metadata.managedFields[2].manager: Too long: may not be more than 128 bytes",
+            "metadata.managedFields[2].subresource: Too long: may not be more than 256 bytes",
+        ]
+    );
+}
+
+#[test]
 fn a_subresource_has_managers_of_its_own_and_sends_none() {
     let versions = built_in("apps/v1", "apps.v1.Deployment");
     let mut bench = Bench::new(&versions);
