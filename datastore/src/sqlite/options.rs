@@ -12,8 +12,8 @@ pub struct SqliteOptions {
     /// How many of the newest revisions a compaction leaves alone, whatever it is asked for. Default 1000, as kine.
     pub retained_revisions_min: i64,
     /// How long the write-ahead log may get, in bytes. Default 64 MiB, at least 8 MiB; below 48 MiB one commit of the
-    /// greatest size may pass it. From a quarter of it on, reads that begin wait until the log is empty; from half of
-    /// it on, writes wait too, for the reads that still run.
+    /// greatest size may pass it. From three eighths of it on, reads that begin may wait until the log is started over;
+    /// from half of it on, writes wait too, for the reads that still run.
     pub log_bytes_max: u64,
     /// Whether to look through the whole file when opening it. Default on; it costs about a second per GiB, and twice
     /// that after a crash.

@@ -140,8 +140,11 @@ impl<'c> Queries<'c> {
             let rest = request.after.as_ref().map(|after| request.range.after(after));
             let range = rest.as_ref().unwrap_or(&request.range);
             if request.limit.is_none() && !request.keys_only && !request.expiring_only {
-                let kvs = queries.lister.list(range, at);
-                return Ok(kvs.map(|kvs| ListResponse { revision, kvs, more: false }));
+                match queries.lister.list(range, at) {
+                    Ok(Some(kvs)) => return Ok(Ok(ListResponse { revision, kvs, more: false })),
+                    Ok(None) => {}
+                    Err(error) => return Ok(Err(error)),
+                }
             }
             // One more than asked for tells whether there are more. Below zero is no limit.
             let limit =
