@@ -14,6 +14,7 @@ mod descriptions;
 #[cfg(test)]
 pub(crate) mod generate;
 pub(crate) mod node;
+pub mod openapi;
 mod reference;
 mod resource;
 mod rules;
