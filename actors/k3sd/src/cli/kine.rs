@@ -175,6 +175,10 @@ impl<'a> Values<'a> {
         let mut kine = KineConfig::new(store);
         kine.progress_interval = self.duration("watch-progress-notify-interval")?;
         kine.compact.interval = self.duration("compact-interval")?;
+        if matches!(kine.store, StoreConfig::Etcd(_)) && self.given(Row::find("compact-interval")).is_none() {
+            // Its history is others' history, too.
+            kine.compact.interval = Duration::ZERO;
+        }
         kine.compact.jitter_percent = self.read("compact-interval-jitter", |text| {
             let percent = scalar::parse_int(text).map_err(|error| error.to_string())?;
             let fits = u32::try_from(percent).ok().filter(|percent| *percent <= 100);

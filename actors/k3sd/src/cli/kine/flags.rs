@@ -85,7 +85,7 @@ pub(super) const ROWS: &[Row] = &[
     row("emulated-etcd-version", "VERSION", "KINE_EMULATED_ETCD_VERSION", "3.6.14",
         "The etcd version that clients are told", Works),
     row("compact-interval", "DURATION", "KINE_COMPACT_INTERVAL", "5m",
-        "Time between two compactions; 0 leaves it to the clients, as kine does", Works),
+        "Time between two compactions; 0 leaves it to the clients, as kine does, and as is usual over etcd", Works),
     row("compact-interval-jitter", "PERCENT", "KINE_COMPACT_INTERVAL_JITTER", "0",
         "By how much that time may be longer", Works),
     row("compact-timeout", "DURATION", "KINE_COMPACT_TIMEOUT", "5s",

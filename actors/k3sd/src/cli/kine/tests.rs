@@ -91,6 +91,13 @@ fn a_server_gets_its_files_and_its_pool() {
 }
 
 #[test]
+fn the_history_of_an_etcd_cluster_is_not_dropped_unasked() {
+    let interval = |words: &[&str]| parse(words, &[]).expect("all of it is fine").kine.compact.interval;
+    assert_eq!(interval(&["--endpoint=http://a:2379"]), Duration::ZERO);
+    assert_eq!(interval(&["--endpoint=http://a:2379", "--compact-interval=5m"]), Duration::from_secs(300));
+}
+
+#[test]
 fn a_server_of_kubernetes_takes_the_variables_but_for_compaction() {
     let vars = [("KINE_COMPACT_INTERVAL", "1h"), ("KINE_COMPACT_MIN_RETAIN", "7"), ("KINE_ENDPOINT", "memory://")];
     let server = |vars: &[_]| for_server("sqlite://x.db", StoreTls::default(), &environment(vars));
