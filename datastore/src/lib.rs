@@ -5,7 +5,7 @@
 //!
 //! * [`Backend`] is the contract, etcd's semantics in typed requests; [`AnyBackend`] is any store behind one type.
 //! * [`Sqlite`] is the default store, a file in kine's layout; [`Memory`] is the reference, for tests.
-//! * [`Dsn`] reads kine's datastore endpoints, those of databases to come included.
+//! * [`Dsn`] reads kine's datastore endpoints.
 //! * [`Postgres`] and [`MySql`] are stores on servers, in kine's layouts too.
 //! * [`Etcd`] is a store on an etcd cluster.
 //! * [`Watcher`] follows changes from any revision that is not compacted.

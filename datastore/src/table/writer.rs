@@ -107,7 +107,8 @@ impl<D: Database> Writer<D> {
                 () = self.wake.notified() => None,
                 // Our own commits are seen by readers before they are told to watchers; then there is nothing to do.
                 () = self.ports.news.changed.notified() => {
-                    if self.ports.news.seen.load(Ordering::Relaxed) <= self.revision.get() {
+                    let seen = self.ports.news.seen.load(Ordering::Relaxed);
+                    if seen <= self.revision.get() || !self.hub.is_watched() {
                         continue;
                     }
                     None
