@@ -39,8 +39,12 @@ pub(crate) fn datastore(settings: &Settings, facts: &Facts, data_dir: &Path) -> 
         cwd: data_dir.join("server"),
         ..Environment::empty(SystemTime::UNIX_EPOCH)
     };
-    let (kine, warnings) = kine_for_server(&endpoint, tls, &environment)
+    let (mut kine, warnings) = kine_for_server(&endpoint, tls, &environment)
         .map_err(|error| ConfigError::Refused(format!("{error} (the server's datastore reads it, too)")))?;
+    if let StoreConfig::Sqlite(file) = &mut kine.store {
+        // The usual endpoint begins with `./`, which reads badly in the middle of a path.
+        file.path = file.path.components().collect();
+    }
     Ok(DatastoreConfig {
         kine,
         kine_tls: settings.switch("kine-tls"),
