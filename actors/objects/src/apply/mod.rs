@@ -9,7 +9,7 @@
 //!   object before, after ──────────────────────────────────────────────── compare ─────────────── new owners
 //! ```
 //!
-//! Which paths a value has, is a matter of its schema ([`Type`](types::Type)): structures and maps are owned field by
+//! Which paths a value has, is a matter of its schema (`types`): structures and maps are owned field by
 //! field, lists as a whole or item by item, and atomic ones as a whole. Sets of paths are trees ([`Set`]). The rules
 //! are those of upstream's structured-merge-diff, down to the text of a conflict; the code is ours, and its model in the
 //! tests shares nothing with it but the rules.
@@ -19,6 +19,7 @@ mod conflict;
 mod element;
 mod managers;
 mod merge;
+mod options;
 mod ownership;
 mod set;
 #[cfg(test)]
@@ -31,5 +32,6 @@ mod walk;
 pub use conflict::{ApplyError, Conflict};
 pub use element::{ElementError, Path, PathElement, equal, print_path};
 pub use managers::{Entry, Manager, Managers, ManagersError, Operation, UPDATE_ENTRIES_MAX, check_managed_fields};
+pub use options::{check_patch_options, manager_or_user_agent};
 pub use set::{FieldsError, Set};
 pub use tracker::{Tracker, Versions, keep_times};

@@ -177,6 +177,14 @@ fn no_patch_builds_a_tree_that_is_too_deep() {
 }
 
 #[test]
+fn the_deepest_tree_that_is_read_can_be_patched() {
+    let deep = || (0..DEPTH_MAX - 1).fold(json!({"x": 1}), |below, _| json!({"a": below}));
+    assert_eq!(apply_merge_patch(deep(), deep()), Ok(deep()));
+    assert_eq!(apply_strategic_patch(deep(), deep(), pod()), Ok(deep()));
+    assert_eq!(apply_json_patch(deep(), &json!([{"op": "test", "path": "", "value": deep()}])), Ok(deep()));
+}
+
+#[test]
 fn a_patch_cannot_keep_a_core_busy() {
     let object = json!({"list": vec![0; 1_000_000], "map": {}});
     let mut operations = Vec::new();
