@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::conflict::ApplyError;
 use super::element::{PathElement, equal};
@@ -65,23 +65,23 @@ impl Tracker<'_> {
             return new;
         }
         let sent = take_managed_fields(&mut new);
-        let live_managers = Managers::decode(managed_fields(live)).unwrap_or_default();
+        let live_managers = || Managers::decode(managed_fields(live)).unwrap_or_default();
         let managers = if !self.subresource.is_empty() {
-            live_managers.clone()
+            live_managers()
         } else if is_reset(sent.as_ref()) {
             Managers::default()
         } else {
             let sent = Managers::decode(sent.as_ref()).unwrap_or_default();
-            if sent.is_empty() { live_managers.clone() } else { sent }
+            if sent.is_empty() { live_managers() } else { sent }
         };
         // An object without managers is one that nobody wants tracked, until somebody applies.
         let is_new = uid(live).is_empty();
         let is_tracked = !managers.is_empty() || is_new;
         let blank = is_new.then(|| self.blank(&new));
         let before = blank.as_ref().unwrap_or(live);
-        let managers = match is_tracked.then(|| self.track(before, &new, &managers, manager, now)) {
+        let managers = match is_tracked.then(|| self.track(before, &new, managers, manager, now)) {
             Some(Ok(managers)) => managers,
-            Some(Err(_)) => live_managers,
+            Some(Err(_)) => live_managers(),
             None => Managers::default(),
         };
         put_managed_fields(&mut new, &managers);
@@ -93,11 +93,11 @@ impl Tracker<'_> {
         &self,
         live: &Value,
         new: &Value,
-        managers: &Managers,
+        managers: Managers,
         manager: &str,
         now: Timestamp,
     ) -> Result<Managers, ApplyError> {
-        let mut managers = self.write().reconciled(managers.clone());
+        let mut managers = self.write().reconciled(managers);
         let taken = self.write().updated(live, new, &mut managers)?.difference(&UNTRACKED);
         if !taken.is_empty() {
             let entry = managers.0.entry(self.manager(manager, Operation::Update));
@@ -128,7 +128,7 @@ impl Tracker<'_> {
         let before = Managers::decode(managed_fields(live))?;
         let live = without_managed_fields(live);
         let managers = if before.is_empty() && !uid(&live).is_empty() {
-            self.track(&self.blank(&live), &live, &before, BEFORE_FIRST_APPLY, now)?
+            self.track(&self.blank(&live), &live, Managers::default(), BEFORE_FIRST_APPLY, now)?
         } else {
             before.clone()
         };
@@ -250,22 +250,30 @@ impl Tracker<'_> {
 /// changed, nothing has changed, and the object is as it was. Without it, a configuration that says `1000m` where the
 /// object says `1` would be written again with every apply.
 #[must_use]
-pub fn keep_times(live: &Value, mut new: Value) -> Value {
-    let (Ok(before), Ok(after)) = (Managers::decode(managed_fields(live)), Managers::decode(managed_fields(&new)))
-    else {
+pub fn keep_times(live: &Value, new: Value) -> Value {
+    if !same_but_managers(live, &new) {
         return new;
+    }
+    match (Managers::decode(managed_fields(live)), Managers::decode(managed_fields(&new))) {
+        (Ok(before), Ok(after)) if before.same_but_times(&after) => live.clone(),
+        _ => new,
+    }
+}
+
+/// Whether two objects are the same to everybody who doesn't look at managers.
+fn same_but_managers(left: &Value, right: &Value) -> bool {
+    let (Some(left), Some(right)) = (left.as_object(), right.as_object()) else { return equal(left, right) };
+    let same_fields = |left: &Map<String, Value>, right: &Map<String, Value>, skipped: &str| {
+        let kept = |fields: &Map<String, Value>| fields.len() - usize::from(fields.contains_key(skipped));
+        let mut fields = left.iter().filter(|(name, _)| *name != skipped);
+        kept(left) == kept(right)
+            && fields.all(|(name, value)| right.get(name).is_some_and(|other| equal(value, other)))
     };
-    if !before.same_but_times(&after) {
-        return new;
-    }
-    let managed = take_managed_fields(&mut new);
-    if equal(&new, &without_managed_fields(live)) {
-        return live.clone();
-    }
-    if let (Some(managed), Some(metadata)) = (managed, new.get_mut("metadata").and_then(Value::as_object_mut)) {
-        metadata.insert("managedFields".to_owned(), managed);
-    }
-    new
+    let same_metadata = match (left.get("metadata"), right.get("metadata")) {
+        (Some(Value::Object(left)), Some(Value::Object(right))) => same_fields(left, right, "managedFields"),
+        (left, right) => left == right,
+    };
+    same_metadata && same_fields(left, right, "metadata")
 }
 
 /// Fields that name an object or are the server's own: nobody's, by any write.
