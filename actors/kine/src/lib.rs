@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! kine                rest_for_one
-//! ├─ store            opens the database and publishes it; its threads end before its successor starts
+//! ├─ store            opens the database and publishes it; its threads and tasks end before its successor starts
 //! ├─ compactor        drops old history, in the interval of kine
-//! ├─ expiry           deletes keys whose time to live is over
+//! ├─ expiry           keeps leases, and deletes keys whose time to live is over
 //! ├─ connections      dynamic: one task per connection, which also runs all its calls and watches
 //! ├─ progress         tells watchers now and then how far they are
 //! └─ listener         accepts, and asks `connections` for a task each time
 //! ```
+//!
+//! Standing alone it has a subtree for metrics beside it; see [`metrics_tree`]. Any store will do: [`StoreConfig`] is a
+//! datastore endpoint, understood. The stores count what they do, see [`Metrics`].
 //!
 //! The store is published through a [`StoreHandle`]. Nobody keeps it longer than one request, so a store that dies is
 //! closed when the requests in hand are answered. Watches remember how far they are, and go on from there on the next
