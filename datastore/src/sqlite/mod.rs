@@ -20,6 +20,7 @@ mod open;
 mod options;
 mod query;
 mod row;
+mod wal;
 mod writer;
 
 use std::fmt;
@@ -125,6 +126,7 @@ impl Sqlite {
     /// As [`Sqlite::open`].
     pub fn assemble(options: SqliteOptions) -> Result<(Self, Vec<Body>), StoreError> {
         let connection = open::open_for_writing(&options)?;
+        try_questions(&connection, &options.path)?;
         let fault = |error| fault::store_error(Op::Open, &options.path, error);
         let (gate, closing) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
         let (commands, command_inbox) = mpsc::channel(COMMANDS_WAITING_MAX);
@@ -165,6 +167,22 @@ impl Sqlite {
     pub fn close(&self) {
         self.shared.close();
     }
+}
+
+/// Refuses a file on which the threads could not prepare their questions: the schema is text in it, and as easily damaged
+/// as the rest.
+fn try_questions(connection: &rusqlite::Connection, path: &Path) -> Result<(), StoreError> {
+    let prepare = || {
+        Queries::prepare(connection, path, Counts::default())?.bounds()?;
+        writer::try_statements(connection)
+    };
+    prepare().map_err(|error| {
+        let detail = error.to_string();
+        match fault::store_error(Op::Open, path, error) {
+            StoreError::Database { .. } => StoreError::Damaged { path: path.to_owned(), detail },
+            other => other,
+        }
+    })
 }
 
 /// The body of the writer's thread.

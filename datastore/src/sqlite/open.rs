@@ -14,6 +14,7 @@ use rusqlite::{
 
 use super::fault::store_error;
 use super::options::SqliteOptions;
+use super::wal::Log;
 use crate::error::{COMPACT_REV_KEY, GAP_PREFIX, Op, StoreError};
 
 /// The page cache of the writer. A commit of the greatest size changes some thousand pages; what does not fit is written
@@ -59,8 +60,7 @@ pub(super) fn open_for_writing(options: &SqliteOptions) -> Result<Connection, St
     let system = |error| StoreError::Database { op: Op::Open, source: Arc::new(error) };
     let bytes = create_file(path).map_err(system)?;
     let fresh = bytes == 0;
-    if !fresh && !is_whole(path, bytes).map_err(system)? {
-        let detail = format!("{bytes} bytes are no whole number of pages");
+    if let Some(detail) = if fresh { None } else { missing(path, bytes).map_err(system)? } {
         return Err(StoreError::Damaged { path: path.clone(), detail });
     }
     let crashed = has_log(path);
@@ -105,14 +105,17 @@ fn create_file(path: &Path) -> std::io::Result<u64> {
     Ok(file.metadata()?.len())
 }
 
-/// Whether the file ends where a page ends. SQLite itself takes a short file for an empty database and begins anew, and
-/// fills a short last page with zeroes. A log may hold what is missing, so with one this says nothing.
-fn is_whole(path: &Path, bytes: u64) -> std::io::Result<bool> {
+/// What the file lacks, if it is too short. SQLite itself takes a short file for an empty database and begins anew, and
+/// fills up with zeroes what is not there. The log may have what is missing, and then it is not.
+fn missing(path: &Path, bytes: u64) -> std::io::Result<Option<String>> {
+    let partial = || Some(format!("{bytes} bytes are no whole number of pages"));
     if bytes < PAGE_BYTES_LEAST {
-        return Ok(false);
+        return Ok(partial());
     }
-    if has_log(path) {
-        return Ok(true);
+    let log = if has_log(path) { Log::read(&beside(path, "-wal"))? } else { None };
+    if let Some(log) = log {
+        let pages = log.missing(bytes);
+        return Ok((pages > 0).then(|| format!("{pages} pages are missing behind its {bytes} bytes")));
     }
     let mut header = [0; 18];
     fs::File::open(path)?.read_exact(&mut header)?;
@@ -122,7 +125,8 @@ fn is_whole(path: &Path, bytes: u64) -> std::io::Result<bool> {
         bytes => u64::from(bytes),
     };
     // Whatever this is, it is not the length that is wrong; SQLite says what is.
-    Ok(page_bytes < PAGE_BYTES_LEAST || bytes.is_multiple_of(page_bytes))
+    let whole = page_bytes < PAGE_BYTES_LEAST || bytes.is_multiple_of(page_bytes);
+    Ok(if whole { None } else { partial() })
 }
 
 /// Whether the last process left a log: it had no time to close the store.

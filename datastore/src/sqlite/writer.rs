@@ -88,6 +88,12 @@ struct Newest {
     live: Option<KeyValue>,
 }
 
+/// Fails when a writer could not prepare its statements.
+pub(super) fn try_statements(connection: &Connection) -> rusqlite::Result<()> {
+    [NEWEST, INSERT, SEQUENCE].into_iter().try_for_each(|statement| connection.prepare(statement).map(drop))?;
+    Compactor::prepare(connection).map(drop)
+}
+
 impl<'c> Writer<'c> {
     pub(super) fn prepare(
         connection: &'c Connection,

@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use k3sd_datastore::{Backend, GetRequest, KeyRange, ListRequest, Remedy, Sqlite, SqliteOptions, StoreError};
+use k3sd_datastore::{
+    Backend, GetRequest, KeyRange, ListRequest, Remedy, Sqlite, SqliteOptions, StoreError, WatchMessage,
+};
 
 use crate::subject::{Random, create, delete, events, lines, name, put, rev, watch};
 
@@ -100,6 +102,12 @@ fn only_the_owner_can_read_the_file() {
     drop(store);
 }
 
+/// A directory in memory, where the machine has that: what is tried so often is not about the speed of the disk.
+fn memory() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
 /// What a store was told to do, so that it can be compared with what is left of it.
 struct Past {
     /// An event for each revision from 2 on, as [`lines`] writes it.
@@ -110,7 +118,7 @@ struct Past {
 
 /// A file and its log as a process leaves them that is killed, after so many writes: part of the log is in the file
 /// already.
-async fn crashed(directory: &Path, random: &mut Random, writes: usize) -> Past {
+async fn crashed(directory: &Path, random: &mut Random, writes: usize, value_bytes_max: u64) -> Past {
     let path = directory.join("living.db");
     let store = Sqlite::open(SqliteOptions { retained_revisions_min: 0, ..SqliteOptions::new(&path) }).unwrap();
     let mut watcher = watch(&store, "", None).await;
@@ -118,7 +126,7 @@ async fn crashed(directory: &Path, random: &mut Random, writes: usize) -> Past {
     let mut state = std::collections::BTreeMap::new();
     for number in 0..writes {
         let key = format!("/k/{:03}", random.below(200));
-        let text = format!("{number}:{}", "x".repeat(usize::try_from(random.below(20_000)).unwrap()));
+        let text = format!("{number}:{}", "x".repeat(usize::try_from(random.below(value_bytes_max)).unwrap()));
         if random.below(5) == 0 && state.remove(&key).is_some() {
             delete(&store, &key).await;
         } else {
@@ -132,6 +140,8 @@ async fn crashed(directory: &Path, random: &mut Random, writes: usize) -> Past {
     for ending in ["", "-wal"] {
         fs::copy(with(&path, ending), with(&directory.join("state.db"), ending)).unwrap();
     }
+    drop((watcher, store));
+    fs::copy(&path, directory.join("whole.db")).unwrap();
     past
 }
 
@@ -202,12 +212,12 @@ fn do_harm(path: &Path, harm: Harm, random: &mut Random) -> usize {
 #[tokio::test]
 async fn what_is_left_of_a_crashed_store_is_its_past_or_refused() {
     let mut random = Random::new(3);
-    let (images, points) = if std::env::var_os("CHAOS_LONG").is_some() { (16, 20) } else { (3, 8) };
+    let (images, points) = if std::env::var_os("CHAOS_LONG").is_some() { (16, 20) } else { (3, 5) };
     for image in 0..images {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = memory();
         // The log begins anew after some six hundred of these, and is copied into the file from two hundred on.
         let writes = 60 + usize::try_from(random.below(400 + image * 50)).unwrap();
-        let past = crashed(directory.path(), &mut random, writes).await;
+        let past = crashed(directory.path(), &mut random, writes, 20_000).await;
         let (mut refused, mut older, mut whole) = (0, 0, 0);
         for point in 0..points {
             match harmed(directory.path(), &past, point, &mut random).await {
@@ -222,7 +232,7 @@ async fn what_is_left_of_a_crashed_store_is_its_past_or_refused() {
 
 /// Harms a copy, and opens it. Returns the revision that it serves, unless it is refused.
 async fn harmed(directory: &Path, past: &Past, point: usize, random: &mut Random) -> Option<i64> {
-    let copy = tempfile::tempdir().unwrap();
+    let copy = memory();
     let path = copy.path().join("state.db");
     for ending in ["", "-wal"] {
         fs::copy(with(&directory.join("state.db"), ending), with(&path, ending)).unwrap();
@@ -244,4 +254,71 @@ async fn harmed(directory: &Path, past: &Past, point: usize, random: &mut Random
             None
         }
     }
+}
+
+/// Nothing guards the bytes of a value, so a flipped bit may go unnoticed. But whatever the file says, everything that is
+/// asked is answered, and the store's threads live.
+#[tokio::test]
+async fn a_flipped_bit_anywhere_stops_no_thread() {
+    let mut random = Random::new(4);
+    let directory = memory();
+    let past = crashed(directory.path(), &mut random, 120, 10).await;
+    let points = if std::env::var_os("CHAOS_LONG").is_some() { 500 } else { 40 };
+    let (mut refused, mut failed) = (0, 0);
+    for _ in 0..points {
+        let copy = memory();
+        let path = copy.path().join("state.db");
+        fs::copy(directory.path().join("whole.db"), &path).unwrap();
+        let place = do_harm(&path, Harm::Flip, &mut random);
+        let Ok(store) = Sqlite::open(SqliteOptions::new(&path)) else {
+            refused += 1;
+            continue;
+        };
+        let answered = tokio::time::timeout(std::time::Duration::from_secs(30), ask_everything(&store, &past));
+        let errors = answered.await.unwrap_or_else(|_| panic!("no answer after a flip at {place}"));
+        failed += usize::from(!errors.is_empty());
+        for error in errors {
+            let gone = matches!(error, StoreError::Closed | StoreError::Unknown { .. });
+            assert!(!gone, "a thread ended after a flip at {place}: {error:?}");
+        }
+    }
+    println!("{refused} of {points} refused, {failed} found out by a question");
+}
+
+/// Asks for all there is, in each way, and writes. Returns what went wrong.
+async fn ask_everything(store: &Sqlite, past: &Past) -> Vec<StoreError> {
+    let mut errors = Vec::new();
+    let keys = past.states.last().into_iter().flatten().map(|(key, _)| key.as_str());
+    for key in keys.clone().chain(["/none"]) {
+        errors.extend(store.get(GetRequest { key: key.into(), at: None }).await.err());
+    }
+    for key in keys.take(5).chain(["/none"]) {
+        errors.extend(store.delete(key.into(), None).await.err());
+        errors.extend(store.create(key.into(), "new".into(), k3sd_datastore::Ttl::NONE).await.err());
+    }
+    for at in [None, Some(rev(60))] {
+        errors.extend(store.list(ListRequest { at, ..ListRequest::new(KeyRange::all()) }).await.err());
+    }
+    match store.watch(k3sd_datastore::WatchRequest::new(KeyRange::all(), Some(rev(2)))).await {
+        // It ends, or has told everything there is when the last one is told.
+        Ok(mut watcher) => {
+            let asked = store.progress().await;
+            let until = asked.as_ref().map_or(0, |revision| revision.get());
+            errors.extend(asked.err());
+            while let Ok(message) = watcher.next().await {
+                let told = match message {
+                    WatchMessage::Events(events) => events.last().map_or(0, |event| event.revision().get()),
+                    WatchMessage::Progress(revision) => revision.get(),
+                };
+                if told >= until {
+                    break;
+                }
+                errors.extend(store.progress().await.err());
+            }
+        }
+        Err(error) => errors.push(error),
+    }
+    errors.extend(store.compact(rev(80)).await.err());
+    errors.extend(store.status().await.err());
+    errors
 }
