@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
 
 use super::*;
-use crate::config::{ServerNames, TokenConfig};
+use crate::config::{AdminKubeconfig, ServerNames, TokenConfig};
 use crate::plan::{RENEWAL_WINDOW, Reason};
 use crate::table::LeafRow;
 use crate::x509::{San, Usage};
@@ -30,7 +30,14 @@ impl Server {
             names: ServerNames { node_name: "one".to_owned(), ..ServerNames::default() },
             etcd: true,
             api_url: "https://127.0.0.1:6444".to_owned(),
-            admin: None,
+            admin: Some(AdminKubeconfig {
+                default_path: folder.path().join("etc/k3s.yaml"),
+                output: Some(folder.path().join("elsewhere.yaml")),
+                mode: 0o644,
+                group: None,
+                name: "default".to_owned(),
+                url: "https://127.0.0.1:6443".to_owned(),
+            }),
             tokens: TokenConfig::default(),
         };
         Self { _folder: folder, config }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! pki                 rest_for_one
-//! └─ renewal          brings the files in order, publishes them, and does so again before a certificate ends
+//! ├─ renewal          brings the files in order, publishes them, and does so again before a certificate ends
+//! └─ serving          the certificate of the supervisor's listener, which learns the names that clients use
 //! ```
 //!
 //! What there is, is data (`table`); what has to be made is decided without IO (`plan`) and carried out one durable file
@@ -25,6 +26,7 @@ mod plan;
 mod publish;
 mod renewal;
 mod rsa;
+mod serving;
 mod table;
 pub mod token;
 mod tree;
@@ -35,6 +37,7 @@ pub use crate::error::{MaterialError, PkiError};
 pub use crate::key::PrivateKey;
 pub use crate::publish::{AuthorityPair, Certificates, KeyPair, Snapshot};
 pub use crate::renewal::{RenewalHandle, RenewalStatus};
+pub use crate::serving::{NameFilter, ServingHandle};
 pub use crate::table::{Authority, Leaf};
-pub use crate::tree::{PkiTree, renewal, tree};
+pub use crate::tree::{PkiTree, ServingCertificate, renewal, tree};
 pub use crate::x509::{Certificate, San, Usage};

@@ -5,4 +5,5 @@ mod core;
 mod msg;
 
 pub(crate) use self::actor::{Renewal, RenewalArgs};
+pub(crate) use self::core::pause;
 pub use self::msg::{RenewalHandle, RenewalStatus};

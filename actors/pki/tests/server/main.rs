@@ -2,4 +2,5 @@
 
 mod openssl;
 mod renewal;
+mod serving;
 mod support;

@@ -61,7 +61,7 @@ async fn openssl_verifies_every_certificate_for_its_purpose_and_no_other() {
         let other = if *purpose == "sslserver" { "TLS Web Client" } else { "TLS Web Server" };
         assert_eq!(kind.contains(other), !only, "{stem}: {kind}");
     }
-    server.stop().await;
+    drop(server.stop().await);
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn authorities_are_as_k3s_makes_them() {
     }
     assert!(openssl(&["rsa", "-check", "-noout", "-in", text(&server.tls("service.key"))]).contains("RSA key ok"));
     assert!(openssl(&["pkey", "-text", "-noout", "-in", text(&server.tls("service.key"))]).contains("(2048 bit"));
-    server.stop().await;
+    drop(server.stop().await);
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_server_has_the_names_it_is_reached_by() {
     assert_eq!(names("etcd/peer-server-client"), format!("DNS:kine.sock, {all}"));
     let local = "IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1, DNS:localhost";
     assert_eq!(names("kube-scheduler/kube-scheduler"), local);
-    server.stop().await;
+    drop(server.stop().await);
 }
 
 /// A root and an authority below it, as an operator makes them, with names in which attributes repeat.
@@ -148,6 +148,13 @@ async fn authorities_of_an_operator_are_used_with_their_chains() {
     custom_chain(&tls, "client-ca", &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"]);
     custom_chain(&tls, "server-ca", &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
     custom_chain(&tls, "request-header-ca", &["-algorithm", "ED25519"]);
+    // The forms of keys of older tools: SEC 1 and PKCS#1. The third stays PKCS#8.
+    let [ec, rsa] = ["client-ca.key", "server-ca.key"].map(|name| tls.join(name));
+    openssl(&["ec", "-in", text(&ec), "-out", text(&ec)]);
+    openssl(&["rsa", "-traditional", "-in", text(&rsa), "-out", text(&rsa)]);
+    let first_line = |path: &Path| fs::read_to_string(path).expect("made").lines().next().map(str::to_owned);
+    assert_eq!(first_line(&ec).as_deref(), Some("-----BEGIN EC PRIVATE KEY-----"));
+    assert_eq!(first_line(&rsa).as_deref(), Some("-----BEGIN RSA PRIVATE KEY-----"));
     let before: Vec<_> = ["client-ca.crt", "server-ca.key"].map(|name| fs::read(tls.join(name)).expect("made")).into();
     let config = config(folder.path());
     let server = Server::with(folder, config, Clock::system()).await;
@@ -166,7 +173,7 @@ async fn authorities_of_an_operator_are_used_with_their_chains() {
         root.split('=').nth(1).expect("a fingerprint").chars().filter(char::is_ascii_hexdigit).collect();
     assert_eq!(token.ca_hash, Some(digits.to_lowercase()), "the hash of a chain is that of its root");
     token.check(server.text("tls/server-ca.crt").as_bytes()).expect("it fits");
-    server.stop().await;
+    drop(server.stop().await);
 }
 
 #[tokio::test]
@@ -205,5 +212,5 @@ async fn tokens_and_kubeconfigs_fit_the_certificates() {
         controller.contains(&format!("client-key: {}\n", text(&server.tls("client-controller.key")))),
         "{controller}"
     );
-    server.stop().await;
+    drop(server.stop().await);
 }

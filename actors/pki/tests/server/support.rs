@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use k3sd_pki::{AdminKubeconfig, Certificates, PkiConfig, ServerNames, TokenConfig, tree};
+use k3sd_pki::{
+    AdminKubeconfig, Certificates, NameFilter, PkiConfig, San, ServerNames, ServingHandle, TokenConfig, tree,
+};
 use k3sd_runtime::{Clock, Spec, Strategy, System, Tree, subtree};
 
 /// A server that was started.
@@ -12,6 +15,15 @@ pub(crate) struct Server {
     pub(crate) tree: Tree,
     pub(crate) system: System,
     pub(crate) certificates: Certificates,
+    pub(crate) serving: ServingHandle,
+}
+
+/// What the listener's certificate may learn here.
+fn allowed(name: &San) -> bool {
+    match name {
+        San::Dns(name) => name.ends_with(".allowed.example"),
+        San::Ip(address) => address.is_ipv4(),
+    }
 }
 
 /// What a server in this directory is told.
@@ -49,17 +61,19 @@ impl Server {
 
     /// In a directory in which something may be already.
     pub(crate) async fn with(folder: tempfile::TempDir, config: PkiConfig, clock: Clock) -> Self {
-        let pki = tree(config);
+        let pki = tree(config, NameFilter::new(allowed));
         let system = System::new(clock);
         let tree = system.start(Spec::new(Strategy::OneForOne).child(subtree("pki", pki.spec)));
         tree.ready().await.expect("it starts");
-        Self { folder, tree, system, certificates: pki.certificates }
+        let serving = pki.serving.at(&system, "pki").expect("it is the one");
+        Self { folder, tree, system, certificates: pki.certificates, serving }
     }
 
-    /// Ends it.
-    pub(crate) async fn stop(self) {
+    /// Ends it. What it wrote is there until the directory is dropped.
+    pub(crate) async fn stop(self) -> tempfile::TempDir {
         self.tree.stop();
         assert!(self.tree.ended().await.is_clean());
+        self.folder
     }
 
     /// A file below `tls/`.
@@ -71,6 +85,37 @@ impl Server {
     pub(crate) fn text(&self, name: &str) -> String {
         let path = self.folder.path().join("server").join(name);
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+}
+
+/// Keeps a paused clock from jumping ahead by itself, as long as it lives. The clock jumps when all tasks wait, and does
+/// not know of the threads that write files.
+pub(crate) struct HeldClock {
+    _end: std::sync::mpsc::Sender<()>,
+}
+
+impl HeldClock {
+    /// Holds it.
+    #[expect(clippy::disallowed_methods, reason = "a job in tokio's own pool is what holds its clock")]
+    pub(crate) fn hold() -> Self {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || ended.recv().is_err());
+        Self { _end: end }
+    }
+
+    /// Lets a supervisor wait out the pause before it starts somebody again.
+    pub(crate) async fn pass_backoff(&self) {
+        for _ in 0..20 {
+            self.pass(Duration::from_secs(30)).await;
+        }
+    }
+
+    /// Lets time pass.
+    pub(crate) async fn pass(&self, time: Duration) {
+        tokio::time::advance(time).await;
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
