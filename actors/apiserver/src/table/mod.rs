@@ -1,1 +1,0 @@
-//! Objects as rows for people: what `kubectl get` prints.
