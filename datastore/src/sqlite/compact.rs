@@ -17,8 +17,11 @@ const STEP_TARGET: Duration = Duration::from_millis(2);
 /// How many revisions the first step looks at.
 const STEP_REVISIONS_FIRST: i64 = 32;
 /// The least and the most a step looks at, however long it takes.
-const STEP_REVISIONS_LEAST: i64 = 4;
-const STEP_REVISIONS_MOST: i64 = 1024;
+pub(super) const STEP_REVISIONS_LEAST: i64 = 4;
+pub(super) const STEP_REVISIONS_MOST: i64 = 1024;
+/// How many revisions a step looks at for each write of the commit before it. A step writes pages of the log without
+/// waiting for them, and the next commit waits in its stead; yet dropping has to be quicker than writing.
+pub(super) const STEP_REVISIONS_PER_WRITE: i64 = 2;
 /// How many free pages a step gives back: a quarter of a MiB.
 const STEP_PAGES: i64 = 64;
 /// Free pages that are not worth the work: the next writes take them.
@@ -92,10 +95,17 @@ impl<'c> Compactor<'c> {
         })
     }
 
-    /// Does the next step after `compacted`, and answers with the new compacted revision.
-    pub(super) fn step(&mut self, compaction: &mut Compaction, compacted: Revision) -> rusqlite::Result<Revision> {
+    /// Does the next step after `compacted`, over so many revisions at most, and answers with the new compacted
+    /// revision.
+    pub(super) fn step(
+        &mut self,
+        compaction: &mut Compaction,
+        compacted: Revision,
+        revisions_max: i64,
+    ) -> rusqlite::Result<Revision> {
         let started = Instant::now();
-        let to = compaction.target.get().min(compacted.get().saturating_add(compaction.step_revisions));
+        let revisions = compaction.step_revisions.min(revisions_max);
+        let to = compaction.target.get().min(compacted.get().saturating_add(revisions));
         // The row at the compacted revision is looked at again: if it was the newest one then, its delete was kept.
         let from = compacted.get() - 1;
         self.connection.execute_batch("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")?;

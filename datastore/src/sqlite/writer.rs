@@ -8,7 +8,9 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Statement};
 use tokio::sync::{mpsc, oneshot};
 
-use super::compact::{Compaction, Compactor, Waiter, abandon};
+use super::compact::{
+    Compaction, Compactor, STEP_REVISIONS_LEAST, STEP_REVISIONS_MOST, STEP_REVISIONS_PER_WRITE, Waiter, abandon,
+};
 use super::count::Counts;
 use super::fault::{commit_error, store_error};
 use super::log::LogKeeper;
@@ -137,15 +139,13 @@ impl<'c> Writer<'c> {
                     None => return,
                 }
             };
-            if let Some(first) = first {
-                self.turn(first, inbox);
-            }
-            self.background();
+            let writes = first.map_or(0, |first| self.turn(first, inbox));
+            self.background(writes);
         }
     }
 
-    /// One command, and those that wait behind it.
-    fn turn(&mut self, first: Command, inbox: &mut mpsc::Receiver<Command>) {
+    /// One command, and those that wait behind it. How many of them were writes.
+    fn turn(&mut self, first: Command, inbox: &mut mpsc::Receiver<Command>) -> usize {
         let (mut writes, mut others, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut next = Some(first);
         while let Some(command) = next {
@@ -162,12 +162,14 @@ impl<'c> Writer<'c> {
             let full = writes.len() >= BATCH_WRITES_MAX || bytes >= BATCH_BYTES_MAX;
             next = if full { None } else { inbox.try_recv().ok() };
         }
-        if !writes.is_empty() {
+        let count = writes.len();
+        if count > 0 {
             self.commit(writes);
         }
         for command in others {
             self.serve(command);
         }
+        count
     }
 
     /// Everything but writes. Nobody may be waiting for the answer any more, which is no concern of ours.
@@ -313,10 +315,14 @@ impl<'c> Writer<'c> {
         self.compaction.is_some() || self.giving_back || self.log.is_waiting()
     }
 
-    /// One step of what there is to do between commits.
-    fn background(&mut self) {
+    /// One step of what there is to do between commits, after one of so many writes.
+    fn background(&mut self, writes: usize) {
         if let Some(mut compaction) = self.compaction.take() {
-            match self.compactor.step(&mut compaction, self.compacted) {
+            let most = match i64::try_from(writes) {
+                Ok(0) | Err(_) => STEP_REVISIONS_MOST,
+                Ok(writes) => (writes * STEP_REVISIONS_PER_WRITE).max(STEP_REVISIONS_LEAST),
+            };
+            match self.compactor.step(&mut compaction, self.compacted, most) {
                 Ok(compacted) => {
                     self.compacted = compacted;
                     if compaction.advanced(self.revision, compacted) {
