@@ -14,6 +14,7 @@ use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, SubjectAltName, SubjectKeyIdentifier};
 use x509_cert::name::Name;
+use x509_cert::request::CertReq;
 
 pub use self::issue::Usage;
 pub(crate) use self::issue::{Request, issue, self_signed};
@@ -150,19 +151,36 @@ impl Certificate {
     }
 
     fn verify(&self, authority: &Self) -> Result<(), MaterialError> {
-        let (outer, _) = der::first(&self.der).ok_or(MaterialError::Signature)?;
-        let parts = der::elements(outer.content);
-        let &[body, algorithm, signature] = parts.as_slice() else { return Err(MaterialError::Signature) };
-        let key_parts = der::first(&authority.public_key_info).map(|(outer, _)| der::elements(outer.content));
-        let Some([key_algorithm, key]) = key_parts.as_deref() else { return Err(MaterialError::Signature) };
-        let method = verifier(algorithm.content, key_algorithm.content).ok_or(MaterialError::Signature)?;
-        // The first byte of a bit string counts the bits that are unused at its end: none, here.
-        let (Some((0, key)), Some((0, signature))) = (key.content.split_first(), signature.content.split_first())
-        else {
-            return Err(MaterialError::Signature);
-        };
-        UnparsedPublicKey::new(method, key).verify(body.whole, signature).map_err(|_| MaterialError::Signature)
+        verify(&self.der, &authority.public_key_info)
     }
+}
+
+/// The public key (`SubjectPublicKeyInfo` in DER) for which somebody requests a certificate, with a request of PKCS#10 in
+/// DER. Nothing else of the request counts: what the certificate says is decided by who signs it.
+///
+/// # Errors
+/// It is no request, or it was not signed with the key that it is for.
+pub fn requested_key(request: &[u8]) -> Result<Vec<u8>, MaterialError> {
+    let unusable = |error: x509_cert::der::Error| MaterialError::Certificate(error.to_string());
+    let parsed = CertReq::from_der(request).map_err(unusable)?;
+    let key = parsed.info.public_key.to_der().map_err(unusable)?;
+    verify(request, &key)?;
+    Ok(key)
+}
+
+/// Checks the signature of a certificate or a request: both are a body, an algorithm and a signature.
+fn verify(signed: &[u8], public_key_info: &[u8]) -> Result<(), MaterialError> {
+    let (outer, _) = der::first(signed).ok_or(MaterialError::Signature)?;
+    let parts = der::elements(outer.content);
+    let &[body, algorithm, signature] = parts.as_slice() else { return Err(MaterialError::Signature) };
+    let key_parts = der::first(public_key_info).map(|(outer, _)| der::elements(outer.content));
+    let Some([key_algorithm, key]) = key_parts.as_deref() else { return Err(MaterialError::Signature) };
+    let method = verifier(algorithm.content, key_algorithm.content).ok_or(MaterialError::Signature)?;
+    // The first byte of a bit string counts the bits that are unused at its end: none, here.
+    let (Some((0, key)), Some((0, signature))) = (key.content.split_first(), signature.content.split_first()) else {
+        return Err(MaterialError::Signature);
+    };
+    UnparsedPublicKey::new(method, key).verify(body.whole, signature).map_err(|_| MaterialError::Signature)
 }
 
 /// How to check a signature, from the algorithm that the certificate names and the kind of the authority's key.
@@ -183,4 +201,72 @@ fn verifier(algorithm: &[u8], key: &[u8]) -> Option<&'static dyn signature::Veri
         ("1.3.101.112", _) => &signature::ED25519,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::key::PrivateKey;
+
+    const NOW: Duration = Duration::from_secs(1_767_225_600);
+
+    fn authority() -> (Certificate, PrivateKey) {
+        let key = PrivateKey::generate_ec().expect("random");
+        (self_signed("somebody", &key, NOW).expect("it can be made"), key)
+    }
+
+    #[test]
+    fn only_the_authority_that_signed_is_taken_for_it() {
+        let ((one, key), (other, _)) = (authority(), authority());
+        assert!(one.is_signed_by(&one) && other.is_signed_by(&other));
+        assert!(!one.is_signed_by(&other) && !other.is_signed_by(&one), "the same name does not do");
+        let request = Request { common_name: "é @ all", organizations: &["a", "b"], sans: &[], usage: Usage::Client };
+        let leaf = issue(&request, key.public_key_info(), (&one, &key), NOW).expect("it can be made");
+        assert_eq!((leaf.common_name.as_str(), leaf.organizations.join(" ").as_str()), ("é @ all", "a b"));
+        assert!(leaf.is_signed_by(&one) && !leaf.is_signed_by(&other) && !leaf.is_root());
+    }
+
+    #[test]
+    fn a_leaf_is_backdated_but_not_before_its_authority() {
+        let (authority, key) = authority();
+        let request = Request { common_name: "a", organizations: &[], sans: &[], usage: Usage::Client };
+        let made = |now| issue(&request, key.public_key_info(), (&authority, &key), now).expect("it can be made");
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+        assert_eq!(made(NOW + minute).not_before, NOW);
+        assert_eq!(made(NOW + hour * 3).not_before, NOW + hour * 2);
+        assert_ne!(made(NOW).der(), made(NOW).der(), "serial numbers differ");
+        let late = Duration::from_secs(2_524_608_000); // 2050, when the other form of time begins.
+        assert_eq!(made(late + hour * 2).not_before, late + hour);
+        assert!(issue(&request, b"no key", (&authority, &key), NOW).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn damage_is_an_error_and_never_verifies(at in any::<prop::sample::Index>(), value in any::<u8>(), cut in any::<bool>()) {
+            let (authority, _) = authority();
+            let mut der = authority.der().to_vec();
+            let at = at.index(der.len());
+            prop_assume!(cut || der[at] != value);
+            if cut {
+                der.truncate(at);
+            } else {
+                der[at] = value;
+            }
+            let _refused = requested_key(&der);
+            if let Ok(read) = Certificate::parse(der.into()) {
+                prop_assert!(!read.is_signed_by(&authority));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(Certificate::parse(bytes.clone().into()).is_err());
+            prop_assert!(requested_key(&bytes).is_err());
+            let (certificate, key) = (pem::section("CERTIFICATE", &bytes), pem::section("PRIVATE KEY", &bytes));
+            prop_assert!(pem::certificates(certificate.as_bytes()).is_err());
+            prop_assert!(PrivateKey::of_pem(key.as_bytes()).is_err());
+        }
+    }
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use k3sd_pki::TokenConfig;
 use k3sd_pki::token::Token;
+use k3sd_pki::{Authority, TokenConfig, Usage, requested_key};
 use k3sd_runtime::Clock;
 
 use crate::support::{Server, config, openssl, text};
@@ -212,5 +212,31 @@ async fn tokens_and_kubeconfigs_fit_the_certificates() {
         controller.contains(&format!("client-key: {}\n", text(&server.tls("client-controller.key")))),
         "{controller}"
     );
+    drop(server.stop().await);
+}
+
+#[tokio::test]
+async fn a_node_gets_a_certificate_for_the_key_of_its_request() {
+    let server = Server::start(Clock::system()).await;
+    let path = |name: &str| server.folder.path().join(name);
+    let (key, request, made) = (path("node.key"), path("node.csr"), path("node.crt"));
+    openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", text(&key)]);
+    let new = ["req", "-new", "-key", text(&key), "-outform", "DER", "-out", text(&request), "-subj", "/CN=ignored"];
+    openssl(&new);
+    let mut bytes = fs::read(&request).expect("it was made");
+    let public = requested_key(&bytes).expect("openssl signed it");
+    let snapshot = server.certificates.current().expect("it is up");
+    let now = server.system.clock().wall();
+    let subject = ("system:node:one", &["system:nodes"][..]);
+    let signed = snapshot.authority(Authority::Client).sign(subject, &[], Usage::Client, &public, now);
+    fs::write(&made, signed.expect("it can be signed").to_pem()).expect("it is written");
+    let authority = server.tls("client-ca.crt");
+    openssl(&["verify", "-CAfile", text(&authority), "-purpose", "sslclient", text(&made)]);
+    let subject = print(&made, &["-subject", "-nameopt", "RFC2253,-dn_rev"]);
+    assert_eq!(subject.trim(), "subject=O=system:nodes,CN=system:node:one");
+    assert_eq!(public_key(&["x509", "-noout", "-pubkey"], &made), public_key(&["pkey", "-pubout"], &key));
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    assert!(requested_key(&bytes).is_err(), "whoever asks has to have the key");
     drop(server.stop().await);
 }
