@@ -94,7 +94,8 @@ pub(crate) async fn measure(setting: &Setting, scale: &Scale) -> Result<Vec<Row>
         written = write => written?,
         () = look => return Err("looking never ends".into()),
     };
-    let complaints = server.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
+    // Nothing is to be wrong with the log, whatever else was slow.
+    let complaints = server.log().lines().filter(|line| line.contains("write-ahead log")).count();
     let ratio = Spread::of(tails[1].iter().zip(&tails[0]).map(|(with, without)| with / without).collect());
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let live = (KEYS * (VALUE_BYTES + key(0).len())) as u64;
@@ -112,7 +113,7 @@ pub(crate) async fn measure(setting: &Setting, scale: &Scale) -> Result<Vec<Row>
     Ok(vec![
         Row::at_most(what, FILE_BAR, "x", file as f64 / live as f64),
         Row::at_most(
-            format!("write-ahead log at its longest ({complaints} warnings)"),
+            format!("write-ahead log at its longest ({complaints} complaints of it)"),
             LOG_BAR_MIB,
             "MiB",
             mib(longest.get()),
