@@ -1,5 +1,7 @@
-//! Files that are there whole or not at all: written beside their place, made durable, and moved into it.
+//! Files that are there whole or not at all: written beside their place, made durable, and moved into it. The moves are
+//! durable when the hands are told to settle, once for all of them: before anybody hears of what was written.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
@@ -22,6 +24,8 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 pub(crate) struct Files {
     changes: u32,
     dies_at: Option<u32>,
+    /// Directories in which names changed since the hands last settled.
+    unsettled: BTreeSet<PathBuf>,
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PkiError {
@@ -54,7 +58,7 @@ impl Files {
     /// Hands that fail at their change number `dies_at`, counted from 0, as if the machine had lost power there.
     #[cfg(test)]
     pub(crate) fn dying_at(dies_at: u32) -> Self {
-        Self { changes: 0, dies_at: Some(dies_at) }
+        Self { dies_at: Some(dies_at), ..Self::default() }
     }
 
     /// How many files were changed so far.
@@ -79,6 +83,7 @@ impl Files {
             return Ok(());
         }
         self.count(path)?;
+        self.renamed(path);
         let made = fs::DirBuilder::new().recursive(true).mode(DIRECTORY).create(path);
         made.map_err(failed("make directory", path))
     }
@@ -105,7 +110,8 @@ impl Files {
         if written.is_err() {
             fs::remove_file(&beside).ok();
         }
-        written.and_then(|()| keep_directory(path)).map_err(failed("write", path))
+        self.renamed(path);
+        written.map_err(failed("write", path))
     }
 
     /// Makes a path a symbolic link to `target`, in the place of whatever is there.
@@ -119,8 +125,9 @@ impl Files {
         self.count(path)?;
         let beside = beside(path);
         fs::remove_file(&beside).ok();
+        self.renamed(path);
         let made = symlink(target, &beside).and_then(|()| fs::rename(&beside, path));
-        made.and_then(|()| keep_directory(path)).map_err(failed("link", path))
+        made.map_err(failed("link", path))
     }
 
     /// Gives a file a second name.
@@ -129,7 +136,8 @@ impl Files {
     /// The second name is taken, or lies elsewhere.
     pub(crate) fn second_name(&mut self, path: &Path, file: &Path) -> Result<(), PkiError> {
         self.count(path)?;
-        fs::hard_link(file, path).and_then(|()| keep_directory(path)).map_err(failed("link", path))
+        self.renamed(path);
+        fs::hard_link(file, path).map_err(failed("link", path))
     }
 
     /// Takes a file away, if it is there.
@@ -141,7 +149,26 @@ impl Files {
             return Ok(());
         }
         self.count(path)?;
-        fs::remove_file(path).and_then(|()| keep_directory(path)).map_err(failed("remove", path))
+        self.renamed(path);
+        fs::remove_file(path).map_err(failed("remove", path))
+    }
+
+    fn renamed(&mut self, path: &Path) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        self.unsettled.extend(folder.map(Path::to_owned));
+    }
+
+    /// Makes all that was done durable.
+    ///
+    /// # Errors
+    /// It may not be. What was not settled is settled the next time.
+    pub(crate) fn settle(&mut self) -> Result<(), PkiError> {
+        while let Some(folder) = self.unsettled.first() {
+            let settled = File::open(folder).and_then(|folder| folder.sync_all());
+            settled.map_err(failed("settle", folder))?;
+            self.unsettled.pop_first();
+        }
+        Ok(())
     }
 }
 
@@ -158,14 +185,6 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(mode))?; // Past the process' mask.
     file.write_all(content)?;
     file.sync_all()
-}
-
-/// A new name is durable when its directory is.
-fn keep_directory(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

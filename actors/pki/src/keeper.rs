@@ -41,6 +41,7 @@ pub(crate) fn keep(config: &PkiConfig, files: &mut Files, now: Duration) -> Resu
     }
     let snapshot = load(config)?;
     credentials::keep(config, files, &snapshot)?;
+    files.settle()?;
     Ok(snapshot)
 }
 
@@ -100,6 +101,7 @@ fn carry_out(config: &PkiConfig, files: &mut Files, plan: &Plan, now: Duration) 
             if *new_key {
                 // An old one that lost its key would, with the new key beside it, look like an operator's mistake.
                 files.remove(&certificate)?;
+                files.settle()?;
             }
             let unusable = |source| PkiError::Material { path: certificate.clone(), source };
             let key = key_for(config, files, row.stem, *new_key)?;

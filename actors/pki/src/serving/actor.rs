@@ -68,7 +68,9 @@ fn read(config: &PkiConfig) -> Result<(Option<Held>, bool), PkiError> {
 /// The marker goes last: a start that is cut short before makes the certificate again.
 fn write(config: &PkiConfig, files: &mut Files, json: &str) -> Result<(), PkiError> {
     files.write(&config.tls(FILE), json.as_bytes(), SECRET)?;
-    files.remove(&config.tls(MARKER))
+    files.settle()?;
+    files.remove(&config.tls(MARKER))?;
+    files.settle()
 }
 
 impl Serving {

@@ -156,8 +156,7 @@ async fn killed_between_writing_and_publishing_it_leaves_a_consistent_snapshot_a
     assert!(server.system.signal("pki/renewal", Signal::Kill));
     check_consistent(&server.certificates.current().expect("it outlives its owner"));
     let mut certificates = server.certificates.clone();
-    held.pass_backoff().await;
-    let second = certificates.changed().await.expect("it comes back");
+    let second = held.until(certificates.changed()).await.expect("it comes back");
     assert!(current(&second).iter().zip(current(&first)).all(|(one, two)| *one != two));
     check_consistent(&second);
     assert!(on_disk.starts_with(&second.leaf(Leaf::Admin).expect("wanted").certificate().to_pem()), "not made twice");

@@ -119,12 +119,12 @@ async fn a_client_gets_a_certificate_for_its_name_in_the_very_first_handshake() 
 async fn it_is_renewed_while_it_runs_and_survives_its_owner() {
     let (held, clock) = (HeldClock::hold(), Clock::simulated(3));
     let server = Server::start(clock.clone()).await;
-    let serving = server.serving.clone();
-    let first = secret(&serving);
+    let mut serving = server.serving.clone();
+    let first = serving.changed().await.expect("there is one");
     assert!(server.system.signal("pki/serving", Signal::Kill));
     assert_eq!(secret(&serving), first, "it stays published");
     let began = clock.wall();
-    held.pass_backoff().await;
+    assert_eq!(held.until(serving.changed()).await.expect("it comes back"), first);
     let second = loop {
         held.pass(Duration::from_secs(6 * 3600)).await;
         let answer = serving.merge(Vec::new()).await; // Refused, when all that was due before is done.

@@ -103,10 +103,16 @@ impl HeldClock {
         Self { _end: end }
     }
 
-    /// Lets a supervisor wait out the pause before it starts somebody again.
-    pub(crate) async fn pass_backoff(&self) {
-        for _ in 0..20 {
-            self.pass(Duration::from_secs(30)).await;
+    /// Lets time pass in small steps until something has happened: a supervisor has waited out its pause, and a thread,
+    /// which takes real time, is done.
+    pub(crate) async fn until<T>(&self, what: impl Future<Output = T>) -> T {
+        let mut what = std::pin::pin!(what);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut what => return done,
+                () = self.pass(Duration::from_millis(10)) => {}
+            }
         }
     }
 
