@@ -29,6 +29,7 @@ mod postgres;
 mod request;
 mod sqlite;
 mod table;
+mod tls;
 mod types;
 mod watch;
 
@@ -46,6 +47,6 @@ pub use request::{
     ListResponse, Precondition, Status, WATCH_EVENTS_WAITING_DEFAULT, WatchRequest, WriteRequest, WriteResponse,
 };
 pub use sqlite::{Body, Sqlite, SqliteOptions};
-pub use table::TlsFiles;
+pub use tls::TlsFiles;
 pub use types::{Event, EventKind, Key, KeyRange, KeyValue, Revision, Ttl};
 pub use watch::{WatchEnd, WatchMessage, Watcher};

@@ -32,7 +32,8 @@ use self::connect::Connector;
 use crate::background::Background;
 use crate::dsn::MySqlDsn;
 use crate::error::StoreError;
-use crate::table::{self, PATIENCE_DEFAULT, READERS_DEFAULT, RETAINED_REVISIONS_DEFAULT, Table, TlsFiles};
+use crate::table::{self, PATIENCE_DEFAULT, READERS_DEFAULT, RETAINED_REVISIONS_DEFAULT, Table};
+use crate::tls::TlsFiles;
 
 /// How to open a store on a MySQL or MariaDB server.
 #[derive(Clone, Debug, PartialEq, Eq)]

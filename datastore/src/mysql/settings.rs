@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::dsn::{MySqlDsn, percent_decoded};
 use crate::error::StoreError;
-use crate::table::TlsFiles;
+use crate::tls::TlsFiles;
 
 /// How long to wait for a host that says nothing, unless the endpoint says.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -26,7 +26,8 @@ use self::connect::Connector;
 use crate::background::Background;
 use crate::dsn::PostgresDsn;
 use crate::error::StoreError;
-use crate::table::{self, PATIENCE_DEFAULT, READERS_DEFAULT, RETAINED_REVISIONS_DEFAULT, Table, TlsFiles};
+use crate::table::{self, PATIENCE_DEFAULT, READERS_DEFAULT, RETAINED_REVISIONS_DEFAULT, Table};
+use crate::tls::TlsFiles;
 
 /// How to open a store on a PostgreSQL server.
 #[derive(Clone, Debug, PartialEq, Eq)]

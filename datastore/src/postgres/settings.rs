@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::dsn::PostgresDsn;
 use crate::error::StoreError;
-use crate::table::TlsFiles;
+use crate::tls::TlsFiles;
 
 /// libpq's degrees of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,122 +10,26 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::WebPkiServerVerifier;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
-};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::settings::{Settings, SslMode};
+use crate::tls::Check;
 
 /// Puts TLS around connections.
 #[derive(Clone)]
 pub(super) struct Tls(Arc<ClientConfig>);
 
-fn failed(what: &str, path: &Path, error: impl std::fmt::Display) -> io::Error {
-    io::Error::other(format!("{what} {} can't be used: {error}", path.display()))
-}
-
 impl Tls {
     /// Reads the files that the endpoint names.
     pub(super) fn new(settings: &Settings) -> io::Result<Self> {
-        let provider = Arc::new(ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
-        let builder = builder.map_err(io::Error::other)?;
-        let verifies = match settings.sslmode {
-            SslMode::Disable | SslMode::Prefer => Verifies::Nothing,
-            SslMode::Require if settings.tls.ca.is_none() => Verifies::Nothing,
-            SslMode::Require | SslMode::VerifyCa => Verifies::Authority(verifier(settings, &provider)?),
-            SslMode::VerifyFull => Verifies::All(verifier(settings, &provider)?),
+        let check = match settings.sslmode {
+            SslMode::Disable | SslMode::Prefer => Check::Nothing,
+            SslMode::Require if settings.tls.ca.is_none() => Check::Nothing,
+            SslMode::Require | SslMode::VerifyCa => Check::Authority,
+            SslMode::VerifyFull => Check::Everything,
         };
-        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier { verifies, provider }));
-        let config = match (&settings.tls.cert, &settings.tls.key) {
-            (Some(cert), Some(key)) => {
-                let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-                let chain = chain.map_err(|error| failed("certificate", cert, error))?;
-                let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| failed("key", key, error))?;
-                builder.with_client_auth_cert(chain, key_der).map_err(|error| failed("certificate", cert, error))?
-            }
-            _ => builder.with_no_client_auth(),
-        };
-        Ok(Self(Arc::new(config)))
-    }
-}
-
-/// Trusts the authority that was given, or those of the machine.
-fn verifier(settings: &Settings, provider: &Arc<CryptoProvider>) -> io::Result<Arc<WebPkiServerVerifier>> {
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = &settings.tls.ca {
-        let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        for certificate in certificates.map_err(|error| failed("authority", path, error))? {
-            roots.add(certificate).map_err(|error| failed("authority", path, error))?;
-        }
-    } else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    builder.build().map_err(|error| io::Error::other(format!("no authority can be used: {error}")))
-}
-
-#[derive(Debug)]
-enum Verifies {
-    Nothing,
-    Authority(Arc<WebPkiServerVerifier>),
-    All(Arc<WebPkiServerVerifier>),
-}
-
-#[derive(Debug)]
-struct Verifier {
-    verifies: Verifies,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        let (inner, any_name) = match &self.verifies {
-            Verifies::Nothing => return Ok(ServerCertVerified::assertion()),
-            Verifies::Authority(inner) => (inner, true),
-            Verifies::All(inner) => (inner, false),
-        };
-        match inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The name is looked at last, so everything else is right.
-            Err(TlsError::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if any_name => Ok(ServerCertVerified::assertion()),
-            other => other,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        Ok(Self(Arc::new(settings.tls.client_config(check)?)))
     }
 }
 

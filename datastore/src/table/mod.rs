@@ -14,7 +14,6 @@ mod transact;
 mod writer;
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -37,17 +36,6 @@ use crate::request::{
 };
 use crate::types::{KeyRange, KeyValue, Revision};
 use crate::watch::{Joined, Page, Pager, Watcher};
-
-/// Files for TLS to a database server, beside the endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificates of those who may sign the server's certificate; without them, the machine's own.
-    pub ca: Option<PathBuf>,
-    /// The client's certificate. It goes together with the key.
-    pub cert: Option<PathBuf>,
-    /// The client's key.
-    pub key: Option<PathBuf>,
-}
 
 /// How many connections reads share. One that is busy with a long list holds up those behind it.
 pub(crate) const READERS_DEFAULT: usize = 4;
