@@ -31,7 +31,7 @@ pub(crate) fn keep(config: &PkiConfig, files: &mut Files, snapshot: &Snapshot) -
     keep_tokens(config, files)?;
     for (name, leaf) in KUBECONFIGS {
         let yaml = component(config, *leaf);
-        files.write(&config.cred(name), yaml.as_bytes(), SECRET)?;
+        files.write_replaceable(&config.cred(name), yaml.as_bytes(), SECRET)?;
     }
     match &config.admin {
         Some(admin) => keep_admin(admin, files, snapshot),
@@ -67,7 +67,7 @@ fn keep_admin(admin: &AdminKubeconfig, files: &mut Files, snapshot: &Snapshot) -
     for path in [&output, &admin.default_path] {
         keep_parent(path)?;
     }
-    files.write(&output, kubeconfig.to_yaml().as_bytes(), admin.mode)?;
+    files.write_replaceable(&output, kubeconfig.to_yaml().as_bytes(), admin.mode)?;
     if let Some(group) = &admin.group {
         keep_group(&output, group)?;
     }
@@ -126,13 +126,13 @@ fn keep_tokens(config: &PkiConfig, files: &mut Files) -> Result<(), PkiError> {
     files.write(&path, passwd.to_csv().as_bytes(), SECRET)?;
     let bundle = files::read(&config.certificate(Authority::Server.row().stem))?.unwrap_or_default();
     let hash = ca_hash(&bundle);
-    files.write(&token_path, format!("{}\n", full(&hash, "server", &server)).as_bytes(), SECRET)?;
+    files.write_replaceable(&token_path, format!("{}\n", full(&hash, "server", &server)).as_bytes(), SECRET)?;
     files.link_to(&config.server_dir.join("node-token"), &token_path)?;
     let agent_path = config.server_dir.join("agent-token");
     if agent == server {
         files.link_to(&agent_path, &token_path)
     } else {
-        files.write(&agent_path, format!("{}\n", full(&hash, "node", &agent)).as_bytes(), SECRET)
+        files.write_replaceable(&agent_path, format!("{}\n", full(&hash, "node", &agent)).as_bytes(), SECRET)
     }
 }
 

@@ -93,6 +93,19 @@ impl Files {
     /// # Errors
     /// It can't be written; then it is as it was.
     pub(crate) fn write(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<(), PkiError> {
+        self.write_with(path, content, mode, true)
+    }
+
+    /// The same for what each start makes again when it is damaged. It does not wait for the disk, so a machine that
+    /// loses power may leave the file empty.
+    ///
+    /// # Errors
+    /// As for [`Files::write`].
+    pub(crate) fn write_replaceable(&mut self, path: &Path, content: &[u8], mode: u32) -> Result<(), PkiError> {
+        self.write_with(path, content, mode, false)
+    }
+
+    fn write_with(&mut self, path: &Path, content: &[u8], mode: u32, durable: bool) -> Result<(), PkiError> {
         if let Ok(found) = fs::symlink_metadata(path)
             && found.is_file()
             && found.len() == content.len() as u64
@@ -106,7 +119,7 @@ impl Files {
         }
         self.count(path)?;
         let beside = beside(path);
-        let written = write_new(&beside, content, mode).and_then(|()| fs::rename(&beside, path));
+        let written = write_new(&beside, content, mode, durable).and_then(|()| fs::rename(&beside, path));
         if written.is_err() {
             fs::remove_file(&beside).ok();
         }
@@ -178,13 +191,13 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.new"))
 }
 
-fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+fn write_new(path: &Path, content: &[u8], mode: u32, durable: bool) -> io::Result<()> {
     // A link that somebody put there is not followed.
     fs::remove_file(path).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(SECRET).open(path)?;
     file.set_permissions(fs::Permissions::from_mode(mode))?; // Past the process' mask.
     file.write_all(content)?;
-    file.sync_all()
+    if durable { file.sync_all() } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
-//! Brings the files in order: reads what is there, asks the plan, and carries it out, one durable file after the other.
+//! Brings the files in order: reads what is there, asks the plan, and carries it out, one file after the other.
+//!
+//! Authorities, the keys of service accounts and passwords are durable when they are used. All the rest is made again by
+//! the next start if it is damaged, so nobody waits for the disk to have it.
 //!
 //! It may die anywhere. Keys are written before their certificates, and an authority before what it signs; so whatever
 //! half of the work is done, the next start finds files that the plan knows what to do with, and keeps every authority.
@@ -104,7 +107,7 @@ fn carry_out(config: &PkiConfig, files: &mut Files, plan: &Plan, now: Duration) 
                 files.settle()?;
             }
             let unusable = |source| PkiError::Material { path: certificate.clone(), source };
-            let key = key_for(config, files, row.stem, *new_key)?;
+            let key = key_for(config, files, row.stem, *new_key, Files::write)?;
             let common_name = format!("{}-ca@{}", row.prefix, now.as_secs());
             let made = self_signed(&common_name, &key, now).map_err(unusable)?;
             files.write(&certificate, made.to_pem().as_bytes(), PUBLIC)?;
@@ -112,7 +115,7 @@ fn carry_out(config: &PkiConfig, files: &mut Files, plan: &Plan, now: Duration) 
         if row.without_chain {
             let bundle = authority(config, *name)?;
             let path = config.tls(&format!("{}.nochain.crt", row.stem));
-            files.write(&path, bundle.certificate().to_pem().as_bytes(), PUBLIC)?;
+            files.write_replaceable(&path, bundle.certificate().to_pem().as_bytes(), PUBLIC)?;
         }
     }
     for (name, action) in &plan.leaves {
@@ -123,7 +126,7 @@ fn carry_out(config: &PkiConfig, files: &mut Files, plan: &Plan, now: Duration) 
         }
     }
     for row in &plan.shared_keys {
-        key_for(config, files, row.stem, true)?;
+        key_for(config, files, row.stem, true, Files::write_replaceable)?;
     }
     Ok(())
 }
@@ -131,7 +134,7 @@ fn carry_out(config: &PkiConfig, files: &mut Files, plan: &Plan, now: Duration) 
 fn make_leaf(config: &PkiConfig, files: &mut Files, name: Leaf, new_key: bool, now: Duration) -> Result<(), PkiError> {
     let row = name.row();
     let signer = authority(config, row.signer)?;
-    let key = key_for(config, files, row.stem, new_key)?;
+    let key = key_for(config, files, row.stem, new_key, Files::write_replaceable)?;
     let request = Request {
         common_name: row.common_name,
         organizations: row.organizations,
@@ -142,18 +145,21 @@ fn make_leaf(config: &PkiConfig, files: &mut Files, name: Leaf, new_key: bool, n
     let made = issue(&request, key.public_key_info(), (signer.certificate(), signer.key()), now);
     let made = made.map_err(|source| PkiError::Material { path: path.clone(), source })?;
     let text = made.to_pem() + &pem::bundle(signer.certificates());
-    files.write(&path, text.as_bytes(), PUBLIC)
+    files.write_replaceable(&path, text.as_bytes(), PUBLIC)
 }
 
+/// How a file is written.
+type Write = fn(&mut Files, &Path, &[u8], u32) -> Result<(), PkiError>;
+
 /// The key of a pair, made if need be.
-fn key_for(config: &PkiConfig, files: &mut Files, stem: &str, new: bool) -> Result<PrivateKey, PkiError> {
+fn key_for(config: &PkiConfig, files: &mut Files, stem: &str, new: bool, write: Write) -> Result<PrivateKey, PkiError> {
     let path = config.key(stem);
     let unusable = |source| PkiError::Material { path: path.clone(), source };
     if !new && let Some(bytes) = files::read(&path)? {
         return PrivateKey::of_pem(&bytes).map_err(unusable);
     }
     let key = PrivateKey::generate_ec().map_err(unusable)?;
-    files.write(&path, key.to_pem().as_bytes(), SECRET)?;
+    write(files, &path, key.to_pem().as_bytes(), SECRET)?;
     Ok(key)
 }
 
@@ -169,7 +175,7 @@ fn keep_service_keys(config: &PkiConfig, files: &mut Files) -> Result<(), PkiErr
         }
     };
     let first = keys.first().map(PrivateKey::to_pem).unwrap_or_default();
-    files.write(&config.tls(SERVICE_CURRENT_KEY), first.as_bytes(), SECRET)
+    files.write_replaceable(&config.tls(SERVICE_CURRENT_KEY), first.as_bytes(), SECRET)
 }
 
 fn complete(config: &PkiConfig, stem: &str) -> Result<KeyPair, PkiError> {

@@ -301,6 +301,32 @@ fn a_renewal_may_be_cut_short_anywhere() {
     }
 }
 
+#[test]
+fn a_start_repairs_the_files_that_nobody_waited_for_when_they_are_empty() {
+    let server = Server::started();
+    let before = server.content();
+    let mut durable: Vec<String> =
+        vec!["tls/service.key".to_owned(), "cred/passwd".to_owned(), "cred/ipsec.psk".to_owned()];
+    durable
+        .extend(AUTHORITIES.iter().flat_map(|row| [format!("tls/{}.crt", row.stem), format!("tls/{}.key", row.stem)]));
+    for name in before.keys().filter(|name| !durable.contains(name)) {
+        fs::write(server.config.server_dir.join(name), "").expect("it is emptied");
+    }
+    server.keep(NOW);
+    assert_eq!(server.keep(NOW).1, 0);
+    let after = server.content();
+    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    for (name, (bytes, mode, _)) in after {
+        assert!(!bytes.is_empty(), "{name}");
+        assert_eq!(mode, before[&name].1, "{name}");
+        let derived = name.starts_with("cred/")
+            || name.ends_with("token")
+            || name.contains("nochain")
+            || name.contains("current");
+        assert!(bytes == before[&name].0 || !(derived || durable.contains(&name)), "{name} is as it was");
+    }
+}
+
 /// The next start repairs what a cut left, keeps each authority that was complete, and the one after it has nothing to do.
 fn check_heals(server: &Server, now: Duration) {
     let complete_before: Vec<_> =
