@@ -6,8 +6,8 @@
 //! └─ serving          the certificate of the supervisor's listener, which learns the names that clients use
 //! ```
 //!
-//! What there is, is data (`table`); what has to be made is decided without IO (`plan`) and carried out one durable file
-//! after the other (`keeper`). Those in this process get key and certificate from a snapshot ([`Certificates`]) that is
+//! What there is, is data (`table`); what has to be made is decided without IO (`plan`) and carried out one file after the
+//! other (`keeper`), so that a start which is cut short anywhere is finished by the next. Those in this process get key and certificate from a snapshot ([`Certificates`]) that is
 //! replaced as a whole; rustls asks for it at each handshake, so a renewal closes no connection and restarts nobody. Those
 //! in other processes read the files.
 //!
