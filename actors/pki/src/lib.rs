@@ -7,12 +7,12 @@
 //! ```
 //!
 //! What there is, is data (`table`); what has to be made is decided without IO (`plan`) and carried out one file after the
-//! other (`keeper`), so that a start which is cut short anywhere is finished by the next. Those in this process get key and certificate from a snapshot ([`Certificates`]) that is
-//! replaced as a whole; rustls asks for it at each handshake, so a renewal closes no connection and restarts nobody. Those
-//! in other processes read the files.
+//! other (`keeper`), so that a start which is cut short anywhere is finished by the next. Those in this process get key and
+//! certificate from a snapshot ([`Certificates`]) that is replaced as a whole; rustls asks for it at each handshake, so a
+//! renewal closes no connection and restarts nobody. Those in other processes read the files.
 //!
-//! What is deliberately absent: a way to replace an authority. One that is there stays, whatever is wrong with it, until
-//! an operator exchanges it.
+//! What is deliberately absent: a way to replace an authority. One whose certificate and key are there stays, whatever is
+//! wrong with them, until an operator exchanges it.
 
 mod config;
 mod credentials;
