@@ -15,6 +15,7 @@ mod read;
 mod resources;
 #[cfg(test)]
 mod tests;
+mod workloads;
 
 use k3sd_objects::names;
 use k3sd_objects::status::field::Error;
@@ -113,6 +114,60 @@ const KINDS: &[Rules] = &[
         name: names::dns_subdomain,
         create: data::check_secret,
         update: data::update_secret,
+        subresources: &[],
+    },
+    Rules {
+        group: "",
+        kind: "ReplicationController",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: workloads::check_replication_controller,
+        update: workloads::update_replication_controller,
+        subresources: &[],
+    },
+    Rules {
+        group: "apps",
+        kind: "Deployment",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: workloads::check_deployment,
+        update: workloads::update_deployment,
+        subresources: &[],
+    },
+    Rules {
+        group: "apps",
+        kind: "ReplicaSet",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: workloads::check_replica_set,
+        update: workloads::update_replica_set,
+        subresources: &[],
+    },
+    Rules {
+        group: "apps",
+        kind: "DaemonSet",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: workloads::check_daemon_set,
+        update: workloads::update_daemon_set,
+        subresources: &[],
+    },
+    Rules {
+        group: "apps",
+        kind: "StatefulSet",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: workloads::check_stateful_set,
+        update: workloads::update_stateful_set,
+        subresources: &[],
+    },
+    Rules {
+        group: "apps",
+        kind: "ControllerRevision",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: workloads::check_controller_revision,
+        update: workloads::update_controller_revision,
         subresources: &[],
     },
 ];

@@ -4,6 +4,7 @@ mod data;
 mod metadata;
 mod pods;
 mod robust;
+mod workloads;
 
 use k3sd_objects::status::field::Error;
 use serde_json::{Value, json};
@@ -13,13 +14,15 @@ use super::{Context, Subresource, create, subresource, update};
 /// A minimal valid object of each kind that has rules.
 fn examples() -> Vec<((&'static str, &'static str), Value)> {
     let metadata = json!({"name": "x", "namespace": "ns"});
-    vec![
+    let mut examples = vec![
         (("", "Pod"), pods::pod()),
         (("", "PodTemplate"), json!({"metadata": metadata, "template": pods::pod()})),
         (("", "Binding"), json!({"metadata": metadata, "target": {"kind": "Node", "name": "n"}})),
         (("", "ConfigMap"), json!({"metadata": metadata, "data": {"k": "v"}})),
         (("", "Secret"), json!({"metadata": metadata, "type": "Opaque", "data": {"k": "dg=="}})),
-    ]
+    ];
+    examples.extend(workloads::examples());
+    examples
 }
 
 /// The object with a value put at a JSON pointer; null takes away. A missing last step is made.
