@@ -29,10 +29,18 @@ pub(super) fn check(meta: &At<'_>, namespaced: bool, rule: NameRule, out: &mut E
     check_managed_fields(meta, out);
     for finalizer in meta.items("finalizers") {
         let text = finalizer.text("");
-        if !text.contains('/') && !STANDARD_FINALIZERS.contains(&text) {
-            out.push(finalizer.invalid("", "name is neither a standard finalizer name nor is it fully qualified"));
+        if !is_finalizer(text) {
+            out.push(finalizer.invalid("", NO_FINALIZER));
         }
     }
+}
+
+/// What is said of a finalizer that nobody can tell the owner of.
+pub(super) const NO_FINALIZER: &str = "name is neither a standard finalizer name nor is it fully qualified";
+
+/// Whether a finalizer has a prefix, or needs none.
+pub(super) fn is_finalizer(text: &str) -> bool {
+    text.contains('/') || STANDARD_FINALIZERS.contains(&text)
 }
 
 fn check_names(meta: &At<'_>, namespaced: bool, rule: NameRule, out: &mut Errors) {

@@ -8,8 +8,10 @@
 //! What is deliberately absent: whatever takes a look at other objects (quotas, free addresses and ports), which is
 //! admission's and the allocators' business.
 
+mod cluster;
 mod data;
 mod meta;
+mod permissions;
 mod pod;
 mod read;
 mod resources;
@@ -168,6 +170,96 @@ const KINDS: &[Rules] = &[
         name: names::dns_subdomain,
         create: workloads::check_controller_revision,
         update: workloads::update_controller_revision,
+        subresources: &[],
+    },
+    Rules {
+        group: "rbac.authorization.k8s.io",
+        kind: "Role",
+        namespaced: true,
+        name: names::path_segment,
+        create: permissions::check_role,
+        update: |new, _, context, out| permissions::check_role(new, context, out),
+        subresources: &[],
+    },
+    Rules {
+        group: "rbac.authorization.k8s.io",
+        kind: "ClusterRole",
+        namespaced: false,
+        name: names::path_segment,
+        create: permissions::check_cluster_role,
+        update: |new, _, context, out| permissions::check_cluster_role(new, context, out),
+        subresources: &[],
+    },
+    Rules {
+        group: "rbac.authorization.k8s.io",
+        kind: "RoleBinding",
+        namespaced: true,
+        name: names::path_segment,
+        create: permissions::check_role_binding,
+        update: permissions::update_role_binding,
+        subresources: &[],
+    },
+    Rules {
+        group: "rbac.authorization.k8s.io",
+        kind: "ClusterRoleBinding",
+        namespaced: false,
+        name: names::path_segment,
+        create: permissions::check_cluster_role_binding,
+        update: permissions::update_cluster_role_binding,
+        subresources: &[],
+    },
+    Rules {
+        group: "",
+        kind: "Namespace",
+        namespaced: false,
+        name: names::dns_label,
+        create: cluster::check_namespace,
+        update: cluster::update_namespace,
+        subresources: &[(Subresource::Status, cluster::check_namespace_status)],
+    },
+    Rules {
+        group: "",
+        kind: "ServiceAccount",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: cluster::check_nothing,
+        update: cluster::update_nothing,
+        subresources: &[],
+    },
+    Rules {
+        group: "coordination.k8s.io",
+        kind: "Lease",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: cluster::check_lease,
+        update: cluster::update_lease,
+        subresources: &[],
+    },
+    Rules {
+        group: "scheduling.k8s.io",
+        kind: "PriorityClass",
+        namespaced: false,
+        name: names::dns_subdomain,
+        create: cluster::check_priority_class,
+        update: cluster::update_priority_class,
+        subresources: &[],
+    },
+    Rules {
+        group: "node.k8s.io",
+        kind: "RuntimeClass",
+        namespaced: false,
+        name: names::dns_subdomain,
+        create: cluster::check_runtime_class,
+        update: cluster::update_runtime_class,
+        subresources: &[],
+    },
+    Rules {
+        group: "policy",
+        kind: "PodDisruptionBudget",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: cluster::check_disruption_budget,
+        update: cluster::update_disruption_budget,
         subresources: &[],
     },
 ];

@@ -1,7 +1,9 @@
 //! Tables of rules: a valid object, one change, and the exact errors.
 
+mod cluster;
 mod data;
 mod metadata;
+mod permissions;
 mod pods;
 mod robust;
 mod workloads;
@@ -22,6 +24,8 @@ fn examples() -> Vec<((&'static str, &'static str), Value)> {
         (("", "Secret"), json!({"metadata": metadata, "type": "Opaque", "data": {"k": "dg=="}})),
     ];
     examples.extend(workloads::examples());
+    examples.extend(permissions::examples());
+    examples.extend(cluster::examples());
     examples
 }
 
