@@ -15,6 +15,7 @@ mod permissions;
 mod pod;
 mod read;
 mod resources;
+mod services;
 #[cfg(test)]
 mod tests;
 mod workloads;
@@ -260,6 +261,15 @@ const KINDS: &[Rules] = &[
         name: names::dns_subdomain,
         create: cluster::check_disruption_budget,
         update: cluster::update_disruption_budget,
+        subresources: &[],
+    },
+    Rules {
+        group: "",
+        kind: "Service",
+        namespaced: true,
+        name: names::dns_1035_label,
+        create: services::check,
+        update: services::update,
         subresources: &[],
     },
 ];

@@ -6,6 +6,7 @@ mod metadata;
 mod permissions;
 mod pods;
 mod robust;
+mod services;
 mod workloads;
 
 use k3sd_objects::status::field::Error;
@@ -24,6 +25,7 @@ fn examples() -> Vec<((&'static str, &'static str), Value)> {
         (("", "Secret"), json!({"metadata": metadata, "type": "Opaque", "data": {"k": "dg=="}})),
     ];
     examples.extend(workloads::examples());
+    examples.push((("", "Service"), services::service()));
     examples.extend(permissions::examples());
     examples.extend(cluster::examples());
     examples
