@@ -16,6 +16,7 @@ mod pod;
 mod read;
 mod resources;
 mod services;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod workloads;
@@ -270,6 +271,15 @@ const KINDS: &[Rules] = &[
         name: names::dns_1035_label,
         create: services::check,
         update: services::update,
+        subresources: &[],
+    },
+    Rules {
+        group: "storage.k8s.io",
+        kind: "StorageClass",
+        namespaced: false,
+        name: names::dns_subdomain,
+        create: storage::check_class,
+        update: storage::update_class,
         subresources: &[],
     },
 ];

@@ -7,6 +7,7 @@ mod permissions;
 mod pods;
 mod robust;
 mod services;
+mod storage;
 mod workloads;
 
 use k3sd_objects::status::field::Error;
@@ -25,6 +26,7 @@ fn examples() -> Vec<((&'static str, &'static str), Value)> {
         (("", "Secret"), json!({"metadata": metadata, "type": "Opaque", "data": {"k": "dg=="}})),
     ];
     examples.extend(workloads::examples());
+    examples.push((("storage.k8s.io", "StorageClass"), storage::class()));
     examples.push((("", "Service"), services::service()));
     examples.extend(permissions::examples());
     examples.extend(cluster::examples());
