@@ -10,6 +10,7 @@
 
 mod cluster;
 mod data;
+mod discovery;
 mod meta;
 mod permissions;
 mod pod;
@@ -280,6 +281,15 @@ const KINDS: &[Rules] = &[
         name: names::dns_subdomain,
         create: storage::check_class,
         update: storage::update_class,
+        subresources: &[],
+    },
+    Rules {
+        group: "discovery.k8s.io",
+        kind: "EndpointSlice",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: discovery::check,
+        update: discovery::update,
         subresources: &[],
     },
 ];

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod data;
+mod discovery;
 mod metadata;
 mod permissions;
 mod pods;
@@ -26,6 +27,7 @@ fn examples() -> Vec<((&'static str, &'static str), Value)> {
         (("", "Secret"), json!({"metadata": metadata, "type": "Opaque", "data": {"k": "dg=="}})),
     ];
     examples.extend(workloads::examples());
+    examples.push((("discovery.k8s.io", "EndpointSlice"), discovery::slice()));
     examples.push((("storage.k8s.io", "StorageClass"), storage::class()));
     examples.push((("", "Service"), services::service()));
     examples.extend(permissions::examples());
