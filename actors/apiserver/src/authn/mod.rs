@@ -15,6 +15,7 @@ mod certificate;
 mod front_proxy;
 mod headers;
 mod impersonate;
+mod static_tokens;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ pub use certificate::{CertificateError, user_of_certificate};
 pub use front_proxy::FrontProxy;
 pub use headers::Headers;
 pub use impersonate::{Impersonation, ImpersonationError};
+pub use static_tokens::{StaticTokenError, StaticTokens};
 
 use super::access::User;
 

@@ -205,7 +205,37 @@ fn impersonation_needs_a_user() {
     assert!(!Impersonation::is_consumed("Impersonate"));
 }
 
+#[test]
+fn a_file_of_tokens_names_users() {
+    let text = "t1,ann,1\r\n\nt2,bob,2,\"g,h\"\n,nobody,3\n\"t\"\"3\",\"c,\nd\",,g,more\nt4,dan,\nt1,eve,5";
+    let tokens = StaticTokens::parse(text).unwrap_or_default();
+    for (token, name, uid, groups) in [
+        ("t1", "eve", "5", vec![]),
+        ("t2", "bob", "2", vec!["g", "h"]),
+        ("t\"3", "c,\nd", "", vec!["g"]),
+        ("t4", "dan", "", vec![]),
+    ] {
+        let user = tokens.user(token).unwrap();
+        assert_eq!((user.name.as_str(), user.uid.as_str()), (name, uid));
+        assert_eq!(user.groups, groups);
+    }
+    assert_eq!(tokens.user(""), None);
+    let error = |text| StaticTokens::parse(text).err();
+    assert_eq!(error("t,a,1\nt,b"), Some(StaticTokenError::Columns { found: 2, record: 2 }));
+    assert_eq!(error("t,a,"), None);
+    for text in ["\"t,a,1", "t\"x,a,1", "\"t\"x,a,1"] {
+        assert_eq!(error(text), Some(StaticTokenError::Quote { record: 1 }), "{text}");
+    }
+}
+
 proptest! {
+    #[test]
+    fn no_file_of_tokens_is_too_odd(text in "[a,\"\n\r ]{0,40}") {
+        if let Ok(tokens) = StaticTokens::parse(&text) {
+            prop_assert_eq!(tokens.user(""), None);
+        }
+    }
+
     #[test]
     fn no_header_is_too_odd(name in "(X-Remote-|Impersonate-|Sec-WebSocket-Protocol|Authorization|User|Extra-|\\PC){0,6}", value in "(base64url.bearer.authorization.k8s.io.|system:serviceaccount:|%|\\PC){0,8}") {
         let pairs = [("Impersonate-User", value.as_str()), ("X-Remote-User", value.as_str()), (name.as_str(), value.as_str())];
