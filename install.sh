@@ -399,7 +399,8 @@ uninstall_script() {
   cat <<TEXT
 #!/bin/sh
 # $MARK
-# Stops this service and removes what the installer put there. Data and configuration stay.
+# Stops this service and removes what the installer put there; with the last service go configuration and data, as in
+# K3s. Elsewhere than in /var/lib/rancher/k3s, the data is what K3S_DATA_DIR names. Mounted file systems stay.
 set -u
 [ "\$(id -u)" -eq 0 ] || { echo "must run as root" >&2; exit 1; }
 $(stop_code)
@@ -432,10 +433,15 @@ for name in k3s kubectl crictl ctr; do
 done
 [ ! -x "$KILLALL" ] || "$KILLALL"
 rm -f "$BINARY" "$KILLALL"
-rmdir /etc/rancher/k3s /etc/rancher 2>/dev/null
+for tree in /etc/rancher/k3s /run/k3s "\${K3S_DATA_DIR:-/var/lib/rancher/k3s}"; do
+  tree=\$(readlink -f "\$tree" || true)
+  case \$tree in / | '') continue ;; esac
+  # Never enters what is mounted below, so those directories are all that can be left.
+  find "\$tree" -xdev -depth -delete 2>/dev/null
+  [ ! -e "\$tree" ] || echo "left alone: \$tree, where something is mounted or in use"
+done
+rmdir /etc/rancher /var/lib/rancher 2>/dev/null
 echo "removed $UNIT"
-[ ! -e /var/lib/rancher/k3s ] || echo "left alone: /var/lib/rancher/k3s (data)"
-[ ! -e /etc/rancher/k3s ] || echo "left alone: /etc/rancher/k3s (configuration)"
 exit 0
 TEXT
 }
