@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! subject of a verified certificate ─▶ certificate ─┐
-//! Authorization, WebSocket protocols ─▶ bearer ─▶ bootstrap token ─┤
+//! Authorization, WebSocket protocols ─▶ bearer ─▶ token of a service account, of a Secret, of a file ─┤
 //! headers of a trusted front proxy ─▶ front_proxy ──┴─▶ User ─▶ impersonate ─▶ the user it counts as
 //! ```
 //!
@@ -15,6 +15,7 @@ mod certificate;
 mod front_proxy;
 mod headers;
 mod impersonate;
+pub mod service_account;
 mod static_tokens;
 #[cfg(test)]
 mod tests;
