@@ -11,7 +11,11 @@
 mod cluster;
 mod data;
 mod discovery;
+mod endpoints;
+mod events;
+mod limits;
 mod meta;
+mod nodes;
 mod permissions;
 mod pod;
 mod read;
@@ -272,6 +276,60 @@ const KINDS: &[Rules] = &[
         name: names::dns_1035_label,
         create: services::check,
         update: services::update,
+        subresources: &[],
+    },
+    Rules {
+        group: "",
+        kind: "Node",
+        namespaced: false,
+        name: names::dns_subdomain,
+        create: nodes::check,
+        update: nodes::update,
+        subresources: &[(Subresource::Status, nodes::check_status)],
+    },
+    Rules {
+        group: "",
+        kind: "ResourceQuota",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: limits::check_quota,
+        update: limits::update_quota,
+        subresources: &[(Subresource::Status, limits::check_quota_status)],
+    },
+    Rules {
+        group: "",
+        kind: "LimitRange",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: limits::check_range,
+        update: limits::update_range,
+        subresources: &[],
+    },
+    Rules {
+        group: "",
+        kind: "Event",
+        namespaced: true,
+        name: names::path_segment,
+        create: events::check,
+        update: events::update,
+        subresources: &[],
+    },
+    Rules {
+        group: "events.k8s.io",
+        kind: "Event",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: events::check_new,
+        update: events::update_new,
+        subresources: &[],
+    },
+    Rules {
+        group: "",
+        kind: "Endpoints",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: endpoints::check,
+        update: endpoints::update,
         subresources: &[],
     },
     Rules {

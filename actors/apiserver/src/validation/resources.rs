@@ -71,7 +71,7 @@ pub(super) fn is_whole(name: &str) -> bool {
 }
 
 /// Whether a limit may be above a request.
-fn may_overcommit(name: &str) -> bool {
+pub(super) fn may_overcommit(name: &str) -> bool {
     is_native(name) && !is_huge_pages(name)
 }
 
@@ -81,6 +81,19 @@ pub(super) fn check_name(name: &str, at: &At<'_>, out: &mut Errors) {
     out.extend(names::check_label_key(name, &at.path));
     if out.len() == before && !name.contains('/') && !is_standard(name) {
         out.push(name_error(at, name, "must be a standard resource type or fully qualified"));
+    }
+}
+
+/// Whether quotas can limit it without a prefix.
+pub(super) fn is_standard_for_quotas(name: &str) -> bool {
+    is_standard(name) && name != "storage"
+}
+
+/// The name of a resource of a quota.
+pub(super) fn check_quota_name(name: &str, at: &At<'_>, out: &mut Errors) {
+    check_name(name, at, out);
+    if !name.contains('/') && !is_standard_for_quotas(name) {
+        out.push(name_error(at, name, "must be a standard resource for quota"));
     }
 }
 

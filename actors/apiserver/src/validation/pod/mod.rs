@@ -21,7 +21,7 @@ use super::read::{At, Errors};
 use super::resources;
 
 pub(super) use self::probes::check_port;
-pub(super) use self::scheduling::{check_selector, check_tolerations};
+pub(super) use self::scheduling::{EFFECTS, check_selector, check_tolerations};
 pub(super) use self::update::{check_binding, check_ephemeral_update, check_resize, check_status, check_update};
 
 /// Name servers that a pod can bring.

@@ -3,7 +3,9 @@
 mod cluster;
 mod data;
 mod discovery;
+mod limits;
 mod metadata;
+mod nodes;
 mod permissions;
 mod pods;
 mod robust;
@@ -32,6 +34,8 @@ fn examples() -> Vec<((&'static str, &'static str), Value)> {
     examples.push((("", "Service"), services::service()));
     examples.extend(permissions::examples());
     examples.extend(cluster::examples());
+    examples.extend(nodes::examples());
+    examples.extend(limits::examples());
     examples
 }
 
