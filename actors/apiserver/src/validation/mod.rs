@@ -8,11 +8,15 @@
 //! What is deliberately absent: whatever takes a look at other objects (quotas, free addresses and ports), which is
 //! admission's and the allocators' business.
 
+mod claims;
 mod cluster;
+mod cron;
 mod data;
 mod discovery;
 mod endpoints;
 mod events;
+mod job_policies;
+mod jobs;
 mod limits;
 mod meta;
 mod nodes;
@@ -24,6 +28,7 @@ mod services;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod volumes;
 mod workloads;
 
 use k3sd_objects::names;
@@ -180,6 +185,24 @@ const KINDS: &[Rules] = &[
         subresources: &[],
     },
     Rules {
+        group: "batch",
+        kind: "Job",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: jobs::check_job,
+        update: jobs::update_job,
+        subresources: &[(Subresource::Status, jobs::update_job_status)],
+    },
+    Rules {
+        group: "batch",
+        kind: "CronJob",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: jobs::check_cron_job,
+        update: jobs::update_cron_job,
+        subresources: &[],
+    },
+    Rules {
         group: "rbac.authorization.k8s.io",
         kind: "Role",
         namespaced: true,
@@ -331,6 +354,24 @@ const KINDS: &[Rules] = &[
         create: endpoints::check,
         update: endpoints::update,
         subresources: &[],
+    },
+    Rules {
+        group: "",
+        kind: "PersistentVolume",
+        namespaced: false,
+        name: names::dns_subdomain,
+        create: volumes::check,
+        update: volumes::update,
+        subresources: &[],
+    },
+    Rules {
+        group: "",
+        kind: "PersistentVolumeClaim",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: claims::check,
+        update: claims::update,
+        subresources: &[(Subresource::Status, claims::check_status)],
     },
     Rules {
         group: "storage.k8s.io",

@@ -3,6 +3,7 @@
 mod cluster;
 mod data;
 mod discovery;
+mod jobs;
 mod limits;
 mod metadata;
 mod nodes;
@@ -11,6 +12,7 @@ mod pods;
 mod robust;
 mod services;
 mod storage;
+mod volumes;
 mod workloads;
 
 use k3sd_objects::status::field::Error;
@@ -29,12 +31,14 @@ fn examples() -> Vec<((&'static str, &'static str), Value)> {
         (("", "Secret"), json!({"metadata": metadata, "type": "Opaque", "data": {"k": "dg=="}})),
     ];
     examples.extend(workloads::examples());
+    examples.extend(jobs::examples());
     examples.push((("discovery.k8s.io", "EndpointSlice"), discovery::slice()));
     examples.push((("storage.k8s.io", "StorageClass"), storage::class()));
     examples.push((("", "Service"), services::service()));
     examples.extend(permissions::examples());
     examples.extend(cluster::examples());
     examples.extend(nodes::examples());
+    examples.extend(volumes::examples());
     examples.extend(limits::examples());
     examples
 }
