@@ -12,7 +12,6 @@ mod pods;
 mod robust;
 mod services;
 mod storage;
-mod volumes;
 mod workloads;
 
 use k3sd_objects::status::field::Error;
@@ -38,7 +37,6 @@ fn examples() -> Vec<((&'static str, &'static str), Value)> {
     examples.extend(permissions::examples());
     examples.extend(cluster::examples());
     examples.extend(nodes::examples());
-    examples.extend(volumes::examples());
     examples.extend(limits::examples());
     examples
 }
