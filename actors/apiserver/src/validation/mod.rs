@@ -8,6 +8,7 @@
 //! What is deliberately absent: whatever takes a look at other objects (quotas, free addresses and ports), which is
 //! admission's and the allocators' business.
 
+mod claims;
 mod cluster;
 mod cron;
 mod data;
@@ -27,6 +28,7 @@ mod services;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod volumes;
 mod workloads;
 
 use k3sd_objects::names;
@@ -352,6 +354,24 @@ const KINDS: &[Rules] = &[
         create: endpoints::check,
         update: endpoints::update,
         subresources: &[],
+    },
+    Rules {
+        group: "",
+        kind: "PersistentVolume",
+        namespaced: false,
+        name: names::dns_subdomain,
+        create: volumes::check,
+        update: volumes::update,
+        subresources: &[],
+    },
+    Rules {
+        group: "",
+        kind: "PersistentVolumeClaim",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: claims::check,
+        update: claims::update,
+        subresources: &[(Subresource::Status, claims::check_status)],
     },
     Rules {
         group: "storage.k8s.io",

@@ -21,8 +21,9 @@ use super::read::{At, Errors};
 use super::resources;
 
 pub(super) use self::probes::check_port;
-pub(super) use self::scheduling::{EFFECTS, check_selector, check_tolerations};
+pub(super) use self::scheduling::{EFFECTS, check_node_selector, check_selector, check_tolerations};
 pub(super) use self::update::{check_binding, check_ephemeral_update, check_resize, check_status, check_update};
+pub(super) use self::volumes::{check_descending, check_volume_source};
 
 /// Name servers that a pod can bring.
 const NAME_SERVERS_MAX: usize = 3;

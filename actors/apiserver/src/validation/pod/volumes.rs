@@ -101,6 +101,20 @@ fn check_source(volume: &At<'_>, out: &mut Errors) {
     }
 }
 
+/// What stands under the name of a kind of volume, wherever it stands.
+pub(in super::super) fn check_volume_source(name: &str, source: &At<'_>, out: &mut Errors) {
+    if let Some((_, check)) = SOURCES.iter().find(|(known, _)| *known == name) {
+        check(source, out);
+    }
+}
+
+/// A path that has no steps back.
+pub(in super::super) fn check_descending(at: &At<'_>, name: &str, out: &mut Errors) {
+    if steps_back(at.text(name)) {
+        out.push(at.invalid(name, "must not contain '..'"));
+    }
+}
+
 /// Strings or lists that have to be there.
 fn require(at: &At<'_>, names: &[&str], out: &mut Errors) {
     for name in names.iter().filter(|name| at.text(name).is_empty() && at.count(name) == 0) {

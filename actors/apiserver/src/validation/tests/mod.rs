@@ -12,6 +12,7 @@ mod pods;
 mod robust;
 mod services;
 mod storage;
+mod volumes;
 mod workloads;
 
 use k3sd_objects::status::field::Error;
@@ -37,6 +38,7 @@ fn examples() -> Vec<((&'static str, &'static str), Value)> {
     examples.extend(permissions::examples());
     examples.extend(cluster::examples());
     examples.extend(nodes::examples());
+    examples.extend(volumes::examples());
     examples.extend(limits::examples());
     examples
 }
