@@ -1,9 +1,10 @@
-//! Tokens of service accounts: which claims they hold, how they are signed and checked, and how others can check them.
+//! Tokens of service accounts: which claims they hold, how they are signed and checked, how others can check them,
+//! and when one is given out.
 //!
 //! ```text
-//! Claims ─▶ sign ─▶ token ─▶ Tokens::verify ─▶ Verified ─▶ the objects it leans on ─▶ User
-//!            ▲                    ▲
-//!        SigningKey ─────────▶ PublicKey ─▶ discovery
+//! TokenRequest ─▶ Issuer ─▶ Claims ─▶ sign ─▶ token ─▶ Tokens::verify ─▶ Verified ─▶ the objects it leans on ─▶ User
+//!                                      ▲                    ▲
+//!                                  SigningKey ─────────▶ PublicKey ─▶ discovery
 //! ```
 
 mod claims;
@@ -11,6 +12,7 @@ mod der;
 mod discovery;
 mod jwt;
 mod key;
+mod request;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -19,4 +21,5 @@ pub use claims::{Bound, Claims, Reference};
 pub use discovery::{CONFIGURATION_PATH, DiscoveryError, KEY_SET_PATH, KEY_SET_TYPE, configuration, key_set};
 pub use jwt::sign;
 pub use key::{Algorithm, KeyError, PublicKey, SigningKey};
+pub use request::{Grant, Issuer, Objects, requested};
 pub use verify::{Lookup, TokenError, Tokens, Verified};

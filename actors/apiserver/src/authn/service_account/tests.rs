@@ -284,6 +284,91 @@ fn a_token_of_a_secret_needs_that_secret() {
     assert_eq!(found.unwrap_err().to_string(), "sub claim is invalid");
 }
 
+fn issuer() -> Issuer {
+    Issuer { name: ISSUER.to_owned(), audiences: vec!["api".to_owned()], extends: true, lifetime_max: None }
+}
+
+fn account() -> Value {
+    json!({"metadata": {"name": "robot", "namespace": "a", "uid": "1"}})
+}
+
+fn request(spec: Value) -> Value {
+    json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {}, "spec": spec})
+}
+
+fn bound_to(kind: &str, uid: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": kind, "name": "p", "uid": uid})
+}
+
+#[test]
+fn a_token_is_given_out_as_asked_for() {
+    let account = account();
+    let objects = Objects { account: &account, bound: None, node: None };
+    let plain = issuer().issue(&request(json!({})), objects, "j", 1000).unwrap();
+    let expected =
+        Claims { audiences: vec!["api".to_owned()], expires: Some(4600), bound: None, warn_after: None, ..robot() };
+    assert_eq!((plain.claims, plain.warning), (expected, None));
+    assert_eq!(plain.answer["status"], json!({"expirationTimestamp": "1970-01-01T01:16:40Z"}));
+    assert_eq!(plain.answer["spec"], json!({"audiences": ["api"], "expirationSeconds": 3600}));
+
+    let short = Issuer { lifetime_max: Some(1000), ..issuer() };
+    let short = short.issue(&request(json!({"expirationSeconds": 2000})), objects, "j", 1000).unwrap();
+    assert_eq!(short.claims.expires, Some(2000));
+    assert_eq!(short.warning.unwrap(), "requested expiration of 2000 seconds shortened to 1000 seconds");
+}
+
+#[test]
+fn tokens_of_old_clients_live_longer_and_warn() {
+    let account = account();
+    let pod = json!({"metadata": {"name": "p", "uid": "2"}, "spec": {"serviceAccountName": "robot", "nodeName": "n"}});
+    let node = object("3");
+    let objects = Objects { account: &account, bound: Some(&pod), node: Some(&node) };
+    let spec = |seconds: i64, audience: &str| {
+        request(json!({"audiences": [audience], "expirationSeconds": seconds, "boundObjectRef": bound_to("Pod", "2")}))
+    };
+    let times = |seconds, audience| {
+        let grant = issuer().issue(&spec(seconds, audience), objects, "j", 1000).unwrap();
+        assert_eq!(grant.claims.bound, robot().bound);
+        (grant.claims.expires.unwrap(), grant.claims.warn_after)
+    };
+    assert_eq!(times(3607, "api"), (1000 + 31_536_000, Some(4607)));
+    assert_eq!(times(3607, "else"), (4607, None));
+    assert_eq!(times(3608, "api"), (4608, None));
+    let lone = issuer().issue(&spec(600, "api"), Objects { node: None, ..objects }, "j", 0).unwrap();
+    assert_eq!(lone.claims.bound, Some(Bound::Pod { pod: reference("p", "2"), node: Some(reference("n", "")) }));
+    assert!(lone.claims.to_json()["kubernetes.io"]["node"]["uid"].is_null());
+}
+
+#[test]
+fn a_request_that_does_not_fit_is_refused() {
+    let account = account();
+    let pod = json!({"metadata": {"name": "p", "uid": "2"}, "spec": {"serviceAccountName": "other"}});
+    let secret = json!({"metadata": {"name": "p", "uid": "2"}});
+    let mut misnamed = request(json!({}));
+    misnamed["metadata"]["uid"] = "9".into();
+    for (request, bound, code, message) in [
+        (request(json!({"expirationSeconds": 599})), None, 422, "Invalid value: 599: may not specify a duration less"),
+        (request(json!({"expirationSeconds": 4_294_967_297_i64})), None, 422, "larger than 2^32 seconds"),
+        (misnamed, None, 409, "the UID in the token request (9) does not match the UID of the service account (1)"),
+        (request(json!({"boundObjectRef": bound_to("Pod", "")})), Some(&pod), 400, r#"for serviceaccount "robot" to"#),
+        (request(json!({"boundObjectRef": bound_to("Pod", "")})), None, 404, r#"pods "p" not found"#),
+        (request(json!({"boundObjectRef": bound_to("Secret", "9")})), Some(&secret), 409, "reference (9) does not"),
+        (request(json!({"boundObjectRef": bound_to("Service", "")})), None, 400, "object of type /v1, Kind=Service"),
+    ] {
+        let objects = Objects { account: &account, bound, node: None };
+        let status = issuer().issue(&request, objects, "j", 0).unwrap_err();
+        assert_eq!(status.code, code, "{}", status.message);
+        assert!(status.message.contains(message), "{}", status.message);
+    }
+    let found = issuer().issue(
+        &request(json!({"boundObjectRef": bound_to("Secret", "2")})),
+        Objects { account: &account, bound: Some(&secret), node: None },
+        "j",
+        0,
+    );
+    assert_eq!(found.unwrap().claims.bound, Some(Bound::Secret(reference("p", "2"))));
+}
+
 proptest! {
     #[test]
     fn no_bytes_are_too_odd_for_a_key(bytes in prop::collection::vec(any::<u8>(), 0..80), text in "\\PC{0,40}") {
