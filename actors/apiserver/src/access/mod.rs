@@ -7,13 +7,14 @@
 //! ```
 //!
 //! [`cover`] is the other question of RBAC: whether somebody may hand out rights, which nobody may do who doesn't hold
-//! them. [`bootstrap`] holds the roles that every cluster starts with.
+//! them. [`bootstrap`] holds the roles that every cluster starts with. [`node`] decides about kubelets.
 //!
 //! What is deliberately absent: input, output and time. A snapshot of roles goes in, a decision comes out.
 
 pub mod bootstrap;
 pub mod cover;
 mod info;
+pub mod node;
 mod query;
 mod rbac;
 mod review;
