@@ -13,6 +13,7 @@ mod cluster;
 mod cron;
 mod data;
 mod discovery;
+mod drivers;
 mod endpoints;
 mod events;
 mod job_policies;
@@ -380,6 +381,51 @@ const KINDS: &[Rules] = &[
         name: names::dns_subdomain,
         create: storage::check_class,
         update: storage::update_class,
+        subresources: &[],
+    },
+    Rules {
+        group: "storage.k8s.io",
+        kind: "CSIDriver",
+        namespaced: false,
+        name: names::dns_subdomain,
+        create: drivers::check_csi_driver,
+        update: drivers::update_csi_driver,
+        subresources: &[],
+    },
+    Rules {
+        group: "storage.k8s.io",
+        kind: "CSINode",
+        namespaced: false,
+        name: names::dns_subdomain,
+        create: drivers::check_csi_node,
+        update: drivers::update_csi_node,
+        subresources: &[],
+    },
+    Rules {
+        group: "storage.k8s.io",
+        kind: "CSIStorageCapacity",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: drivers::check_capacity,
+        update: drivers::update_capacity,
+        subresources: &[],
+    },
+    Rules {
+        group: "storage.k8s.io",
+        kind: "VolumeAttachment",
+        namespaced: false,
+        name: names::dns_subdomain,
+        create: drivers::check_attachment,
+        update: drivers::update_attachment,
+        subresources: &[(Subresource::Status, drivers::update_attachment)],
+    },
+    Rules {
+        group: "storage.k8s.io",
+        kind: "VolumeAttributesClass",
+        namespaced: false,
+        name: names::dns_subdomain,
+        create: drivers::check_attributes,
+        update: drivers::update_attributes,
         subresources: &[],
     },
     Rules {

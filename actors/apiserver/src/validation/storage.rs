@@ -28,7 +28,8 @@ pub(super) fn check_class(object: &At<'_>, _: &Context, out: &mut Errors) {
     }
 }
 
-fn check_parameters(object: &At<'_>, out: &mut Errors) {
+/// The parameters of a class.
+pub(super) fn check_parameters(object: &At<'_>, out: &mut Errors) {
     let count = object.count("parameters");
     let path = object.place("parameters");
     if count > PARAMETERS_MAX {

@@ -43,6 +43,9 @@ const SOURCES: &[&str] = &[
     "csi",
 ];
 
+/// What is said of things that a volume within an attachment has no use for.
+const NOT_INLINE: &str = "may not be specified in the context of inline volumes";
+
 /// A PersistentVolume.
 pub(super) fn check(object: &At<'_>, _: &Context, out: &mut Errors) {
     let spec = object.field("spec");
@@ -56,6 +59,36 @@ pub(super) fn check(object: &At<'_>, _: &Context, out: &mut Errors) {
     spec.optional("storageClassName", names::dns_subdomain, out);
     spec.optional_of("volumeMode", VOLUME_MODES, out);
     check_attributes_class(&spec, out);
+}
+
+/// The spec of a volume that stands in an attachment, without an object of its own.
+pub(super) fn check_inline(spec: &At<'_>, out: &mut Errors) {
+    if spec.has("claimRef") {
+        out.push(spec.forbidden("claimRef", NOT_INLINE));
+    }
+    if spec.count("capacity") > 0 {
+        out.push(spec.forbidden("capacity", NOT_INLINE));
+    }
+    if !spec.has("csi") {
+        out.push(spec.required("csi", "has to be specified in the context of inline volumes"));
+    }
+    check_access_modes(spec, "", out);
+    if !["", "Retain"].contains(&spec.text("persistentVolumeReclaimPolicy")) {
+        let detail = "may only be Retain in the context of inline volumes";
+        out.push(spec.forbidden("persistentVolumeReclaimPolicy", detail));
+    }
+    if spec.has("nodeAffinity") {
+        out.push(spec.forbidden("nodeAffinity", NOT_INLINE));
+    }
+    check_sources(spec, false, out);
+    if !spec.text("storageClassName").is_empty() {
+        out.push(spec.forbidden("storageClassName", NOT_INLINE));
+    }
+    if spec.has("volumeMode") && spec.text("volumeMode") != "Filesystem" {
+        let detail = "may not specify volumeMode other than Filesystem in the context of inline volumes";
+        out.push(spec.forbidden("volumeMode", detail));
+    }
+    check_attributes_class(spec, out);
 }
 
 /// `accessModes` of a volume or claim, with what is said where there are none.

@@ -3,6 +3,7 @@
 mod cluster;
 mod data;
 mod discovery;
+mod drivers;
 mod jobs;
 mod limits;
 mod metadata;
@@ -37,6 +38,7 @@ fn examples() -> Vec<((&'static str, &'static str), Value)> {
     examples.push((("", "Service"), services::service()));
     examples.extend(permissions::examples());
     examples.extend(cluster::examples());
+    examples.extend(drivers::examples());
     examples.extend(nodes::examples());
     examples.extend(volumes::examples());
     examples.extend(limits::examples());
