@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use k3sd_objects::names;
+use k3sd_objects::status::field::Error;
 
 use super::Context;
 use super::meta;
@@ -41,11 +42,13 @@ pub(super) fn update_namespace(_: &At<'_>, _: &At<'_>, _: &Context, _: &mut Erro
 pub(super) fn check_namespace_status(new: &At<'_>, old: &At<'_>, _: &Context, out: &mut Errors) {
     let (status, deleted) = (new.field("status"), old.field("metadata").has("deletionTimestamp"));
     let phase = status.text("phase");
-    if deleted && phase != "Terminating" {
-        out.push(status.invalid("phase", "may only be 'Terminating' if `deletionTimestamp` is not empty"));
-    } else if !deleted && phase != "Active" {
-        out.push(status.invalid("phase", "may only be 'Active' if `deletionTimestamp` is empty"));
-    }
+    let detail = match (deleted, phase) {
+        (true, "Terminating") | (false, "Active") => return,
+        (true, _) => "may only be 'Terminating' if `deletionTimestamp` is not empty",
+        (false, _) => "may only be 'Active' if `deletionTimestamp` is empty",
+    };
+    // Upstream writes this field in upper case.
+    out.push(Error::invalid(&status.place("Phase"), phase, detail));
 }
 
 /// A ServiceAccount, of which nothing else is asked.

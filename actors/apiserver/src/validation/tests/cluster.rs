@@ -118,6 +118,6 @@ fn a_namespace_terminates_when_it_is_being_deleted() {
     assert_eq!(texts(&subresource(("", "Namespace"), Subresource::Status, &object, &object, &context)), [""; 0]);
     assert_eq!(
         texts(&subresource(("", "Namespace"), Subresource::Status, &ending, &object, &context)),
-        ["status.phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"]
+        ["status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"]
     );
 }
