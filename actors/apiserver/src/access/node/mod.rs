@@ -66,7 +66,7 @@ impl NodeAuthorizer {
             ("", "secrets") => self.read(node, request, Kind::Secret),
             ("", "configmaps") => self.read(node, request, Kind::ConfigMap),
             ("", "persistentvolumeclaims") if request.subresource == "status" => {
-                allow_verbs(request, "get update patch", "can only get/update/patch the status of this type")?;
+                allow_verbs(request, "update patch", "can only get/update/patch this type")?;
                 self.needed(node, request, Kind::Claim)
             }
             ("", "persistentvolumeclaims") => self.get(node, request, Kind::Claim),
@@ -81,11 +81,14 @@ impl NodeAuthorizer {
             ("coordination.k8s.io", "leases") => lease(node, request),
             ("storage.k8s.io", "csinodes") => csi_node(node, request),
             ("resource.k8s.io", "resourceslices") => self.slice(node, request),
-            ("", "nodes") if matches!(request.verb.as_str(), "get" | "list" | "watch") => {
-                if request.name == node && request.subresource.is_empty() {
+            ("", "nodes")
+                if request.subresource.is_empty() && matches!(request.verb.as_str(), "get" | "list" | "watch") =>
+            {
+                if request.name == node {
                     return Ok(());
                 }
-                Err(format!("node '{node}' cannot read '{}', only its own Node object", request.name))
+                let what = if request.name.is_empty() { "all nodes".to_owned() } else { format!("'{}'", request.name) };
+                Err(format!("node '{node}' cannot read {what}, only its own Node object"))
             }
             ("", "pods") if request.subresource.is_empty() => self.pod(node, request),
             _ => self.by_rules(request),

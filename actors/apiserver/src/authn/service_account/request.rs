@@ -88,7 +88,9 @@ impl Issuer {
         let asked = spec["expirationSeconds"].as_i64().unwrap_or(LIFETIME_DEFAULT);
         check_lifetime(asked)?;
         let account = reference(objects.account);
-        check_uid("serviceaccounts", &account.name, &request["metadata"]["uid"], &account.uid, |wanted, found| {
+        let kind = Qualified::new(GROUP, "TokenRequest");
+        check_place(request, objects.account)?;
+        check_uid(kind, &account.name, &request["metadata"]["uid"], &account.uid, |wanted, found| {
             format!("the UID in the token request ({wanted}) does not match the UID of the service account ({found})")
         })?;
         let bound = bound(request, &account, objects)?;
@@ -103,6 +105,9 @@ impl Issuer {
         let extended = self.extends && in_pod && ours && lifetime == LIFETIME_TO_EXTEND;
 
         let mut answer = request.clone();
+        for key in ["name", "namespace"] {
+            answer["metadata"][key] = text_at(objects.account, key).into();
+        }
         answer["spec"]["audiences"] = json!(audiences);
         answer["spec"]["expirationSeconds"] = lifetime.into();
         // The client learns what it asked for, so that it comes back in time.
@@ -152,7 +157,7 @@ fn bound(request: &Value, account: &Reference, objects: Objects<'_>) -> Result<O
         return Err(Box::new(Status::bad_request(why)));
     }
     let found = reference(object);
-    check_uid(kind, name, &request["spec"]["boundObjectRef"]["uid"], &found.uid, |wanted, _| {
+    check_uid(Qualified::new("", kind), name, &request["spec"]["boundObjectRef"]["uid"], &found.uid, |wanted, _| {
         format!(
             "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have \
              been deleted and then recreated"
@@ -170,9 +175,25 @@ fn bound(request: &Value, account: &Reference, objects: Objects<'_>) -> Result<O
     }))
 }
 
+/// A name or a namespace in the request has to be that of the path.
+fn check_place(request: &Value, account: &Value) -> Result<(), Box<Status>> {
+    for (key, why) in [
+        ("name", "must match the service account name if specified"),
+        ("namespace", "must match the service account namespace if specified"),
+    ] {
+        let (wanted, found) = (text_at(request, key), text_at(account, key));
+        if !wanted.is_empty() && wanted != found {
+            let error = field::Error::invalid(&Path::new("metadata").child(key), wanted, why);
+            let kind = Qualified::new(GROUP, "TokenRequest");
+            return Err(Box::new(Status::invalid(kind, text_at(account, "name"), &[error])));
+        }
+    }
+    Ok(())
+}
+
 /// A uid that was asked for has to be the one that there is.
 fn check_uid(
-    resource: &str,
+    kind: Qualified<'_>,
     name: &str,
     wanted: &Value,
     found: &str,
@@ -181,7 +202,7 @@ fn check_uid(
     match wanted.as_str() {
         None | Some("") => Ok(()),
         Some(wanted) if wanted == found => Ok(()),
-        Some(wanted) => Err(Box::new(Status::conflict(Qualified::new("", resource), name, why(wanted, found)))),
+        Some(wanted) => Err(Box::new(Status::conflict(kind, name, why(wanted, found)))),
     }
 }
 

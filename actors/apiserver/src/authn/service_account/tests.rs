@@ -346,9 +346,12 @@ fn a_request_that_does_not_fit_is_refused() {
     let secret = json!({"metadata": {"name": "p", "uid": "2"}});
     let mut misnamed = request(json!({}));
     misnamed["metadata"]["uid"] = "9".into();
+    let mut misplaced = request(json!({}));
+    misplaced["metadata"]["namespace"] = "b".into();
     for (request, bound, code, message) in [
         (request(json!({"expirationSeconds": 599})), None, 422, "Invalid value: 599: may not specify a duration less"),
         (request(json!({"expirationSeconds": 4_294_967_297_i64})), None, 422, "larger than 2^32 seconds"),
+        (misplaced, None, 422, "must match the service account namespace if specified"),
         (misnamed, None, 409, "the UID in the token request (9) does not match the UID of the service account (1)"),
         (request(json!({"boundObjectRef": bound_to("Pod", "")})), Some(&pod), 400, r#"for serviceaccount "robot" to"#),
         (request(json!({"boundObjectRef": bound_to("Pod", "")})), None, 404, r#"pods "p" not found"#),
