@@ -168,7 +168,7 @@ fn check_indexes(spec: &At<'_>, out: &mut Errors) {
 }
 
 /// A name within somebody's domain, such as `example.com/name`.
-fn check_domain_path(at: &At<'_>, out: &mut Errors) {
+pub(super) fn check_domain_path(at: &At<'_>, out: &mut Errors) {
     let text = at.text("");
     if text.is_empty() {
         out.push(at.required("", ""));

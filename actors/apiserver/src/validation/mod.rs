@@ -8,6 +8,8 @@
 //! What is deliberately absent: whatever takes a look at other objects (quotas, free addresses and ports), which is
 //! admission's and the allocators' business.
 
+mod autoscaling;
+mod certificates;
 mod claims;
 mod cluster;
 mod cron;
@@ -20,6 +22,7 @@ mod job_policies;
 mod jobs;
 mod limits;
 mod meta;
+mod networking;
 mod nodes;
 mod permissions;
 mod pod;
@@ -61,6 +64,8 @@ pub enum Subresource {
     EphemeralContainers,
     /// `resize` of a pod.
     Resize,
+    /// `approval` of a request for a certificate.
+    Approval,
 }
 
 /// A check of an object as it is.
@@ -202,6 +207,81 @@ const KINDS: &[Rules] = &[
         create: jobs::check_cron_job,
         update: jobs::update_cron_job,
         subresources: &[],
+    },
+    Rules {
+        group: "autoscaling",
+        kind: "HorizontalPodAutoscaler",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: autoscaling::check,
+        update: autoscaling::update,
+        subresources: &[(Subresource::Status, autoscaling::update_status)],
+    },
+    Rules {
+        group: "autoscaling",
+        kind: "Scale",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: autoscaling::check_scale,
+        update: |new, _, context, out| autoscaling::check_scale(new, context, out),
+        subresources: &[],
+    },
+    Rules {
+        group: "networking.k8s.io",
+        kind: "Ingress",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: networking::check_ingress,
+        update: networking::update_ingress,
+        subresources: &[],
+    },
+    Rules {
+        group: "networking.k8s.io",
+        kind: "IngressClass",
+        namespaced: false,
+        name: names::dns_subdomain,
+        create: networking::check_class,
+        update: networking::update_class,
+        subresources: &[],
+    },
+    Rules {
+        group: "networking.k8s.io",
+        kind: "NetworkPolicy",
+        namespaced: true,
+        name: names::dns_subdomain,
+        create: networking::check_policy,
+        update: networking::update_policy,
+        subresources: &[],
+    },
+    Rules {
+        group: "networking.k8s.io",
+        kind: "ServiceCIDR",
+        namespaced: false,
+        name: names::dns_subdomain,
+        create: networking::check_service_range,
+        update: networking::update_service_range,
+        subresources: &[],
+    },
+    Rules {
+        group: "networking.k8s.io",
+        kind: "IPAddress",
+        namespaced: false,
+        name: networking::address_name,
+        create: networking::check_address,
+        update: networking::update_address,
+        subresources: &[],
+    },
+    Rules {
+        group: "certificates.k8s.io",
+        kind: "CertificateSigningRequest",
+        namespaced: false,
+        name: names::path_segment,
+        create: certificates::check,
+        update: certificates::update,
+        subresources: &[
+            (Subresource::Approval, certificates::update_approval),
+            (Subresource::Status, certificates::update_status),
+        ],
     },
     Rules {
         group: "rbac.authorization.k8s.io",

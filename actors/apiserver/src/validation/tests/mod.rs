@@ -1,5 +1,7 @@
 //! Tables of rules: a valid object, one change, and the exact errors.
 
+mod autoscaling;
+mod certificates;
 mod cluster;
 mod data;
 mod discovery;
@@ -7,6 +9,7 @@ mod drivers;
 mod jobs;
 mod limits;
 mod metadata;
+mod networking;
 mod nodes;
 mod permissions;
 mod pods;
@@ -33,6 +36,9 @@ fn examples() -> Vec<((&'static str, &'static str), Value)> {
     ];
     examples.extend(workloads::examples());
     examples.extend(jobs::examples());
+    examples.extend(autoscaling::examples());
+    examples.extend(certificates::examples());
+    examples.extend(networking::examples());
     examples.push((("discovery.k8s.io", "EndpointSlice"), discovery::slice()));
     examples.push((("storage.k8s.io", "StorageClass"), storage::class()));
     examples.push((("", "Service"), services::service()));
