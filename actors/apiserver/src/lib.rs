@@ -1,11 +1,14 @@
-//! The Kubernetes API.
+//! The Kubernetes API: the front of it, and the tree of everything behind.
 //!
-//! Everything that a kind needs beyond its schema is a pure function here, found by group and kind: what makes an object
-//! invalid ([`validation`]), who may ask for it ([`access`]), and who it is that asks ([`authn`]). How it looks in a table
-//! is said by `k3sd-objects`.
+//! ```text
+//! k3sd-apiserver              listeners, connections, the pipeline of a request, the tree
+//! ├─ -wire                    what clients read: encodings, tables, discovery, OpenAPI
+//! ├─ -registry                the verbs, and what a kind needs beyond its schema
+//! │  ├─ -admission            what changes or refuses a write by looking at other objects
+//! │  ├─ -custom               CustomResourceDefinitions
+//! │  └─ -validation           what makes an object invalid
+//! ├─ -access                  who may do what, and who it is
+//! └─ -store                   what is served, watch caches, objects over bytes
+//! ```
 //!
-//! What is deliberately absent: handlers written once per kind, and any way to the store past this crate.
-
-pub mod access;
-pub mod authn;
-pub mod validation;
+//! What is deliberately absent: handlers written once per kind, and any way to the store past `-store`.

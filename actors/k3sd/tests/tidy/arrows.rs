@@ -17,7 +17,17 @@ const COMMON: &[&str] = &["k3sd-client", "k3sd-objects", "k3sd-runtime"];
 const SUBSYSTEMS: &[(&str, &[&str])] = &[
     ("k3sd-pki", &[]),
     ("k3sd-kine", &["k3sd-datastore"]),
-    ("k3sd-apiserver", &[]),
+    (
+        "k3sd-apiserver",
+        &[
+            "k3sd-apiserver-access",
+            "k3sd-apiserver-admission",
+            "k3sd-apiserver-custom",
+            "k3sd-apiserver-registry",
+            "k3sd-apiserver-store",
+            "k3sd-apiserver-wire",
+        ],
+    ),
     ("k3sd-controllers", &[]),
     ("k3sd-scheduler", &[]),
     ("k3sd-manifests", &[]),
@@ -32,6 +42,29 @@ const SUBSYSTEMS: &[(&str, &[&str])] = &[
     ("k3sd-servicelb", &["k3sd-netlink"]),
     ("k3sd-local-storage", &[]),
     ("k3sd-metrics", &[]),
+];
+
+/// The parts of the API server, each a crate that compiles and tests alone. Nobody but the API server uses them.
+const PARTS: &[(&str, &[&str])] = &[
+    ("k3sd-apiserver-validation", &["k3sd-objects"]),
+    ("k3sd-apiserver-access", &["k3sd-objects"]),
+    ("k3sd-apiserver-store", COMMON),
+    ("k3sd-apiserver-wire", &["k3sd-apiserver-store", "k3sd-objects"]),
+    ("k3sd-apiserver-custom", &["k3sd-apiserver-store", "k3sd-apiserver-validation", "k3sd-objects", "k3sd-runtime"]),
+    ("k3sd-apiserver-admission", &["k3sd-apiserver-access", "k3sd-apiserver-store", "k3sd-objects", "k3sd-runtime"]),
+    (
+        "k3sd-apiserver-registry",
+        &[
+            "k3sd-apiserver-access",
+            "k3sd-apiserver-admission",
+            "k3sd-apiserver-custom",
+            "k3sd-apiserver-store",
+            "k3sd-apiserver-validation",
+            "k3sd-client",
+            "k3sd-objects",
+            "k3sd-runtime",
+        ],
+    ),
 ];
 
 /// The crates below and above the subsystems.
@@ -106,7 +139,7 @@ pub(crate) fn is_known(name: &str) -> bool {
 }
 
 fn rows() -> impl Iterator<Item = &'static (&'static str, &'static [&'static str])> {
-    SUBSYSTEMS.iter().chain(OTHERS)
+    SUBSYSTEMS.iter().chain(PARTS).chain(OTHERS)
 }
 
 fn is_ours(name: &str) -> bool {

@@ -7,10 +7,10 @@ use k3sd_objects::status::go::quote;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::super::super::access::{User, service_account_name};
 use super::claims::{Bound, Claims, LEGACY_ISSUER, Reference, audiences, time};
 use super::jwt::Unverified;
 use super::key::PublicKey;
+use crate::{User, service_account_name};
 
 /// Seconds by which clocks may differ, and for which a token outlives an object that is being deleted.
 const LEEWAY: i64 = 60;

@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use super::super::access::{RequestInfo, User};
 use super::{ANONYMOUS, AUTHENTICATED, Headers, UNAUTHENTICATED};
+use crate::{RequestInfo, User};
 
 /// The group of reviews of users, in which uids and extras are kept apart from names.
 const GROUP: &str = "authentication.k8s.io";

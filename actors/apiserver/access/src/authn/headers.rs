@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::access::percent_decode;
+use crate::percent_decode;
 
 /// The headers of a request in the order they came in. Names are compared without regard to case.
 #[derive(Clone, Copy, Debug)]

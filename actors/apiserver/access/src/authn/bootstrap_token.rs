@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::super::access::User;
+use crate::User;
 
 /// The group of everybody who came with such a token.
 const GROUP: &str = "system:bootstrappers";

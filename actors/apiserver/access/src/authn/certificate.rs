@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::super::access::User;
+use crate::User;
 
 const COMMON_NAME: &str = "2.5.4.3";
 const ORGANIZATION: &str = "2.5.4.10";

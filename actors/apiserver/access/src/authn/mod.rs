@@ -28,7 +28,7 @@ pub use headers::Headers;
 pub use impersonate::{Impersonation, ImpersonationError};
 pub use static_tokens::{StaticTokenError, StaticTokens};
 
-use super::access::User;
+use crate::User;
 
 /// The name of whoever shows nothing.
 pub const ANONYMOUS: &str = "system:anonymous";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use super::super::access::User;
+use crate::User;
 
 /// Why a file of tokens can't be used. Shows nothing of what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

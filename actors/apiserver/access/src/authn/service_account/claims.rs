@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::super::access::service_account_name;
+use crate::service_account_name;
 
 /// Issuer of the tokens that Secrets hold.
 pub(super) const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";

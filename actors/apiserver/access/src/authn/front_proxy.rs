@@ -2,8 +2,8 @@
 //!
 //! It is believed only with a certificate of an authority of its own, which is checked before anything here is asked.
 
-use super::super::access::User;
 use super::Headers;
+use crate::User;
 
 /// Which headers a front proxy uses, and which names its certificate may have.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@
 //!
 //! What is deliberately absent: input, output and time. A snapshot of roles goes in, a decision comes out.
 
+pub mod authn;
 pub mod bootstrap;
 pub mod cover;
 mod info;
