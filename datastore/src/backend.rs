@@ -79,6 +79,12 @@ pub trait Backend: Send + Sync + 'static {
     /// the store compacted up to some revision before `target`.
     fn compact(&self, target: Revision) -> impl Future<Output = Result<CompactResponse, StoreError>> + Send;
 
+    /// The newest revision, without asking anybody: at least that of every write that was acknowledged before the
+    /// question. `None` where others may write to the database too; ask [`Backend::progress`] then.
+    fn latest(&self) -> Option<Revision> {
+        None
+    }
+
     /// How the store is.
     ///
     /// # Errors
@@ -151,6 +157,7 @@ trait Erased: Send + Sync {
     fn status(&self) -> BoxFuture<'_, Result<Status, StoreError>>;
     fn renew(&self, key: Key) -> BoxFuture<'_, Result<(), StoreError>>;
     fn connections(&self) -> Connections;
+    fn latest(&self) -> Option<Revision>;
 }
 
 impl<B: Backend> Erased for B {
@@ -192,6 +199,10 @@ impl<B: Backend> Erased for B {
 
     fn connections(&self) -> Connections {
         Backend::connections(self)
+    }
+
+    fn latest(&self) -> Option<Revision> {
+        Backend::latest(self)
     }
 }
 
@@ -251,5 +262,9 @@ impl Backend for AnyBackend {
 
     fn connections(&self) -> Connections {
         self.0.connections()
+    }
+
+    fn latest(&self) -> Option<Revision> {
+        self.0.latest()
     }
 }

@@ -161,6 +161,10 @@ impl Backend for Memory {
         Watcher::start(range, from, Box::new(pager)).await
     }
 
+    fn latest(&self) -> Option<Revision> {
+        Some(self.lock().revision)
+    }
+
     async fn progress(&self) -> Result<Revision, StoreError> {
         let state = self.lock();
         state.hub.progress(state.revision);

@@ -63,6 +63,13 @@ impl Key {
     }
 }
 
+/// The bytes of the name, without copying them.
+impl From<Key> for Bytes {
+    fn from(key: Key) -> Self {
+        key.0
+    }
+}
+
 impl From<&str> for Key {
     fn from(text: &str) -> Self {
         Self(Bytes::copy_from_slice(text.as_bytes()))

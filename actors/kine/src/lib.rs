@@ -26,6 +26,7 @@ mod endpoint;
 mod error;
 mod expiry;
 mod metrics;
+mod storage;
 mod store;
 mod tls;
 mod translate;

@@ -25,7 +25,7 @@ mod writer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -92,6 +92,8 @@ struct Link {
     commands: mpsc::Sender<Command>,
     reads: mpsc::Sender<Read>,
     path: PathBuf,
+    /// The newest revision, as the writer keeps it; below zero until it has looked.
+    latest: Arc<AtomicI64>,
 }
 
 struct Shared {
@@ -149,15 +151,17 @@ impl Sqlite {
         }
         let (path, retained) = (options.path.clone(), options.retained_revisions_min.max(0));
         let keep_log = options.keep_log;
+        let latest = Arc::new(AtomicI64::new(-1));
+        let published = latest.clone();
         let run = move || {
-            write(&connection, &path, log, retained, command_inbox);
+            write(&connection, &path, log, retained, published, command_inbox);
             if !keep_log {
                 empty_log(&connection, &path);
             }
         };
         body("store-writer".to_owned(), Box::new(run));
 
-        let link = Arc::new(Link { commands, reads, path: options.path });
+        let link = Arc::new(Link { commands, reads, path: options.path, latest });
         let shared = Shared { link, closing, readers, threads: Mutex::default() };
         Ok((Self { shared: Arc::new(shared) }, bodies))
     }
@@ -191,9 +195,10 @@ fn write(
     path: &Path,
     log: LogKeeper,
     retained_revisions_min: i64,
+    latest: Arc<AtomicI64>,
     mut inbox: mpsc::Receiver<Command>,
 ) {
-    match Writer::prepare(connection, path, log, retained_revisions_min) {
+    match Writer::prepare(connection, path, log, retained_revisions_min, latest) {
         Ok(mut writer) => {
             writer.run(&mut inbox);
         }
@@ -320,6 +325,11 @@ impl Backend for Sqlite {
         let WatchRequest { range, from, events_waiting_max } = request;
         let pager = LogPager { link: self.shared.link.clone(), range: range.clone(), events_waiting_max };
         Watcher::start(range, from, Box::new(pager)).await
+    }
+
+    fn latest(&self) -> Option<Revision> {
+        let latest = self.shared.link.latest.load(Ordering::Acquire);
+        (latest >= 0).then(|| Revision::new(latest))
     }
 
     async fn progress(&self) -> Result<Revision, StoreError> {

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Statement};
@@ -72,6 +73,8 @@ pub(super) struct Writer<'c> {
     log: LogKeeper,
     hub: Hub,
     revision: Revision,
+    /// The same, for those who only want to know it.
+    latest: Arc<AtomicI64>,
     compacted: Revision,
 }
 
@@ -102,9 +105,11 @@ impl<'c> Writer<'c> {
         path: &'c Path,
         log: LogKeeper,
         retained_revisions_min: i64,
+        latest: Arc<AtomicI64>,
     ) -> rusqlite::Result<Self> {
         let mut queries = Queries::prepare(connection, path, Counts::default())?;
         let (revision, compacted) = queries.bounds()?;
+        latest.store(revision.get(), Ordering::Release);
         Ok(Self {
             connection,
             path,
@@ -120,6 +125,7 @@ impl<'c> Writer<'c> {
             log,
             hub: Hub::default(),
             revision,
+            latest,
             compacted,
         })
     }
@@ -194,6 +200,8 @@ impl<'c> Writer<'c> {
         match self.transact(&requests, &mut events) {
             Ok((outcomes, revision)) => {
                 self.revision = revision;
+                // Before anybody is answered, so that it is never behind what was acknowledged.
+                self.latest.store(revision.get(), Ordering::Release);
                 self.hub.publish(&events);
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
                     drop(reply.send(outcome));

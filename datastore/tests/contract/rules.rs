@@ -12,6 +12,7 @@ macro_rules! for_each_rule {
                 a_deleted_key_is_created_anew,
                 an_unconditional_write_creates_and_replaces,
                 only_a_change_takes_a_revision,
+                the_latest_revision_is_never_behind,
                 names_of_the_store_are_refused,
                 keys_and_values_are_any_bytes,
                 of_many_creators_one_wins,

@@ -89,6 +89,15 @@ pub(crate) async fn only_a_change_takes_a_revision(Subject { store, .. }: Subjec
     assert_eq!(put(&store, "a", "1").await, expected.next());
 }
 
+pub(crate) async fn the_latest_revision_is_never_behind(Subject { store, .. }: Subject) {
+    for round in 0..50 {
+        let written = put(&store, "a", &round.to_string()).await;
+        // A store that others write to doesn't know, and says so each time.
+        assert!(store.latest().is_none_or(|latest| latest >= written), "{:?} < {written}", store.latest());
+        assert!(store.latest().is_none_or(|latest| latest <= written), "nobody else writes");
+    }
+}
+
 pub(crate) async fn names_of_the_store_are_refused(Subject { store, .. }: Subject) {
     for key in ["", "compact_rev_key", "gap-7", "gap-"] {
         let error = store.create(key.into(), value("1"), Ttl::NONE).await.unwrap_err();

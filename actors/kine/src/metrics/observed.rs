@@ -90,4 +90,8 @@ impl<B: Backend> Backend for Observed<B> {
     fn connections(&self) -> Connections {
         self.store.connections()
     }
+
+    fn latest(&self) -> Option<Revision> {
+        self.store.latest()
+    }
 }
