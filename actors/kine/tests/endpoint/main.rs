@@ -3,5 +3,6 @@
 mod etcdctl;
 mod grpc;
 mod metrics;
+mod storage;
 mod support;
 mod tls;
