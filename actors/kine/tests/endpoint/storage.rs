@@ -50,6 +50,12 @@ fn bytes(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
+/// Long enough for a successor to open the store.
+async fn pause() {
+    let clock = Clock::system();
+    clock.sleep_until(clock.now() + Duration::from_millis(5)).await;
+}
+
 /// The next events; progress on the way is no event.
 async fn events(feed: &mut dyn Feed) -> Result<Vec<Event>, FeedEnd> {
     loop {
@@ -125,7 +131,7 @@ async fn killed(subject: &Subject) {
                 Ok(done) => break written.push(done.revision),
                 Err(StorageError::Conflict { current: Some(current), .. }) => break written.push(current.modified),
                 Err(StorageError::Unknown(_) | StorageError::Unavailable(_)) => {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    pause().await;
                 }
                 Err(error) => panic!("{error:?}"),
             }
@@ -141,7 +147,7 @@ async fn killed(subject: &Subject) {
                 feed = loop {
                     match store.watch(bytes("/k/"), Some(next)).await {
                         Ok(feed) => break feed,
-                        Err(StorageError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+                        Err(StorageError::Unavailable(_)) => pause().await,
                         Err(error) => panic!("{error:?}"),
                     }
                 };
