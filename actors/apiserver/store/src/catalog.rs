@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use k3sd_objects::object::Selectable;
+use k3sd_objects::object::{Object, Selectable};
 use k3sd_objects::schema::{self, Arena, SchemaRef};
+use k3sd_objects::status::field;
 use k3sd_objects::table::CustomColumn;
+use serde_json::Value;
 use tokio::sync::watch;
 
 /// The schema of a kind: compiled in, or of a CustomResourceDefinition.
@@ -67,6 +69,31 @@ pub struct CustomVersion {
     pub scale: Option<ScalePaths>,
     /// Whether the status subresource splits `status` from the rest.
     pub status: bool,
+    /// Whether the definition is being deleted: what is there can be read and deleted, and nothing comes.
+    pub terminating: bool,
+    /// The rules in CEL of this version, if it has any.
+    pub rules: Option<Arc<dyn CustomRules>>,
+    /// The definition itself, for what is said of it rarely, such as [`openapi`](Self::openapi). It shares its bytes with
+    /// the cache.
+    pub definition: Option<Object>,
+}
+
+impl CustomVersion {
+    /// The schema of a version as its author wrote it, descriptions included. Parses the definition: for documents that
+    /// are made rarely.
+    pub fn openapi(&self, version: &str) -> Option<Value> {
+        let mut definition = self.definition.as_ref()?.value();
+        let versions = definition["spec"]["versions"].as_array_mut()?;
+        let found = versions.iter_mut().find(|found| found["name"] == version)?;
+        Some(found["schema"]["openAPIV3Schema"].take()).filter(Value::is_object)
+    }
+}
+
+/// Rules that a schema can't express, compiled by whoever made the resource.
+pub trait CustomRules: fmt::Debug + Send + Sync {
+    /// What is wrong with an object that fits its schema. `old` is what an update replaces; rules about the change apply
+    /// only then.
+    fn check(&self, value: &Value, old: Option<&Value>) -> Vec<field::Error>;
 }
 
 /// JSON paths below an object, with the dot at the front.

@@ -7,5 +7,6 @@
 mod catalog;
 
 pub use catalog::{
-    Catalog, CatalogHandle, CustomVersion, Group, Resource, ScalePaths, Schema, Stored, Subresource, Version,
+    Catalog, CatalogHandle, CustomRules, CustomVersion, Group, Resource, ScalePaths, Schema, Stored, Subresource,
+    Version,
 };
