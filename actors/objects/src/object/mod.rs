@@ -7,6 +7,7 @@
 //! ```
 
 mod header;
+mod members;
 mod scan;
 mod selectable;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use thiserror::Error;
 
 use self::header::Header;
 pub use self::header::Owner;
+pub use self::members::{Member, members};
 pub use self::selectable::Selectable;
 
 /// Why bytes are no stored object. Ours always are; these come from a store that somebody else wrote.

@@ -16,6 +16,7 @@ mod wire;
 
 pub use self::decode::{Envelope, decode, decode_message};
 pub use self::encode::{encode, encode_message, envelope, watch_event};
+pub use self::wire::{put_bytes, put_double, put_message, put_number, put_varint};
 
 /// What every body begins with.
 pub const MAGIC: &[u8] = b"k8s\0";

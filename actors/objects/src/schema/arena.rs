@@ -43,6 +43,11 @@ impl Arena {
         self.types.iter().map(|(name, node)| (self.str(*name), SchemaRef::new(self, *node)))
     }
 
+    /// Whether any place has a value for when nothing is given.
+    pub fn has_defaults(&self) -> bool {
+        self.rules.iter().any(|rules| rules.default.is_some())
+    }
+
     /// Bytes that the arena takes beyond what is part of the program.
     pub fn heap_bytes(&self) -> usize {
         let owned = |bytes: usize, owned: bool| if owned { bytes } else { 0 };
