@@ -1,1 +1,17 @@
-//! To be written.
+//! What clients read: encodings, tables, discovery and OpenAPI. Bytes and values in, bytes out.
+//!
+//! ```text
+//! Accept ─▶ negotiate ─▶ Format ─┬─▶ object, status, document    one answer
+//!                                ├─▶ list                        pieces of one
+//!                                └─▶ watch                       frames, shared among watchers
+//! Catalog ─▶ discovery, openapi, about                           what there is
+//! ```
+//!
+//! What is deliberately absent: HTTP, compression and waiting, which are the listener's.
+
+pub mod list;
+pub mod negotiate;
+pub mod object;
+mod pretty;
+mod table;
+pub mod watch;
