@@ -25,6 +25,11 @@ impl Query {
         self.0.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str())
     }
 
+    /// All values of `key`, in their order.
+    pub fn all(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(found, _)| found == key).map(|(_, value)| value.as_str())
+    }
+
     /// Whether `key` is switched on: it is there, and its first value is neither `false` nor `0`. An empty value counts
     /// as yes.
     #[must_use]
