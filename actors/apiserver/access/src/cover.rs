@@ -9,7 +9,7 @@ use k3sd_objects::status::go::quote;
 
 use super::rbac::{Rbac, RoleRef};
 use super::rule::{PolicyRule, quoted, url_matches};
-use super::{Attributes, Decision, RequestInfo, User, is_privileged};
+use super::{Attributes, RequestInfo, User, is_privileged};
 
 /// The group of roles and bindings.
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
@@ -187,13 +187,5 @@ impl Grant<'_> {
             ..RequestInfo::default()
         };
         (self.may)(Attributes { user: self.user, request: &request })
-    }
-}
-
-impl Rbac {
-    /// Whether RBAC alone allows the request; what [`Grant::may`] is when there is no other authorizer.
-    #[must_use]
-    pub fn allows(&self, attributes: Attributes<'_>) -> bool {
-        matches!(self.authorize(attributes), Decision::Allow { .. })
     }
 }

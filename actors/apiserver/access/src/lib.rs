@@ -7,11 +7,12 @@
 //! ```
 //!
 //! [`cover`] is the other question of RBAC: whether somebody may hand out rights, which nobody may do who doesn't hold
-//! them. [`bootstrap`] holds the roles that every cluster starts with. [`node`] decides about kubelets.
+//! them. [`Authorizer`] puts all of them in a row. [`bootstrap`] holds the roles that every cluster starts with. [`node`] decides about kubelets.
 //!
 //! What is deliberately absent: input, output and time. A snapshot of roles goes in, a decision comes out.
 
 pub mod authn;
+mod authorizer;
 pub mod bootstrap;
 pub mod cover;
 mod info;
@@ -27,6 +28,7 @@ mod user;
 use k3sd_objects::status::go::quote;
 use k3sd_objects::status::{Qualified, Status};
 
+pub use authorizer::Authorizer;
 pub use info::{RequestError, RequestInfo};
 pub use query::{Query, percent_decode};
 pub use rbac::{Binding, Rbac, RbacObjects, Role, RoleRef, Subject};

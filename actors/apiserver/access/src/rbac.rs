@@ -3,16 +3,15 @@
 //! Bindings are kept by subject, so that a decision costs what the user's own bindings cost, however many there are for
 //! others. Objects come and go one at a time; a snapshot for readers is a clone behind an `Arc`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use k3sd_objects::status::go::quote;
+use rpds::HashTrieMapSync;
 use serde_json::Value;
 
 use super::rule::PolicyRule;
 use super::{Attributes, Decision, User, service_account_name};
-
-/// A namespace (empty for the cluster's own) and a name.
-type Key = (String, String);
 
 /// A role of a namespace or of the cluster, as far as decisions go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,27 +111,11 @@ impl Binding {
     }
 }
 
-/// Whom a subject stands for: a user (a service account is one) or a group.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Principal {
-    User(String),
-    Group(String),
-}
-
-impl Principal {
-    /// `None` for a subject that nobody is.
-    fn of(subject: &Subject, binding_namespace: &str) -> Option<Self> {
-        match subject.kind.as_str() {
-            "User" => Some(Self::User(subject.name.clone())),
-            "Group" => Some(Self::Group(subject.name.clone())),
-            "ServiceAccount" => {
-                let own = subject.namespace.as_str();
-                let namespace = if own.is_empty() { binding_namespace } else { own };
-                (!namespace.is_empty()).then(|| Self::User(service_account_name(namespace, &subject.name)))
-            }
-            _ => None,
-        }
-    }
+/// The user that a service account of a binding is; `None` for one of no namespace, which nobody is.
+fn account(subject: &Subject, binding_namespace: &str) -> Option<String> {
+    let own = subject.namespace.as_str();
+    let namespace = if own.is_empty() { binding_namespace } else { own };
+    (!namespace.is_empty()).then(|| service_account_name(namespace, &subject.name))
 }
 
 /// Roles and bindings before anything is indexed: what a naive reader of the store has.
@@ -144,13 +127,62 @@ pub struct RbacObjects {
     pub bindings: Vec<Binding>,
 }
 
-/// All roles and bindings, in an order that makes decisions quick.
+/// The bindings of a namespace, or of the cluster.
+#[derive(Clone, Debug, Default)]
+struct Bindings {
+    by_name: BTreeMap<String, Arc<Binding>>,
+    users: HashMap<String, Vec<Arc<Binding>>>,
+    groups: HashMap<String, Vec<Arc<Binding>>>,
+}
+
+impl Bindings {
+    fn put(&mut self, binding: Binding) {
+        self.remove(&binding.name);
+        let binding = Arc::new(binding);
+        for subject in &binding.subjects {
+            let (index, who) = match subject.kind.as_str() {
+                "User" => (&mut self.users, Some(subject.name.clone())),
+                "Group" => (&mut self.groups, Some(subject.name.clone())),
+                "ServiceAccount" => (&mut self.users, account(subject, &binding.namespace)),
+                _ => continue,
+            };
+            let Some(who) = who else { continue };
+            let list = index.entry(who).or_default();
+            if !list.iter().any(|known| known.name == binding.name) {
+                list.push(binding.clone());
+            }
+        }
+        self.by_name.insert(binding.name.clone(), binding);
+    }
+
+    fn remove(&mut self, name: &str) {
+        if self.by_name.remove(name).is_none() {
+            return;
+        }
+        for index in [&mut self.users, &mut self.groups] {
+            index.retain(|_, list| {
+                list.retain(|binding| binding.name != name);
+                !list.is_empty()
+            });
+        }
+    }
+
+    /// Those for a user, in the order of their names.
+    fn of(&self, user: &User) -> Vec<&Arc<Binding>> {
+        let groups = user.groups.iter().filter_map(|group| self.groups.get(group));
+        let mut found: Vec<_> = self.users.get(&user.name).into_iter().chain(groups).flatten().collect();
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        found.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        found
+    }
+}
+
+/// All roles and bindings, in an order that makes decisions quick. Copies share what they know: a snapshot for readers
+/// costs nothing, and a change after that copies the index of one namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Rbac {
-    roles: BTreeMap<Key, Role>,
-    bindings: BTreeMap<Key, Binding>,
-    /// By namespace of the binding and by subject: the names of bindings.
-    by_subject: BTreeMap<String, BTreeMap<Principal, BTreeSet<String>>>,
+    roles: HashTrieMapSync<String, Arc<BTreeMap<String, Arc<Role>>>>,
+    bindings: HashTrieMapSync<String, Arc<Bindings>>,
 }
 
 impl Rbac {
@@ -165,41 +197,39 @@ impl Rbac {
 
     /// Adds a role, or replaces the one of this name.
     pub fn put_role(&mut self, role: Role) {
-        self.roles.insert((role.namespace.clone(), role.name.clone()), role);
+        change(&mut self.roles, &role.namespace.clone(), |roles| {
+            roles.insert(role.name.clone(), Arc::new(role));
+        });
     }
 
     /// Forgets a role. `namespace` is empty for a cluster role.
     pub fn remove_role(&mut self, namespace: &str, name: &str) {
-        self.roles.remove(&(namespace.to_owned(), name.to_owned()));
+        change(&mut self.roles, namespace, |roles| drop(roles.remove(name)));
+        if self.roles.get(namespace).is_some_and(|roles| roles.is_empty()) {
+            self.roles.remove_mut(namespace);
+        }
     }
 
     /// Adds a binding, or replaces the one of this name.
     pub fn put_binding(&mut self, binding: Binding) {
-        self.remove_binding(&binding.namespace, &binding.name);
-        let index = self.by_subject.entry(binding.namespace.clone()).or_default();
-        for subject in &binding.subjects {
-            if let Some(principal) = Principal::of(subject, &binding.namespace) {
-                index.entry(principal).or_default().insert(binding.name.clone());
-            }
-        }
-        self.bindings.insert((binding.namespace.clone(), binding.name.clone()), binding);
+        change(&mut self.bindings, &binding.namespace.clone(), |bindings| bindings.put(binding));
     }
 
     /// Forgets a binding. `namespace` is empty for a cluster role binding.
     pub fn remove_binding(&mut self, namespace: &str, name: &str) {
-        let Some(binding) = self.bindings.remove(&(namespace.to_owned(), name.to_owned())) else { return };
-        let Some(index) = self.by_subject.get_mut(namespace) else { return };
-        for principal in binding.subjects.iter().filter_map(|subject| Principal::of(subject, namespace)) {
-            if let Some(names) = index.get_mut(&principal) {
-                names.remove(name);
-                if names.is_empty() {
-                    index.remove(&principal);
-                }
-            }
+        change(&mut self.bindings, namespace, |bindings| bindings.remove(name));
+        if self.bindings.get(namespace).is_some_and(|bindings| bindings.by_name.is_empty()) {
+            self.bindings.remove_mut(namespace);
         }
-        if index.is_empty() {
-            self.by_subject.remove(namespace);
-        }
+    }
+
+    /// Whether some rule allows the request, without a word why.
+    #[must_use]
+    pub fn allows(&self, attributes: Attributes<'_>) -> bool {
+        self.bindings_of(attributes.user, &attributes.request.namespace).any(|binding| {
+            let rules = self.rules_of(&binding.role, &binding.namespace);
+            rules.is_ok_and(|rules| rules.iter().any(|rule| rule.allows(attributes.request)))
+        })
     }
 
     /// Whether some rule allows the request. Never denies: another authorizer may know more.
@@ -245,7 +275,7 @@ impl Rbac {
             "Role" => (namespace, "role"),
             other => return Err(format!("unsupported role reference kind: {}", quote(other))),
         };
-        let found = self.roles.get(&(place.to_owned(), role.name.clone()));
+        let found = self.roles.get(place).and_then(|roles| roles.get(&role.name));
         // A binding of the cluster can't name the role of a namespace, though both keys are empty there.
         let found = found.filter(|_| kind == "clusterrole" || !place.is_empty());
         match found {
@@ -255,26 +285,32 @@ impl Rbac {
     }
 
     /// The bindings for a user: first those of the cluster, then those of the namespace, each in the order of names.
-    fn bindings_of(&self, user: &User, namespace: &str) -> impl Iterator<Item = &Binding> {
-        let mut principals: BTreeSet<Principal> = user.groups.iter().cloned().map(Principal::Group).collect();
-        principals.insert(Principal::User(user.name.clone()));
-        let places = std::iter::once("").chain((!namespace.is_empty()).then_some(namespace));
-        let mut keys: Vec<Key> = Vec::new();
-        for place in places {
-            let Some(index) = self.by_subject.get(place) else { continue };
-            let names: BTreeSet<&String> = principals.iter().filter_map(|who| index.get(who)).flatten().collect();
-            keys.extend(names.into_iter().map(|name| (place.to_owned(), name.clone())));
+    fn bindings_of<'r>(&'r self, user: &User, namespace: &'r str) -> impl Iterator<Item = &'r Binding> {
+        let own = Some(namespace).filter(|namespace| !namespace.is_empty());
+        let places = std::iter::once("").chain(own).filter_map(|place| self.bindings.get(place));
+        places.flat_map(|bindings| bindings.of(user)).map(|binding| &**binding)
+    }
+}
+
+/// Changes what is kept of a namespace, apart from the copies that readers hold.
+fn change<T: Clone + Default>(all: &mut HashTrieMapSync<String, Arc<T>>, namespace: &str, with: impl FnOnce(&mut T)) {
+    match all.get_mut(namespace) {
+        Some(one) => with(Arc::make_mut(one)),
+        None => {
+            let mut one = T::default();
+            with(&mut one);
+            all.insert_mut(namespace.to_owned(), Arc::new(one));
         }
-        keys.into_iter().filter_map(|key| self.bindings.get(&key))
     }
 }
 
 /// The first subject of a binding that the user is.
 fn first_subject<'b>(binding: &'b Binding, user: &User) -> Option<&'b Subject> {
-    let is_user = |subject: &&Subject| match Principal::of(subject, &binding.namespace) {
-        Some(Principal::User(name)) => name == user.name,
-        Some(Principal::Group(name)) => user.groups.contains(&name),
-        None => false,
+    let is_user = |subject: &&Subject| match subject.kind.as_str() {
+        "User" => subject.name == user.name,
+        "Group" => user.groups.contains(&subject.name),
+        "ServiceAccount" => account(subject, &binding.namespace).is_some_and(|name| name == user.name),
+        _ => false,
     };
     binding.subjects.iter().find(is_user)
 }

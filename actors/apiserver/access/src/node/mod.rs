@@ -5,6 +5,8 @@ mod references;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use k3sd_objects::selector::FieldSelector;
 
 pub use graph::{Kind, NodeGraph};
@@ -23,12 +25,12 @@ pub fn node_of(user: &User) -> Option<&str> {
     user.groups.iter().any(|group| group == GROUP).then_some(name)
 }
 
-/// Decides about the requests of kubelets.
+/// Decides about the requests of kubelets. Copies share what they know.
 #[derive(Clone, Debug)]
 pub struct NodeAuthorizer {
     /// Which objects the nodes need.
     pub graph: NodeGraph,
-    rules: Vec<PolicyRule>,
+    rules: Arc<[PolicyRule]>,
 }
 
 impl Default for NodeAuthorizer {
@@ -36,7 +38,7 @@ impl Default for NodeAuthorizer {
     fn default() -> Self {
         let roles = cluster_roles();
         let role = roles.iter().find(|role| role["metadata"]["name"] == "system:node");
-        Self { graph: NodeGraph::default(), rules: role.map(PolicyRule::list_of).unwrap_or_default() }
+        Self { graph: NodeGraph::default(), rules: role.map(PolicyRule::list_of).unwrap_or_default().into() }
     }
 }
 
