@@ -12,4 +12,5 @@ pub mod logging;
 pub mod probe;
 pub mod process;
 pub mod run;
+pub mod server;
 pub mod tree;

@@ -13,9 +13,10 @@ use k3sd_runtime::signals::{Ended, run_until_signalled};
 use k3sd_runtime::{Clock, Exit, Spec, System, Tree};
 use thiserror::Error;
 
-use crate::config::{DatastoreConfig, InspectConfig, LogConfig, RoleConfig, RunConfig};
+use crate::config::{DatastoreConfig, InspectConfig, LogConfig, RoleConfig, RunConfig, ServerConfig};
 use crate::logging::{self, LogError};
-use crate::tree;
+use crate::server::{Identity, ServerError, name_filter, pki_config};
+use crate::tree::{self, ServerParts};
 
 /// Others than the owner have business below it: local volumes, and programs.
 const DATA_DIRECTORY_MODE: u32 = 0o755;
@@ -61,6 +62,9 @@ pub enum RunError {
     /// What clients of the datastore are to see of us.
     #[error("use the files for TLS")]
     Certificates(#[source] TlsError),
+    /// What a server has to know of itself.
+    #[error("put the server together")]
+    Server(#[source] ServerError),
     /// The signals that stop the daemon.
     #[error("listen for signals")]
     Signals(#[source] io::Error),
@@ -76,11 +80,11 @@ pub enum RunError {
 pub fn run(config: &RunConfig) -> Result<ExitCode, RunError> {
     let mut kine_socket = None;
     let root = async |inspector| {
-        let kine = match &config.role {
-            RoleConfig::Server(server) => Some(kine(&config.data_dir, &server.datastore, &mut kine_socket).await?),
+        let parts = match &config.role {
+            RoleConfig::Server(server) => Some(parts(&config.data_dir, server, &mut kine_socket).await?),
             RoleConfig::Agent(_) => None,
         };
-        Ok(tree::root(config, inspector, kine))
+        Ok(tree::root(config, inspector, parts))
     };
     let ended = daemon(&config.log, &config.warnings, &config.inspect, root);
     if let Some(path) = kine_socket {
@@ -88,6 +92,15 @@ pub fn run(config: &RunConfig) -> Result<ExitCode, RunError> {
         std::fs::remove_file(path).ok();
     }
     ended
+}
+
+/// What a server is made of. `opened` is told of the datastore's socket once it is there.
+async fn parts(data_dir: &Path, config: &ServerConfig, opened: &mut Option<PathBuf>) -> Result<ServerParts, RunError> {
+    let identity = Identity::new(config).map_err(RunError::Server)?;
+    let pki = pki_config(config, &identity, &data_dir.join("server"));
+    let filter = name_filter(config, &pki.names);
+    let kine = kine(data_dir, &config.datastore, opened).await?;
+    Ok(ServerParts { pki: k3sd_pki::tree(pki, filter), kine })
 }
 
 /// A server's datastore. `opened` is told of the socket once it is there. An external etcd is asked directly by whoever

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k3sd_kine::KineTree;
+use k3sd_pki::PkiTree;
 use k3sd_runtime::inspect::{self, InspectorArgs};
 use k3sd_runtime::{Backoff, Spec, Strategy, subtree};
 
@@ -15,16 +16,15 @@ use crate::probe;
 /// Its budget is small, because it multiplies those below it; past it the process ends and the service manager starts
 /// afresh. A drill with probes is the exception: it kills far more often than any fault would.
 ///
-/// `kine` is the datastore of a server; an agent has none.
+/// `parts` is what a server is made of; an agent has none of it.
 #[must_use]
-pub fn root(config: &RunConfig, inspector: InspectorArgs, kine: Option<KineTree>) -> Spec {
+pub fn root(config: &RunConfig, inspector: InspectorArgs, parts: Option<ServerParts>) -> Spec {
     let drill = config.probe.actors > 0;
     let mut children = vec![subtree("inspector", inspect::tree(inspector))];
     match &config.role {
         RoleConfig::Server(server) => {
-            let kine = kine.map(|kine| if drill { drilled(kine.spec) } else { kine.spec });
-            let server_tree = server_tree(kine);
-            children.push(subtree("server", if drill { drilled(server_tree) } else { server_tree }));
+            let server_tree = parts.map_or_else(|| Spec::new(Strategy::RestForOne), |parts| parts.tree(drill));
+            children.push(subtree("server", server_tree));
             children.extend(server.node.as_ref().map(|_| subtree("agent", agent_tree())));
         }
         RoleConfig::Agent(_) => children.push(subtree("agent", agent_tree())),
@@ -42,9 +42,24 @@ fn drilled(spec: Spec) -> Spec {
     spec.budget(probe::KILLS_BORNE, Duration::from_secs(1)).each_child(|child| child.backoff(Backoff::OFF))
 }
 
-/// Later children hold what earlier ones handed out: certificates, then the store, then the caches over it.
-fn server_tree(kine: Option<Spec>) -> Spec {
-    kine.into_iter().fold(Spec::new(Strategy::RestForOne), |spec, kine| spec.child(subtree("kine", kine)))
+/// What a server is made of.
+#[derive(Debug)]
+pub struct ServerParts {
+    /// Certificates, tokens and kubeconfigs.
+    pub pki: PkiTree,
+    /// The datastore.
+    pub kine: KineTree,
+}
+
+impl ServerParts {
+    /// Later children hold what earlier ones handed out: certificates, then the store, then the caches over it.
+    fn tree(self, drill: bool) -> Spec {
+        let parts = [("pki", self.pki.spec), ("kine", self.kine.spec)];
+        let tree = parts.into_iter().fold(Spec::new(Strategy::RestForOne), |tree, (name, spec)| {
+            tree.child(subtree(name, if drill { drilled(spec) } else { spec }))
+        });
+        if drill { drilled(tree) } else { tree }
+    }
 }
 
 /// What a node does goes on side by side.

@@ -6,6 +6,8 @@
 mod daemon;
 #[path = "cli/datastore.rs"]
 mod datastore;
+#[path = "cli/pki.rs"]
+mod pki;
 #[path = "cli/process.rs"]
 mod process;
 #[path = "cli/server.rs"]
@@ -258,8 +260,8 @@ fn secrets_come_from_files_as_well() {
     let start = "environment variable K3S_AGENT_TOKEN_FILE (--agent-token-file): the file ";
     assert!(line.starts_with(start) && line.ends_with("leave nothing but the token in it"), "{line}");
     shell.set("K3S_AGENT_TOKEN_FILE", token.display());
-    let line = shell.refused(&["server", "--disable-agent", "--token-file=token"]);
-    assert!(line.contains("is not available yet: joining by token") && !line.contains("hush"), "{line}");
+    let line = shell.refused(&["server", "--disable-agent", "--token-file=token", "--server=https://a:6443"]);
+    assert!(line.contains("is not available yet: joining a cluster") && !line.contains("hush"), "{line}");
 }
 
 #[test]
@@ -338,8 +340,8 @@ fn print_config_shows_values_and_origins() {
         format!("config: {main} # env K3S_CONFIG_FILE"),
         format!("debug: true # {main}:1"),
         "v: 2 # command line".to_owned(),
-        format!("- a # {main}:3, not available yet - b # {main}:4, not available yet - c # {drop_in}:1, not"),
-        "- d # command line, not available yet".to_owned(),
+        format!("- a # {main}:3 - b # {main}:4 - c # {drop_in}:1"),
+        "- d # command line".to_owned(),
         format!("flannel-backend: none # {drop_in}:2"),
         "node-name: worker # env K3S_NODE_NAME, not available yet".to_owned(),
         "cluster-domain: cluster.local # default".to_owned(),
@@ -363,8 +365,8 @@ fn print_config_shows_values_and_origins() {
 fn commands_whose_part_is_missing_say_so() {
     let shell = Shell::new();
     let rows: [(&[&str], &str); 5] = [
-        (&["token", "create"], "`token create` is not available yet: joining by token is not part of this build"),
-        (&["certificate", "check"], "`certificate check` is not available yet: the certificate actor"),
+        (&["token", "create"], "`token create` is not available yet: joining a cluster is not part of this build"),
+        (&["certificate", "check"], "`certificate check` is not available yet: the set of certificate commands"),
         (&["secrets-encrypt", "status"], "`secrets-encrypt status` is not available yet: secrets encryption"),
         (&["etcd-snapshot", "ls"], "`etcd-snapshot ls` is not available yet: the etcd snapshot actor"),
         (&["etcd-snapshot", "delete", "x"], "`etcd-snapshot delete` is not available yet"),

@@ -43,7 +43,7 @@ pub(crate) fn needs(command: &str, sub_command: Option<&str>) -> Option<Feature>
         ("token", _) => Some(Feature::Join),
         ("etcd-snapshot", _) => Some(Feature::EtcdSnapshots),
         ("secrets-encrypt", _) => Some(Feature::SecretsEncryption),
-        ("certificate", _) => Some(Feature::Pki),
+        ("certificate", _) => Some(Feature::CertificateCommands),
         _ => None,
     }
 }

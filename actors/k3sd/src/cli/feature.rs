@@ -23,9 +23,13 @@ pub enum Feature {
     ApiServer,
     /// Certificates and their names.
     Pki,
+    /// Looking at certificates and rotating them from the command line.
+    CertificateCommands,
     /// The administrator's kubeconfig.
     Kubeconfig,
-    /// Tokens, and joining an existing cluster.
+    /// Secrets with which nodes join.
+    Tokens,
+    /// Joining an existing cluster.
     Join,
     /// Addresses of pods and services.
     ClusterNetwork,
@@ -89,7 +93,18 @@ impl Feature {
     /// Whether this build has the part. Flags of an absent part are refused at start.
     #[must_use]
     pub const fn exists(self) -> bool {
-        matches!(self, Self::Config | Self::Logging | Self::DataDir | Self::Inspection | Self::Probes | Self::Datastore)
+        matches!(
+            self,
+            Self::Config
+                | Self::Logging
+                | Self::DataDir
+                | Self::Inspection
+                | Self::Probes
+                | Self::Datastore
+                | Self::Pki
+                | Self::Kubeconfig
+                | Self::Tokens
+        )
     }
 
     /// Who would carry the setting out; completes "... is not part of this build".
@@ -104,8 +119,10 @@ impl Feature {
             Self::Probes => "the probe tree",
             Self::ApiServer => "the API server",
             Self::Pki => "the certificate actor",
+            Self::CertificateCommands => "the set of certificate commands",
             Self::Kubeconfig => "the kubeconfig writer",
-            Self::Join => "joining by token",
+            Self::Tokens => "the token keeper",
+            Self::Join => "joining a cluster",
             Self::ClusterNetwork => "the cluster network",
             Self::Dns => "the DNS actor",
             Self::Flannel => "the flannel actor",

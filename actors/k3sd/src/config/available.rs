@@ -72,10 +72,8 @@ mod tests {
     fn more_than_there_is_gets_refused_by_name() {
         let rows = [
             ("flannel-backend", "host-gw", "the flannel actor"),
-            ("token", "secret", "joining by token"),
+            ("server", "https://a:6443", "joining a cluster"),
             ("node-name", "n", "the node agent"),
-            ("write-kubeconfig", "/k", "the kubeconfig writer"),
-            ("tls-san", "a", "the certificate actor"),
             ("vmodule", "a=5", "logging per source file"),
             ("cluster-cidr", "10.1.0.0/16", "the cluster network"),
             ("rootless", "true", "rootless operation"),

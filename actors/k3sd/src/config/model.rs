@@ -225,6 +225,8 @@ pub enum EgressSelector {
 /// The administrator's kubeconfig.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KubeconfigConfig {
+    /// The usual place. A link to the file, if that is elsewhere.
+    pub default_path: PathBuf,
     /// The file; nothing for the usual place.
     pub path: Option<PathBuf>,
     /// Its mode.

@@ -31,7 +31,7 @@ pub(crate) fn server(settings: &Settings, facts: &Facts, data_dir: &Path) -> Res
     Ok(ServerConfig {
         network: network(settings, &node.ips)?,
         listen,
-        kubeconfig: kubeconfig(settings, &facts.cwd)?,
+        kubeconfig: kubeconfig(settings, facts, data_dir)?,
         join: ServerJoinConfig {
             token: settings.secret("token"),
             token_file: settings.path("token-file", &facts.cwd),
@@ -200,9 +200,18 @@ fn cluster_dns(settings: &Settings, service_cidrs: &[Cidr]) -> Result<Vec<IpAddr
     Ok(given)
 }
 
-fn kubeconfig(settings: &Settings, cwd: &Path) -> Result<KubeconfigConfig, ConfigError> {
+/// Where the kubeconfig of a server is that root runs.
+const KUBECONFIG_OF_ROOT: &str = "/etc/rancher/k3s/k3s.yaml";
+
+fn kubeconfig(settings: &Settings, facts: &Facts, data_dir: &Path) -> Result<KubeconfigConfig, ConfigError> {
+    let default_path = match &facts.home {
+        _ if facts.is_root => KUBECONFIG_OF_ROOT.into(),
+        Some(home) => home.join(".kube/k3s.yaml"),
+        None => data_dir.join("server/kubeconfig-k3s.yaml"),
+    };
     Ok(KubeconfigConfig {
-        path: settings.path("write-kubeconfig", cwd),
+        default_path,
+        path: settings.path("write-kubeconfig", &facts.cwd),
         mode: settings.mode("write-kubeconfig-mode")?,
         group: settings.text("write-kubeconfig-group"),
         name: settings.word("write-kubeconfig-name"),

@@ -9,6 +9,7 @@ const DATA: Group = Group(Heading::Data, Feature::DataDir);
 const NETWORK: Group = Group(Heading::Networking, Feature::ClusterNetwork);
 const FLANNEL: Group = Group(Heading::Networking, Feature::Flannel);
 const KUBECONFIG: Group = Group(Heading::Client, Feature::Kubeconfig);
+const TOKENS: Group = Group(Heading::Cluster, Feature::Tokens);
 const JOIN: Group = Group(Heading::Cluster, Feature::Join);
 const ETCD_CLUSTER: Group = Group(Heading::Cluster, Feature::Etcd);
 const DATASTORE: Group = Group(Heading::Database, Feature::Datastore);
@@ -47,7 +48,7 @@ pub(super) static FLAGS: &[Flag] = &[
         .derived("loopback")
         .usual(&["127.0.0.1"])
         .hidden(),
-    LISTENER
+    NAMES
         .text("advertise-address", "IP address under which the cluster reaches this API server")
         .derived("the node's external address, else its own"),
     LISTENER
@@ -111,17 +112,19 @@ pub(super) static FLAGS: &[Flag] = &[
         .env(&["K3S_KUBECONFIG_NAME"])
         .default("default"),
     // Cluster
-    JOIN.text("token", "Secret with which servers and agents join")
+    TOKENS
+        .text("token", "Secret with which servers and agents join")
         .short('t')
         .env(&["K3S_TOKEN"])
         .derived("made up at the first start")
         .secret(),
-    JOIN.text("token-file", "File that holds that secret").env(&["K3S_TOKEN_FILE"]),
-    JOIN.text("agent-token", "Secret with which agents, but no servers, join")
+    TOKENS.text("token-file", "File that holds that secret").env(&["K3S_TOKEN_FILE"]),
+    TOKENS
+        .text("agent-token", "Secret with which agents, but no servers, join")
         .env(&["K3S_AGENT_TOKEN"])
         .derived("same as --token")
         .secret(),
-    JOIN.text("agent-token-file", "File that holds that secret").env(&["K3S_AGENT_TOKEN_FILE"]),
+    TOKENS.text("agent-token-file", "File that holds that secret").env(&["K3S_AGENT_TOKEN_FILE"]),
     JOIN.text("server", "URL of a server whose cluster to join").short('s').env(&["K3S_URL"]),
     ETCD_CLUSTER.switch("cluster-init", "Start a new cluster on the embedded etcd").env(&["K3S_CLUSTER_INIT"]),
     ETCD_CLUSTER

@@ -1,0 +1,65 @@
+//! A server, from its configuration to the subtrees that it is made of.
+
+mod host;
+mod pki;
+
+use std::net::IpAddr;
+
+use thiserror::Error;
+
+use crate::config::ServerConfig;
+
+pub(crate) use self::pki::{name_filter, pki_config};
+
+/// Why a server can't be put together on this machine.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// Nobody said under which address the server is reached, and the machine doesn't say so either.
+    #[error("no default route tells which address this server is reached under; write one with --advertise-address")]
+    NoAddress,
+    /// A network of services is too small.
+    #[error("--service-cidr: {network} has no address for the API server; write a larger network")]
+    ServiceNetwork {
+        /// The network.
+        network: String,
+    },
+}
+
+/// How this server is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// The name of its node, also when it runs none.
+    pub(crate) node_name: String,
+    /// Under which address the cluster reaches it.
+    pub(crate) advertise_address: IpAddr,
+    /// Addresses of the node.
+    pub(crate) node_addresses: Vec<IpAddr>,
+    /// The first address of each network of services: the API's inside the cluster.
+    pub(crate) service_addresses: Vec<IpAddr>,
+}
+
+impl Identity {
+    /// What was configured, and the machine's own where nothing was.
+    pub(crate) fn new(config: &ServerConfig) -> Result<Self, ServerError> {
+        let node = config.node.as_ref();
+        let mut node_addresses: Vec<IpAddr> = node.map_or_else(Vec::new, |node| node.ips.clone());
+        let external = node.and_then(|node| node.external_ips.first().copied());
+        let own = node_addresses.first().copied().or_else(host::address);
+        if node_addresses.is_empty() {
+            node_addresses.extend(own);
+        }
+        node_addresses.extend(node.into_iter().flat_map(|node| node.external_ips.iter().copied()));
+        let bound = config.listen.bind_address.filter(|bound| !bound.is_unspecified() && !bound.is_loopback());
+        let advertise = config.listen.advertise_address.or(external).or(own).or(bound);
+        let service_addresses =
+            config.network.service_cidrs.iter().map(|network| {
+                network.nth(1).ok_or_else(|| ServerError::ServiceNetwork { network: network.to_string() })
+            });
+        Ok(Self {
+            node_name: node.and_then(|node| node.name.clone()).unwrap_or_else(host::name),
+            advertise_address: advertise.ok_or(ServerError::NoAddress)?,
+            node_addresses,
+            service_addresses: service_addresses.collect::<Result<_, _>>()?,
+        })
+    }
+}
