@@ -218,8 +218,8 @@ pub(crate) fn check_compactable(target: Revision, compacted: Revision, current: 
 
 /// Names that belong to the layout of the table, kine's: its compaction marker, and its fillers of revisions that never
 /// came to be.
-pub(crate) fn is_reserved(key: &Key) -> bool {
-    key.as_bytes() == COMPACT_REV_KEY.as_bytes() || key.as_bytes().starts_with(GAP_PREFIX.as_bytes())
+pub(crate) fn is_reserved(name: &[u8]) -> bool {
+    name == COMPACT_REV_KEY.as_bytes() || name.starts_with(GAP_PREFIX.as_bytes())
 }
 
 /// The row whose `prev_revision` is the compacted revision.
@@ -232,7 +232,7 @@ pub(crate) fn check_writable(key: &Key) -> Result<(), StoreError> {
     if key.as_bytes().is_empty() {
         return Err(StoreError::invalid("key is empty"));
     }
-    if is_reserved(key) {
+    if is_reserved(key.as_bytes()) {
         return Err(StoreError::invalid(format!("key {key:?} belongs to the store itself")));
     }
     Ok(())

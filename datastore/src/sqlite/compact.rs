@@ -33,7 +33,7 @@ const DELETE_REPLACED: &str = "DELETE FROM kine WHERE id IN (SELECT prev_revisio
 /// Deletes of the step, and fillers of gaps. The newest row stays in any case: it is the revision of the store.
 const DELETE_DELETED: &str =
     "DELETE FROM kine WHERE id > ?1 AND id <= ?2 AND deleted != 0 AND id < (SELECT max(id) FROM kine)";
-const MOVE_MARKER: &str = "UPDATE kine SET prev_revision = ?1 WHERE name = 'compact_rev_key'";
+const MOVE_MARKER: &str = "UPDATE kine SET prev_revision = ?1 WHERE id = ?2";
 
 /// Who waits for a compaction.
 pub(super) type Waiter = oneshot::Sender<Result<CompactResponse, StoreError>>;
@@ -80,15 +80,18 @@ impl Compaction {
 /// The statements of a step.
 pub(super) struct Compactor<'c> {
     connection: &'c Connection,
+    /// The number of the row that says how far history is dropped.
+    marker: i64,
     delete_replaced: Statement<'c>,
     delete_deleted: Statement<'c>,
     move_marker: Statement<'c>,
 }
 
 impl<'c> Compactor<'c> {
-    pub(super) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+    pub(super) fn prepare(connection: &'c Connection, marker: i64) -> rusqlite::Result<Self> {
         Ok(Self {
             connection,
+            marker,
             delete_replaced: connection.prepare(DELETE_REPLACED)?,
             delete_deleted: connection.prepare(DELETE_DELETED)?,
             move_marker: connection.prepare(MOVE_MARKER)?,
@@ -111,7 +114,7 @@ impl<'c> Compactor<'c> {
         self.connection.execute_batch("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")?;
         self.delete_replaced.execute((from, to))?;
         self.delete_deleted.execute((from, to))?;
-        self.move_marker.execute([to])?;
+        self.move_marker.execute([to, self.marker])?;
         self.connection.execute_batch("COMMIT; PRAGMA synchronous = FULL")?;
         let taken = started.elapsed();
         compaction.step_revisions = if taken > STEP_TARGET {

@@ -2,24 +2,29 @@
 //!
 //! ```text
 //!   writes, joins, compaction ──▶ writer ──commit──▶ file + log ◀──snapshots── readers ◀── reads, old events
-//!                                   │  └─new events─▶ watchers                    ▲
-//!                                   ├─wakes─▶ copier (log into file)              │
-//!                                   └──────── gate (empty the log) ───────────────┘
+//!                                  ││  └─new events─▶ watchers                   ││
+//!                                  │├─wakes─▶ copier (log into file)             ││
+//!                                  │└──────── gate (empty the log) ──────────────┘│
+//!                                  └────────▶ index (names to rows) ◀─────────────┘
 //! ```
+//!
+//! The file has the rows, in the order in which they were written. Which of them are a key's is known in memory; that is
+//! read from the file when it is opened.
 //!
 //! The threads are `1 + 1 + readers`. They block on their queues and nothing polls. [`Sqlite::open`] starts and joins
 //! them; [`Sqlite::assemble`] hands their bodies to somebody who has threads of his own.
 
 mod compact;
-mod count;
 mod fault;
 mod gate;
-mod list;
+mod index;
+mod insert;
 mod log;
 mod open;
 mod options;
 mod query;
 mod row;
+mod rows;
 mod wal;
 mod writer;
 
@@ -32,11 +37,10 @@ use std::thread::JoinHandle;
 use rusqlite::wal::CheckpointMode;
 use tokio::sync::{mpsc, oneshot};
 
-use self::count::Counts;
 use self::gate::Gate;
 use self::log::{LogKeeper, copy_log};
 pub use self::options::SqliteOptions;
-use self::query::Queries;
+use self::query::{Guide, Queries};
 use self::writer::{Command, Writer};
 use crate::backend::{Backend, BoxFuture};
 use crate::error::{Op, StoreError, check_writable};
@@ -127,8 +131,9 @@ impl Sqlite {
     /// # Errors
     /// As [`Sqlite::open`].
     pub fn assemble(options: SqliteOptions) -> Result<(Self, Vec<Body>), StoreError> {
-        let connection = open::open_for_writing(&options)?;
-        try_questions(&connection, &options.path)?;
+        let open::Opened { connection, index, marker } = open::open_for_writing(&options)?;
+        let guide = Guide { path: options.path.as_path().into(), index: Arc::new(index), marker };
+        try_questions(&connection, &guide)?;
         let fault = |error| fault::store_error(Op::Open, &options.path, error);
         let (gate, closing) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
         let (commands, command_inbox) = mpsc::channel(COMMANDS_WAITING_MAX);
@@ -141,22 +146,20 @@ impl Sqlite {
         body("store-copier".to_owned(), Box::new(move || copy_log(&copier, &copy_inbox)));
         let read_inbox = Arc::new(Mutex::new(read_inbox));
         let readers = options.readers.max(1);
-        let counts = Counts::default();
         for number in 0..readers {
             let connection = open::open_beside(&options, true)?;
-            let (path, inbox, gate) = (options.path.clone(), read_inbox.clone(), gate.clone());
-            let (closing, counts) = (closing.clone(), counts.clone());
-            let run = move || answer_reads(&connection, &path, counts, &inbox, &gate, &closing);
+            let (guide, inbox) = (guide.clone(), read_inbox.clone());
+            let (gate, closing) = (gate.clone(), closing.clone());
+            let run = move || answer_reads(&connection, &guide, &inbox, &gate, &closing);
             body(format!("store-reader-{number}"), Box::new(run));
         }
-        let (path, retained) = (options.path.clone(), options.retained_revisions_min.max(0));
-        let keep_log = options.keep_log;
+        let (retained, keep_log) = (options.retained_revisions_min.max(0), options.keep_log);
         let latest = Arc::new(AtomicI64::new(-1));
         let published = latest.clone();
         let run = move || {
-            write(&connection, &path, log, retained, published, command_inbox);
+            write(&connection, &guide, log, retained, published, command_inbox);
             if !keep_log {
-                empty_log(&connection, &path);
+                empty_log(&connection, &guide.path);
             }
         };
         body("store-writer".to_owned(), Box::new(run));
@@ -175,10 +178,11 @@ impl Sqlite {
 
 /// Refuses a file on which the threads could not prepare their questions: the schema is text in it, and as easily damaged
 /// as the rest.
-fn try_questions(connection: &rusqlite::Connection, path: &Path) -> Result<(), StoreError> {
+fn try_questions(connection: &rusqlite::Connection, guide: &Guide) -> Result<(), StoreError> {
+    let path = &*guide.path;
     let prepare = || {
-        Queries::prepare(connection, path, Counts::default())?.bounds()?;
-        writer::try_statements(connection)
+        Queries::prepare(connection, guide)?.bounds()?;
+        writer::try_statements(connection, guide)
     };
     prepare().map_err(|error| {
         let detail = error.to_string();
@@ -192,18 +196,20 @@ fn try_questions(connection: &rusqlite::Connection, path: &Path) -> Result<(), S
 /// The body of the writer's thread.
 fn write(
     connection: &rusqlite::Connection,
-    path: &Path,
+    guide: &Guide,
     log: LogKeeper,
     retained_revisions_min: i64,
     latest: Arc<AtomicI64>,
     mut inbox: mpsc::Receiver<Command>,
 ) {
-    match Writer::prepare(connection, path, log, retained_revisions_min, latest) {
+    match Writer::prepare(connection, guide, log, retained_revisions_min, latest) {
         Ok(mut writer) => {
             writer.run(&mut inbox);
         }
         // Opening has made sure of every table and index that the statements name.
-        Err(error) => tracing::error!(%error, path = %path.display(), "the writer could not prepare its statements"),
+        Err(error) => {
+            tracing::error!(%error, path = %guide.path.display(), "the writer could not prepare its statements");
+        }
     }
 }
 
@@ -217,16 +223,15 @@ fn empty_log(connection: &rusqlite::Connection, path: &Path) {
 /// The body of a reader's thread.
 fn answer_reads(
     connection: &rusqlite::Connection,
-    path: &Path,
-    counts: Counts,
+    guide: &Guide,
     inbox: &Mutex<mpsc::Receiver<Read>>,
     gate: &Gate,
     closing: &AtomicBool,
 ) {
-    let mut queries = match Queries::prepare(connection, path, counts) {
+    let mut queries = match Queries::prepare(connection, guide) {
         Ok(queries) => queries,
         Err(error) => {
-            tracing::error!(%error, path = %path.display(), "a reader could not prepare its statements");
+            tracing::error!(%error, path = %guide.path.display(), "a reader could not prepare its statements");
             return;
         }
     };

@@ -1,7 +1,9 @@
 //! Opening the file: look whether it is whole, give it kine's layout, and set the connection up for durable writes.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +15,9 @@ use rusqlite::{
 };
 
 use super::fault::store_error;
+use super::index::Index;
 use super::options::SqliteOptions;
+use super::rows::{Marker, follow};
 use super::wal::Log;
 use crate::error::{COMPACT_REV_KEY, GAP_PREFIX, Op, StoreError};
 
@@ -36,14 +40,12 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS kine (
 const COLUMNS: &[&str] =
     &["id", "name", "created", "deleted", "create_revision", "prev_revision", "lease", "value", "old_value"];
 
-/// The one of kine's indexes that our questions walk.
-const INDEX: &str = "CREATE INDEX IF NOT EXISTS kine_name_id_index ON kine (name, id)";
-
-/// kine's other indexes. Each costs every write about as much as the row itself, and answers only questions that kine
-/// asks; kine makes those that are missing whenever it starts. The unique one keeps two writers from replacing the same
-/// row, which here one writer does within one transaction.
+/// kine's indexes. Each costs every write about as much as the row itself, and answers what the index in memory answers,
+/// or only kine asks; kine makes those that are missing whenever it starts. The unique one keeps two writers from
+/// replacing the same row, which here one writer does within one transaction.
 const INDEXES_OF_KINE: &[&str] = &[
     "kine_name_index",
+    "kine_name_id_index",
     "kine_id_deleted_index",
     "kine_prev_revision_index",
     "kine_name_prev_revision_uindex",
@@ -53,8 +55,19 @@ const INDEXES_OF_KINE: &[&str] = &[
 /// What `PRAGMA auto_vacuum` says when free pages can be given back piece by piece.
 const AUTO_VACUUM_INCREMENTAL: i64 = 2;
 
+/// A file that is ready.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The writer's.
+    pub(super) connection: Connection,
+    /// All of its rows.
+    pub(super) index: Index,
+    /// The number of the row that says how far history is dropped.
+    pub(super) marker: i64,
+}
+
 /// Opens the file for the writer, and makes it ready.
-pub(super) fn open_for_writing(options: &SqliteOptions) -> Result<Connection, StoreError> {
+pub(super) fn open_for_writing(options: &SqliteOptions) -> Result<Opened, StoreError> {
     let path = &options.path;
     let fault = |error| store_error(Op::Open, path, error);
     let system = |error| StoreError::Database { op: Op::Open, source: Arc::new(error) };
@@ -73,13 +86,16 @@ pub(super) fn open_for_writing(options: &SqliteOptions) -> Result<Connection, St
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(fault)?;
     check_layout(&connection, path)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
-    lay_out(&transaction).and_then(|()| transaction.commit()).map_err(fault)?;
+    let index = Index::default();
+    let laid_out = lay_out(&transaction, &index);
+    let marker = laid_out.and_then(|marker| transaction.commit().map(|()| marker)).map_err(fault)?;
+    let opened = Opened { connection, index, marker };
     if options.keep_log {
-        return Ok(connection);
+        return Ok(opened);
     }
     // A log of another process, or of our past, may be of any length. On a full disk it stays, and reads are possible.
-    match connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::TRUNCATE).map_err(fault) {
-        Ok(_) | Err(StoreError::Full { .. }) => Ok(connection),
+    match opened.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::TRUNCATE).map_err(fault) {
+        Ok(_) | Err(StoreError::Full { .. }) => Ok(opened),
         Err(error) => Err(error),
     }
 }
@@ -151,18 +167,60 @@ fn connect(options: &SqliteOptions) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Refuses a file that isn't whole. After a crash the index is compared with the table, too: SQLite follows a damaged
-/// log as far as it is whole, while pages of what comes behind may be in the file already, and the mixture of the two is
-/// a state that never was.
+/// Refuses a file that isn't whole. After a crash the file is compared with its log, too: SQLite follows a damaged log
+/// as far as it is whole, while pages of what comes behind may be in the file already, and the mixture of the two is a
+/// state that never was.
 fn check(connection: &Connection, path: &Path, crashed: bool) -> Result<(), StoreError> {
-    let question = if crashed { "PRAGMA integrity_check(1)" } else { "PRAGMA quick_check(1)" };
-    let found = connection.query_row(question, [], |row| row.get::<_, String>(0));
+    let damaged = |detail: String| Err(StoreError::Damaged { path: path.to_owned(), detail });
+    let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     match found.map_err(|error| store_error(Op::Open, path, error))?.as_str() {
-        "ok" => Ok(()),
-        detail => {
-            Err(StoreError::Damaged { path: path.to_owned(), detail: detail.trim_start_matches("*** ").to_owned() })
+        "ok" => {}
+        detail => return damaged(detail.trim_start_matches("*** ").to_owned()),
+    }
+    if crashed {
+        // A file that says nothing by itself has everything in its log.
+        let alone = open_without_log(path).map(|file| Progress::of(&file)).unwrap_or_default();
+        let together = Progress::of(connection);
+        if alone.last > together.last || alone.compacted > together.compacted {
+            let Progress { last, compacted } = alone;
+            return damaged(format!(
+                "it has revision {last} and is compacted up to {compacted}, and its log ends before that, at {} and {}",
+                together.last, together.compacted
+            ));
         }
     }
+    Ok(())
+}
+
+/// How far a file has come. Each commit of a write moves the first, each step of a compaction the second.
+#[derive(Default)]
+struct Progress {
+    last: i64,
+    compacted: i64,
+}
+
+impl Progress {
+    fn of(connection: &Connection) -> Self {
+        let number = |question| connection.query_row(question, [], |row| row.get::<_, i64>(0)).unwrap_or_default();
+        // The marker is the first row, or one of the first.
+        let compacted = "SELECT prev_revision FROM kine WHERE name = 'compact_rev_key' ORDER BY id LIMIT 1";
+        Self { last: number("SELECT seq FROM sqlite_sequence WHERE name = 'kine'"), compacted: number(compacted) }
+    }
+}
+
+/// Opens the file for reading as if it had no log.
+fn open_without_log(path: &Path) -> rusqlite::Result<Connection> {
+    let mut name = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => name.push(char::from(*byte)),
+            // As in a URL, or a question mark would end the name.
+            byte => name.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    name.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(name, flags)
 }
 
 /// Makes sure that deleted rows give their space back. That is decided when the file is made, or by rewriting it.
@@ -215,15 +273,18 @@ fn check_layout(connection: &Connection, path: &Path) -> Result<(), StoreError> 
     }
 }
 
-fn lay_out(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+/// Gives the file its table, and reads it into the index. Returns the number of the marker's row.
+fn lay_out(transaction: &Transaction<'_>, index: &Index) -> rusqlite::Result<i64> {
     transaction.execute_batch(TABLE)?;
-    transaction.execute_batch(INDEX)?;
-    for index in INDEXES_OF_KINE {
-        transaction.execute_batch(&format!("DROP INDEX IF EXISTS {index}"))?;
+    for name in INDEXES_OF_KINE {
+        transaction.execute_batch(&format!("DROP INDEX IF EXISTS {name}"))?;
     }
     take_over_first_layout(transaction)?;
-    one_marker(transaction)?;
-    fill_last_revision(transaction)
+    let markers = follow(transaction, index)?;
+    let marker = one_marker(transaction, markers)?;
+    fill_last_revision(transaction)?;
+    follow(transaction, index)?;
+    Ok(marker)
 }
 
 /// The layout before kine, of K3s's first releases: copied once, while there is nothing newer.
@@ -242,20 +303,20 @@ fn take_over_first_layout(transaction: &Transaction<'_>) -> rusqlite::Result<()>
 }
 
 /// There has to be one row for the compacted revision. Old releases of kine could leave two; the greater one is right.
-fn one_marker(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    let mut select = transaction.prepare("SELECT id FROM kine WHERE name = ?1 ORDER BY prev_revision DESC, id")?;
-    let ids: Vec<i64> = select.query_map([COMPACT_REV_KEY], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for id in ids.iter().skip(1) {
-        transaction.execute("DELETE FROM kine WHERE id = ?1", [id])?;
+fn one_marker(transaction: &Transaction<'_>, mut markers: Vec<Marker>) -> rusqlite::Result<i64> {
+    markers.sort_unstable_by_key(|marker| (Reverse(marker.compacted), marker.id));
+    for marker in markers.iter().skip(1) {
+        transaction.execute("DELETE FROM kine WHERE id = ?1", [marker.id])?;
     }
-    if ids.is_empty() {
-        transaction.execute(
-            "INSERT INTO kine (name, created, deleted, create_revision, prev_revision, lease, value)
-             VALUES (?1, 1, 0, 0, 0, 0, x'')",
-            [COMPACT_REV_KEY],
-        )?;
+    if let Some(marker) = markers.first() {
+        return Ok(marker.id);
     }
-    Ok(())
+    transaction.execute(
+        "INSERT INTO kine (name, created, deleted, create_revision, prev_revision, lease, value)
+         VALUES (?1, 1, 0, 0, 0, 0, x'')",
+        [COMPACT_REV_KEY],
+    )?;
+    Ok(transaction.last_insert_rowid())
 }
 
 /// The counter may be ahead of the rows, when the newest ones were deleted by hand. Reads take the newest row for the
@@ -268,4 +329,42 @@ fn fill_last_revision(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         (last, format!("{GAP_PREFIX}{last}")),
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file and its log, of which the file has more than the log says.
+    #[test]
+    fn a_file_that_is_ahead_of_its_log_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        // What a name in a URL would end at.
+        let path = directory.path().join("state ?#%41.db");
+        let write = |path: &Path, rows: usize| {
+            let opened =
+                open_for_writing(&SqliteOptions { keep_log: true, ..SqliteOptions::new(path) }).expect("a store");
+            for number in 0..rows {
+                let insert = "INSERT INTO kine (name, created, deleted, value) VALUES (?1, 1, 0, zeroblob(2000))";
+                opened.connection.execute(insert, [format!("/k/{number}")]).expect("it is written");
+            }
+            opened
+        };
+        let opened = write(&path, 20);
+        let log = fs::read(beside(&path, "-wal")).expect("a log");
+        let refused = |length: usize| {
+            let copy = directory.path().join("copy.db");
+            fs::copy(&path, &copy).expect("a copy");
+            fs::write(beside(&copy, "-wal"), &log[..length]).expect("a copy");
+            let found = open_for_writing(&SqliteOptions::new(&copy)).err().map(|error| error.to_string());
+            fs::remove_file(beside(&copy, "-shm")).ok();
+            found
+        };
+        assert_eq!(refused(log.len()), None);
+        assert_eq!(refused(log.len() / 2), None, "nothing was copied into the file: half of the past is one, too");
+        opened.connection.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE).expect("it is copied");
+        assert_eq!(refused(log.len()), None);
+        let detail = refused(log.len() * 3 / 4).expect("a mixture of two states");
+        assert!(detail.contains("it has revision 21 ") && detail.contains("its log ends before that"), "{detail}");
+    }
 }

@@ -15,6 +15,14 @@ impl ToSql for Name<'_> {
     }
 }
 
+/// A name of whatever type, shown to somebody.
+pub(super) fn name<T>(row: &Row<'_>, column: usize, show: impl FnOnce(&[u8]) -> T) -> rusqlite::Result<T> {
+    match row.get_ref(column)? {
+        ValueRef::Text(name) | ValueRef::Blob(name) => Ok(show(name)),
+        _ => Ok(show(&bytes(row, column, Bytes::copy_from_slice)?)),
+    }
+}
+
 /// The end of a range. SQLite sorts every blob behind every text, so an empty one stands for "no end".
 pub(super) struct End<'a>(pub &'a KeyRange);
 
@@ -59,7 +67,7 @@ fn revision(row: &Row<'_>, column: usize) -> rusqlite::Result<Revision> {
     Ok(Revision::new(row.get::<_, Option<i64>>(column)?.unwrap_or_default()))
 }
 
-fn flag(row: &Row<'_>, column: usize) -> rusqlite::Result<bool> {
+pub(super) fn flag(row: &Row<'_>, column: usize) -> rusqlite::Result<bool> {
     Ok(row.get::<_, Option<i64>>(column)?.unwrap_or_default() != 0)
 }
 
@@ -73,22 +81,30 @@ fn creation(created: bool, id: Revision, create_revision: Revision) -> Revision 
     if created || create_revision == Revision::ZERO { id } else { create_revision }
 }
 
-/// Reads `id, name, created, create_revision, lease, value`, and has key and value kept by somebody.
-pub(super) fn key_value(row: &Row<'_>, mut keep: impl FnMut(&[u8]) -> Bytes) -> rusqlite::Result<KeyValue> {
+/// Reads `id, name, created, create_revision, lease, value`.
+fn key_value(row: &Row<'_>) -> rusqlite::Result<KeyValue> {
     let mod_revision = revision(row, 0)?;
     Ok(KeyValue {
-        key: Key::new(bytes(row, 1, &mut keep)?),
-        value: bytes(row, 5, &mut keep)?,
+        key: Key::new(bytes(row, 1, Bytes::copy_from_slice)?),
+        value: bytes(row, 5, Bytes::copy_from_slice)?,
         create_revision: creation(flag(row, 2)?, mod_revision, revision(row, 3)?),
         mod_revision,
         ttl: ttl(row, 4)?,
     })
 }
 
+/// Reads `id, created, create_revision, lease, value` into what has its key already, and has the value kept by somebody.
+pub(super) fn complete(row: &Row<'_>, kv: &mut KeyValue, keep: impl FnOnce(&[u8]) -> Bytes) -> rusqlite::Result<()> {
+    kv.value = bytes(row, 4, keep)?;
+    kv.create_revision = creation(flag(row, 1)?, kv.mod_revision, revision(row, 2)?);
+    kv.ttl = ttl(row, 3)?;
+    Ok(())
+}
+
 /// Reads `id, name, created, create_revision, lease, value, deleted, prev_revision, old_value` and, of the row before
 /// it, `created, create_revision, lease`.
 pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
-    let kv = key_value(row, Bytes::copy_from_slice)?;
+    let kv = key_value(row)?;
     let (created, deleted, prev_revision) = (flag(row, 2)?, flag(row, 6)?, revision(row, 7)?);
     let prev = if created || prev_revision == Revision::ZERO {
         None

@@ -1,25 +1,24 @@
 //! The writer: the one thread that changes the file. It takes all writes that wait, puts them into one transaction,
 //! waits for the disk once, tells the watchers, and answers. What else there is to do, it does between commits.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Statement};
+use rusqlite::{Connection, Statement};
 use tokio::sync::{mpsc, oneshot};
 
 use super::compact::{
     Compaction, Compactor, STEP_REVISIONS_LEAST, STEP_REVISIONS_MOST, STEP_REVISIONS_PER_WRITE, Waiter, abandon,
 };
-use super::count::Counts;
 use super::fault::{commit_error, store_error};
+use super::index::{Pruning, Version};
+use super::insert::{Inserter, Row};
 use super::log::LogKeeper;
-use super::query::Queries;
-use super::row::{Name, key_value};
+use super::query::{Guide, Queries};
+use super::rows::follow;
 use crate::error::{Conflict, Op, StoreError, check_compactable};
 use crate::request::{Change, WriteRequest, WriteResponse};
-use crate::types::{Event, EventKind, KeyRange, KeyValue, Revision};
+use crate::types::{Event, EventKind, Key, KeyRange, KeyValue, Revision};
 use crate::watch::{Hub, Joined};
 
 /// How many writes one commit takes. More save no fsync worth mentioning, and the first would wait for the last.
@@ -27,11 +26,6 @@ const BATCH_WRITES_MAX: usize = 512;
 /// How many bytes of values one commit takes, to keep the log from jumping over its bound.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
-const NEWEST: &str = "SELECT id, name, created, create_revision, lease, value, deleted FROM kine WHERE name = ?1
-    ORDER BY id DESC LIMIT 1";
-const INSERT: &str = "INSERT INTO kine
-    (id, name, created, deleted, create_revision, prev_revision, lease, value, old_value)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 /// The counter behind `AUTOINCREMENT`, which remembers rows that are gone.
 const SEQUENCE: &str = "SELECT seq FROM sqlite_sequence WHERE name = 'kine'";
 
@@ -61,13 +55,13 @@ pub(super) enum Command {
 
 pub(super) struct Writer<'c> {
     connection: &'c Connection,
-    path: &'c Path,
-    newest: Statement<'c>,
-    insert: Statement<'c>,
+    guide: Guide,
+    inserter: Inserter<'c>,
     sequence: Statement<'c>,
     queries: Queries<'c>,
     compactor: Compactor<'c>,
     compaction: Option<Compaction>,
+    pruning: Option<Pruning>,
     retained_revisions_min: i64,
     giving_back: bool,
     log: LogKeeper,
@@ -78,47 +72,53 @@ pub(super) struct Writer<'c> {
     compacted: Revision,
 }
 
-/// A request that is in the transaction.
-struct Applied {
-    response: WriteResponse,
-    /// None when there was nothing to change.
-    event: Option<Arc<Event>>,
+/// What a transaction will do.
+#[derive(Default)]
+struct Batch {
+    /// What the store's revision will be.
+    revision: Revision,
+    outcomes: Vec<Result<WriteResponse, StoreError>>,
+    /// What happened since the last commit, in order.
+    events: Vec<Arc<Event>>,
+    /// How many of the events are other people's. Ours come behind them.
+    foreign: usize,
+    /// For each event of ours the row that its row replaces; zero if there is none.
+    replaced: Vec<i64>,
 }
 
-/// What is kept of the newest row of a name.
-struct Newest {
-    /// The row's number, for the one that replaces it.
-    id: i64,
-    /// What it says, unless it says that the key is gone.
-    live: Option<KeyValue>,
+impl Batch {
+    fn ours(&self) -> &[Arc<Event>] {
+        &self.events[self.foreign..]
+    }
 }
 
 /// Fails when a writer could not prepare its statements.
-pub(super) fn try_statements(connection: &Connection) -> rusqlite::Result<()> {
-    [NEWEST, INSERT, SEQUENCE].into_iter().try_for_each(|statement| connection.prepare(statement).map(drop))?;
-    Compactor::prepare(connection).map(drop)
+pub(super) fn try_statements(connection: &Connection, guide: &Guide) -> rusqlite::Result<()> {
+    connection.prepare(SEQUENCE)?;
+    Inserter::prepare(connection)?;
+    Compactor::prepare(connection, guide.marker).map(drop)
 }
 
 impl<'c> Writer<'c> {
     pub(super) fn prepare(
         connection: &'c Connection,
-        path: &'c Path,
+        guide: &Guide,
         log: LogKeeper,
         retained_revisions_min: i64,
         latest: Arc<AtomicI64>,
     ) -> rusqlite::Result<Self> {
-        let mut queries = Queries::prepare(connection, path, Counts::default())?;
+        let mut queries = Queries::prepare(connection, guide)?;
         let (revision, compacted) = queries.bounds()?;
         latest.store(revision.get(), Ordering::Release);
         Ok(Self {
             connection,
-            path,
-            newest: connection.prepare(NEWEST)?,
-            insert: connection.prepare(INSERT)?,
+            guide: guide.clone(),
+            inserter: Inserter::prepare(connection)?,
             sequence: connection.prepare(SEQUENCE)?,
             queries,
-            compactor: Compactor::prepare(connection)?,
+            compactor: Compactor::prepare(connection, guide.marker)?,
             compaction: None,
+            pruning: None,
             retained_revisions_min,
             // A file that was left with free space, by kine or by a crash.
             giving_back: true,
@@ -196,26 +196,24 @@ impl<'c> Writer<'c> {
 
     fn commit(&mut self, writes: Vec<(WriteRequest, WriteReply)>) {
         let (requests, replies): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
-        let mut events = Vec::with_capacity(requests.len());
-        match self.transact(&requests, &mut events) {
-            Ok((outcomes, revision)) => {
-                self.revision = revision;
+        let mut batch = Batch::default();
+        match self.transact(requests, &mut batch) {
+            Ok(()) => {
+                self.revision = batch.revision;
                 // Before anybody is answered, so that it is never behind what was acknowledged.
-                self.latest.store(revision.get(), Ordering::Release);
-                self.hub.publish(&events);
-                for (reply, outcome) in replies.into_iter().zip(outcomes) {
+                self.latest.store(self.revision.get(), Ordering::Release);
+                self.hub.publish(&batch.events);
+                for (reply, outcome) in replies.into_iter().zip(batch.outcomes) {
                     drop(reply.send(outcome));
                 }
                 self.log.tend(self.connection, false);
             }
             Err(error) => {
                 abandon(self.connection);
+                self.take_back(&batch);
                 if !matches!(error, StoreError::Full { .. } | StoreError::Locked { .. }) {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        writes = requests.len(),
-                        "a commit failed"
-                    );
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, writes = replies.len(), "a commit failed");
                 }
                 for reply in replies {
                     drop(reply.send(Err(error.clone())));
@@ -224,86 +222,83 @@ impl<'c> Writer<'c> {
         }
     }
 
-    /// All of the requests in one transaction. On an error nothing has changed, unless the error says so.
-    fn transact(
-        &mut self,
-        requests: &[WriteRequest],
-        events: &mut Vec<Arc<Event>>,
-    ) -> Result<(Vec<Result<WriteResponse, StoreError>>, Revision), StoreError> {
-        let path = self.path;
-        let fault = |error| store_error(Op::Write, path, error);
+    /// All of the requests in one transaction. On an error nothing has changed in the file, unless the error says so;
+    /// the index may have the events of the batch, which are to be taken back.
+    fn transact(&mut self, requests: Vec<WriteRequest>, batch: &mut Batch) -> Result<(), StoreError> {
+        let path = self.guide.path.clone();
+        let fault = |error| store_error(Op::Write, &path, error);
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(fault)?;
-        let mut revision = self.catch_up(events).map_err(fault)?;
-        let mut outcomes = Vec::with_capacity(requests.len());
+        self.catch_up(batch).map_err(fault)?;
         for request in requests {
-            let outcome = self.apply(request, revision).map_err(fault)?;
-            outcomes.push(outcome.map(|Applied { response, event }| {
-                revision = response.revision;
-                events.extend(event);
-                response
-            }));
+            let outcome = self.apply(request, batch).map_err(fault)?;
+            batch.outcomes.push(outcome);
         }
-        self.connection.execute_batch("COMMIT").map_err(|error| commit_error(Op::Write, path, error))?;
-        Ok((outcomes, revision))
+        let rows = batch.ours().iter().zip(&batch.replaced).map(|(event, replaced)| Row { event, replaced: *replaced });
+        self.inserter.insert(rows).map_err(fault)?;
+        self.connection.execute_batch("COMMIT").map_err(|error| commit_error(Op::Write, &path, error))
     }
 
     /// Finds what another process has written since our last commit: nobody should, but if somebody does, watchers
     /// must not miss it and its revisions must not be used again.
-    fn catch_up(&mut self, events: &mut Vec<Arc<Event>>) -> rusqlite::Result<Revision> {
+    fn catch_up(&mut self, batch: &mut Batch) -> rusqlite::Result<()> {
         let last: i64 = self.sequence.query_row([], |row| row.get(0))?;
         let last = Revision::new(last).max(self.revision);
         if last > self.revision {
-            events.extend(self.queries.events(&KeyRange::all(), self.revision.next(), last)?);
+            batch.events = self.queries.events(&KeyRange::all(), self.revision.next(), last)?;
+            batch.foreign = batch.events.len();
+            follow(self.connection, &self.guide.index)?;
+            self.guide.index.skip(last);
         }
-        Ok(last)
+        batch.revision = last;
+        Ok(())
     }
 
-    /// One request at the end of the log. The outer error ends the transaction.
-    fn apply(&mut self, request: &WriteRequest, revision: Revision) -> rusqlite::Result<Result<Applied, StoreError>> {
+    /// Decides one request at the end of the log. The outer error ends the transaction.
+    fn apply(
+        &mut self,
+        request: WriteRequest,
+        batch: &mut Batch,
+    ) -> rusqlite::Result<Result<WriteResponse, StoreError>> {
         let WriteRequest { key, change, precondition } = request;
-        let newest = self.newest.query_row([Name(key)], |row| {
-            let deleted = row.get::<_, Option<i64>>(6)?.unwrap_or_default() != 0;
-            Ok(Newest {
-                id: row.get(0)?,
-                live: if deleted { None } else { Some(key_value(row, Bytes::copy_from_slice)?) },
-            })
-        });
-        let (prev_id, current) = newest.optional()?.map_or((0, None), |newest| (newest.id, newest.live));
+        let revision = batch.revision;
+        let newest = self.guide.index.latest(&key);
+        let current = match newest.filter(|newest| !newest.deleted) {
+            Some(newest) => self.value(&key, newest.revision, batch)?,
+            None => None,
+        };
         if !precondition.holds(current.as_ref()) {
-            let conflict = Conflict { key: key.clone(), expected: *precondition, current, revision };
+            let conflict = Conflict { key, expected: precondition, current, revision };
             return Ok(Err(StoreError::Conflict(Box::new(conflict))));
         }
+        let next = revision.next();
         let event = match change {
-            Change::Delete if current.is_none() => {
-                return Ok(Ok(Applied { response: WriteResponse { revision, prev: None }, event: None }));
-            }
-            Change::Delete => Event::delete(key.clone(), revision.next(), current),
-            Change::Put { value, ttl } => Event::put(key.clone(), value.clone(), *ttl, revision.next(), current),
+            Change::Delete if current.is_none() => return Ok(Ok(WriteResponse { revision, prev: None })),
+            Change::Delete => Event::delete(key, next, current),
+            Change::Put { value, ttl } => Event::put(key, value, ttl, next, current),
         };
-        self.insert_event(&event, prev_id)?;
-        let response = WriteResponse { revision: event.revision(), prev: event.prev.clone() };
-        Ok(Ok(Applied { response, event: Some(Arc::new(event)) }))
+        let version = Version { revision: next, deleted: event.kind == EventKind::Delete };
+        self.guide.index.push(event.kv.key.as_bytes(), version);
+        let response = WriteResponse { revision: next, prev: event.prev.clone() };
+        batch.revision = next;
+        batch.events.push(Arc::new(event));
+        batch.replaced.push(newest.map_or(0, |newest| newest.revision.get()));
+        Ok(Ok(response))
     }
 
-    fn insert_event(&mut self, event: &Event, prev_id: i64) -> rusqlite::Result<()> {
-        let Event { kind, kv, prev } = event;
-        // Not for an update: that would write every value twice, and the row before has it for as long as it is needed.
-        let old_value = prev.as_ref().filter(|_| *kind == EventKind::Delete).map(|prev| &prev.value[..]);
-        let deleted = *kind == EventKind::Delete;
-        // kine leaves the creation of a row that creates or deletes at 0.
-        let create_revision = if *kind == EventKind::Update { kv.create_revision.get() } else { 0 };
-        self.insert.execute((
-            kv.mod_revision.get(),
-            Name(&kv.key),
-            *kind == EventKind::Create,
-            deleted,
-            create_revision,
-            prev_id,
-            kv.ttl.as_seconds(),
-            (!deleted).then_some(&kv.value[..]),
-            old_value,
-        ))?;
-        Ok(())
+    /// What a key held from a revision on, which may be one of the batch that has no row yet.
+    fn value(&mut self, key: &Key, revision: Revision, batch: &Batch) -> rusqlite::Result<Option<KeyValue>> {
+        let ours = batch.ours();
+        match ours.binary_search_by_key(&revision, |event| event.revision()) {
+            Ok(place) => Ok(Some(ours[place].kv.clone())),
+            Err(_) => self.queries.rows.get(key, revision),
+        }
+    }
+
+    /// Takes what came to nothing out of the index.
+    fn take_back(&self, batch: &Batch) {
+        let Some(first) = batch.ours().first() else { return };
+        let rows = batch.ours().iter().map(|event| (&event.kv.key, event.revision()));
+        self.guide.index.take_back(rows, first.revision().previous());
     }
 
     fn begin_compaction(&mut self, target: Revision, reply: Waiter) {
@@ -320,11 +315,16 @@ impl<'c> Writer<'c> {
     }
 
     fn has_background_work(&self) -> bool {
-        self.compaction.is_some() || self.giving_back || self.log.is_waiting()
+        self.compaction.is_some() || self.pruning.is_some() || self.giving_back || self.log.is_waiting()
     }
 
     /// One step of what there is to do between commits, after one of so many writes.
     fn background(&mut self, writes: usize) {
+        if let Some(pruning) = &mut self.pruning
+            && !self.guide.index.prune(pruning)
+        {
+            self.pruning = None;
+        }
         if let Some(mut compaction) = self.compaction.take() {
             let most = match i64::try_from(writes) {
                 Ok(0) | Err(_) => STEP_REVISIONS_MOST,
@@ -337,11 +337,13 @@ impl<'c> Writer<'c> {
                         self.compaction = Some(compaction);
                     } else {
                         self.giving_back = true;
+                        // One that is under way is not begun anew, or it might never come to its end.
+                        self.pruning.get_or_insert_with(|| self.guide.index.begin_pruning(compacted));
                     }
                 }
                 Err(error) => {
                     self.compactor.abandon();
-                    compaction.failed(&store_error(Op::Compact, self.path, error));
+                    compaction.failed(&store_error(Op::Compact, &self.guide.path, error));
                 }
             }
             self.log.tend(self.connection, false);

@@ -135,7 +135,7 @@ impl<D: Database> Table<D> {
         let ask = |session: Arc<D::Session>| async move { session.get(&request.key, request.at).await };
         let (Bounds { revision, compacted }, row) = self.link.read(Op::Get, ask).await?;
         check_readable(request.at, compacted, revision)?;
-        let kv = row.and_then(StoredRow::into_live).filter(|kv| !is_reserved(&kv.key));
+        let kv = row.and_then(StoredRow::into_live).filter(|kv| !is_reserved(kv.key.as_bytes()));
         Ok(GetResponse { revision, kv })
     }
 
@@ -271,7 +271,7 @@ impl<D: Database> TablePager<D> {
         let (Bounds { revision, compacted }, rows) = self.link.read(Op::Watch, ask).await?;
         check_watchable(from, compacted)?;
         let mut events = in_order(rows);
-        events.retain(|event| !is_reserved(&event.kv.key) && self.range.contains(&event.kv.key));
+        events.retain(|event| !is_reserved(event.kv.key.as_bytes()) && self.range.contains(&event.kv.key));
         Ok(Page { events, scanned: revision.min(last), current: revision })
     }
 }

@@ -255,7 +255,7 @@ impl<D: Database> Writer<D> {
     fn tell(&mut self, events: &[Arc<Event>]) {
         let Some(last) = events.last() else { return };
         self.revision = self.revision.max(last.revision());
-        let real: Vec<_> = events.iter().filter(|event| !is_reserved(&event.kv.key)).cloned().collect();
+        let real: Vec<_> = events.iter().filter(|event| !is_reserved(event.kv.key.as_bytes())).cloned().collect();
         self.hub.publish(&real);
     }
 
