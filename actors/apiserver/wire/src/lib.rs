@@ -9,9 +9,14 @@
 //!
 //! What is deliberately absent: HTTP, compression and waiting, which are the listener's.
 
+pub mod about;
+pub mod discovery;
 pub mod list;
 pub mod negotiate;
 pub mod object;
 mod pretty;
+pub mod reply;
 mod table;
+#[cfg(test)]
+mod tests;
 pub mod watch;

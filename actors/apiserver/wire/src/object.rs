@@ -8,7 +8,7 @@ use bytes::Bytes;
 use k3sd_apiserver_store::{Resource, Schema};
 use k3sd_objects::decode::{check, to_bytes, to_yaml};
 use k3sd_objects::object::{Object, members};
-use k3sd_objects::schema::{SchemaRef, kind_schema};
+use k3sd_objects::schema::{SchemaRef, builtin, kind_schema};
 use k3sd_objects::status::Status;
 use k3sd_objects::{convert, default, protobuf};
 use serde_json::{Value, json};
@@ -34,43 +34,25 @@ pub enum Content<'a> {
 /// Fails with 406 when the object's kind has no protobuf message, and with 500 when it can't be brought into the version
 /// of `resource`.
 pub fn object(format: Format, resource: &Resource, content: Content<'_>, now: i64) -> Result<Bytes, Status> {
-    let out = match shaped(format, resource, content, true, now)? {
+    match shaped(format, resource, content, true, now)? {
+        Shaped::Value(value) => document(format, &value),
         Shaped::Json(json) => match format.media {
-            Media::Json if format.pretty => indent(&json),
-            Media::Json => [&*json, b"\n"].concat(),
-            _ => to_yaml(&parse(&json)?).into_bytes(),
+            Media::Json if format.pretty => Ok(Bytes::from(indent(&json))),
+            Media::Json => Ok(Bytes::from([&*json, b"\n"].concat())),
+            Media::Yaml | Media::Protobuf => document(format, &parse(&json)?),
         },
-        Shaped::Value(value) => match format.media {
-            Media::Json if format.pretty => indent(&to_bytes(&value)),
-            Media::Json => {
-                let mut json = to_bytes(&value);
-                json.push(b'\n');
-                json
-            }
-            Media::Yaml => to_yaml(&value).into_bytes(),
-            Media::Protobuf => to_protobuf(&value)?,
-        },
-    };
-    Ok(Bytes::from(out))
+    }
 }
 
 /// Writes an error, or whatever else a `Status` says.
 #[must_use]
 pub fn status(format: Format, status: &Status) -> Bytes {
-    let out = match format.media {
-        Media::Json if format.pretty => indent(&status.to_bytes()),
-        Media::Json => {
-            let mut json = status.to_bytes();
-            json.push(b'\n');
-            json
-        }
-        Media::Yaml => to_yaml(&status.to_value()).into_bytes(),
-        Media::Protobuf => protobuf::encode(&status.to_value()).unwrap_or_else(|| status.to_bytes()),
-    };
-    Bytes::from(out)
+    document(format, &status.to_value()).unwrap_or_else(|_| Bytes::from(status.to_bytes()))
 }
 
 /// Writes a document that is no object of a resource, such as a list of groups: never a table.
+///
+/// Fails with 406 when its kind has no protobuf message.
 pub fn document(format: Format, value: &Value) -> Result<Bytes, Status> {
     let out = match format.media {
         Media::Json if format.pretty => indent(&to_bytes(value)),
@@ -183,7 +165,15 @@ pub fn in_version(object: &Object, resource: &Resource) -> Result<Value, Status>
 
 /// A tree with its envelope.
 pub(crate) fn to_protobuf(value: &Value) -> Result<Vec<u8>, Status> {
-    protobuf::encode(value).ok_or_else(|| Status::not_acceptable(&[Media::Json.as_str(), Media::Yaml.as_str()]))
+    // Documents of discovery are no objects, but have messages like them.
+    let of_discovery = || {
+        let kind = value["kind"].as_str()?;
+        let schema = builtin().type_named(&format!("meta.v1.{kind}"))?;
+        Some(protobuf::envelope("v1", kind, &protobuf::encode_message(value, schema)?))
+    };
+    protobuf::encode(value)
+        .or_else(of_discovery)
+        .ok_or_else(|| Status::not_acceptable(&[Media::Json.as_str(), Media::Yaml.as_str()]))
 }
 
 /// The schema of an object of a resource, or of what its subresource speaks.
