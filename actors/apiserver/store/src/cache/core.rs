@@ -1,0 +1,143 @@
+//! What a cache holds and how events change it. No clock, no channel to the store.
+
+use std::sync::Arc;
+
+use k3sd_client::storage::{Event, Revision};
+use k3sd_objects::status::Status;
+use k3sd_runtime::Moment;
+
+use super::Registered;
+use super::watchers::Watchers;
+use super::window::Window;
+use crate::catalog::Stored;
+use crate::codec::decode;
+use crate::event::{CacheEvent, at_revision};
+use crate::map::Map;
+use crate::query::Selection;
+use crate::snapshot::Snapshot;
+
+/// See the module's page.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    current: Snapshot,
+    window: Window,
+    watchers: Watchers,
+    /// Set while it is being changed. Who finds it set looks at what a panic left behind.
+    changing: bool,
+}
+
+impl Cache {
+    /// Whether it can be served from.
+    pub(super) fn is_filled(&self) -> bool {
+        self.current.filled && !self.changing
+    }
+
+    /// What it holds now, to be published.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::new(self.current.clone())
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        self.current.revision
+    }
+
+    /// Before it is filled: everything it knew is out of date, and its watchers have missed something.
+    pub(super) fn empty(&mut self) {
+        let mut watchers = std::mem::take(&mut self.watchers);
+        *self = Self::default();
+        watchers.end_all();
+    }
+
+    /// Begins with a list of everything.
+    pub(super) fn fill(&mut self, objects: Map, revision: Revision) {
+        self.current = Snapshot { objects, revision, filled: true };
+        self.window = Window::starting_at(revision);
+        self.changing = false;
+    }
+
+    /// Takes in events, in order; those that it has already are left out. Gives what changed, to be delivered once the
+    /// snapshot is published: whoever hears of a change finds it.
+    pub(super) fn apply(&mut self, stored: &Stored, events: Vec<Event>, now: Moment) -> Vec<Arc<CacheEvent>> {
+        self.changing = true;
+        let mut changes = Vec::with_capacity(events.len());
+        for event in events {
+            if event.revision < self.current.revision {
+                continue;
+            }
+            self.current.revision = event.revision;
+            if let Some(change) = self.change(stored, &event) {
+                let change = Arc::new(change);
+                self.window.push(change.clone(), now);
+                changes.push(change);
+            }
+        }
+        self.changing = false;
+        changes
+    }
+
+    fn change(&mut self, stored: &Stored, event: &Event) -> Option<CacheEvent> {
+        let objects = &mut self.current.objects;
+        let key = event.key.strip_prefix(stored.prefix.as_bytes())?;
+        let known = objects.get(key);
+        if known.is_some_and(|known| known.resource_version() >= event.revision.get()) {
+            return None; // It came with the list, or a second time.
+        }
+        let object = event.value.as_ref().and_then(|value| {
+            let object = decode(stored, &event.key, value, event.revision);
+            object.inspect_err(|error| report(&event.key, error)).ok()
+        });
+        let Some(object) = object else {
+            // Gone, or such that nobody can read it.
+            let previous = objects.remove(key)?;
+            let last = at_revision(&previous, event.revision, &stored.selectable);
+            return Some(CacheEvent::new(event.revision, last, Some(previous), true));
+        };
+        let previous = objects.insert(object.clone());
+        Some(CacheEvent::new(event.revision, object, previous, false))
+    }
+
+    /// Gives changes to those who watch.
+    pub(super) fn deliver(&mut self, stored: &Stored, changes: &[Arc<CacheEvent>]) {
+        self.changing = true;
+        for change in changes {
+            self.watchers.deliver(change, &stored.selectable);
+        }
+        self.changing = false;
+    }
+
+    /// Begins a watch behind a revision, or with the state. What was applied has been delivered.
+    pub(super) fn watch(
+        &mut self,
+        published: &Arc<Snapshot>,
+        selection: Selection,
+        after: Option<Revision>,
+    ) -> Result<Registered, Status> {
+        let backlog = match after {
+            None => Vec::new(),
+            Some(after) => self
+                .window
+                .after(after)
+                .map_err(|oldest| Status::expired(format!("too old resource version: {after} ({oldest})")))?,
+        };
+        // The published snapshot is what is current, and is shared already.
+        let state = after.is_none().then(|| published.clone());
+        let future = after.filter(|after| *after > self.current.revision);
+        let (queue, ended) = self.watchers.add(selection, future.unwrap_or_default());
+        Ok(Registered { state, backlog, queue, ended })
+    }
+
+    /// When there is something to forget.
+    pub(super) fn next_shrink(&self) -> Option<Moment> {
+        self.window.next_shrink()
+    }
+
+    /// Forgets what is too old.
+    pub(super) fn shrink(&mut self, now: Moment) {
+        self.window.shrink(now);
+    }
+}
+
+/// Says that nobody will see an object. Never what is in it.
+pub(super) fn report(key: &[u8], error: &crate::codec::CodecError) {
+    tracing::error!(key = %key.escape_ascii(), %error, "a stored object can't be read and is left out");
+}
