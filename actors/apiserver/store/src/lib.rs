@@ -36,7 +36,8 @@ mod tree;
 mod watch;
 
 pub use catalog::{
-    Catalog, CatalogHandle, CustomVersion, Group, Resource, ScalePaths, Schema, Stored, Subresource, Version,
+    Catalog, CatalogHandle, CustomRules, CustomVersion, Group, Resource, ScalePaths, Schema, Stored, Subresource,
+    Version,
 };
 pub use error::WriteError;
 pub use event::{EventShared, WatchItem, WatchKind};
