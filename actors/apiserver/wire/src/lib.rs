@@ -14,6 +14,7 @@ pub mod discovery;
 pub mod list;
 pub mod negotiate;
 pub mod object;
+pub mod openapi;
 mod pretty;
 pub mod reply;
 mod table;

@@ -5,8 +5,10 @@
 //! protobuf  length (4 bytes, big-endian), WatchEvent { type, object { raw: the object with its envelope } }
 //! ```
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use k3sd_apiserver_store::Resource;
+use k3sd_apiserver_store::{Resource, WatchItem, WatchKind};
 use k3sd_objects::object::Object;
 use k3sd_objects::protobuf;
 use k3sd_objects::status::Status;
@@ -43,7 +45,7 @@ impl EventKind {
 /// The frame of an event with its object as it lies in the store. `columns` is whether a table names its columns: in the
 /// first frame of a stream it does. `now` is in seconds since 1970.
 ///
-/// The same event in the same [`representation`] is the same bytes, and so written once for all its watchers.
+/// [`Frames`] writes those of a whole watch, each once for all watchers who read it alike.
 pub fn event(
     format: Format,
     resource: &Resource,
@@ -82,20 +84,50 @@ fn json_frame(kind: &str, object: &[u8]) -> Bytes {
     Bytes::from([head.as_bytes(), object, b"}\n"].concat())
 }
 
-/// A number for all that a frame depends on beside its event: two watchers with the same number get the same bytes.
-#[must_use]
-pub fn representation(format: Format, resource: &Resource, kind: EventKind, columns: bool) -> u64 {
-    let shape = match format.shape {
-        Shape::Whole => 0,
-        Shape::Metadata => 1,
-        Shape::Table(include) => 2 + include as u64 + if columns { 3 } else { 0 },
-    };
-    let protobuf = u64::from(format.media == Media::Protobuf);
-    // Events of one store are read in a few versions, by the resources of one group or of two.
-    fnv(&resource.api_version) << 8 | shape << 4 | (kind as u64) << 1 | protobuf
+/// Writes the frames of one watch. Frames that other watchers of the event have too are shared with them.
+#[derive(Debug)]
+pub struct Frames {
+    format: Format,
+    resource: Arc<Resource>,
+    first: bool,
+    /// What names the bytes of an event, in the first frame and in the others.
+    representations: [String; 2],
 }
 
-/// The hash of Fowler, Noll and Vo: short texts, no enemy.
-fn fnv(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+impl Frames {
+    /// For a watch of a resource in the version of the request.
+    #[must_use]
+    pub fn new(format: Format, resource: Arc<Resource>) -> Self {
+        // One store is read in several versions, and in several groups; columns stand in a table's first frame only.
+        let representation = |columns: bool| {
+            let columns = columns && matches!(format.shape, Shape::Table(_));
+            format!("{:?} {:?} {columns} {}", format.media, format.shape, resource.api_version)
+        };
+        Self { representations: [representation(true), representation(false)], format, resource, first: true }
+    }
+
+    /// The frame of what happened. `now` is in seconds since 1970, for the ages in tables.
+    ///
+    /// Fails when the object can't be brought into the version of the request; [`error`] tells that, and ends the stream.
+    pub fn next(&mut self, item: &WatchItem, now: i64) -> Result<Bytes, Status> {
+        let kind = match &item.kind {
+            WatchKind::Added => EventKind::Added,
+            WatchKind::Modified => EventKind::Modified,
+            WatchKind::Deleted => EventKind::Deleted,
+            WatchKind::Bookmark { .. } => EventKind::Bookmark,
+            WatchKind::Error(status) => return Ok(error(self.format, status)),
+        };
+        let columns = std::mem::replace(&mut self.first, false);
+        let representation = &self.representations[usize::from(!columns)];
+        let mut failed = None;
+        let frame = item.shared.encoded(representation, || {
+            event(self.format, &self.resource, kind, &item.object, columns, now).unwrap_or_else(|status| {
+                // Whoever shares it ends with the same words.
+                let frame = error(self.format, &status);
+                failed = Some(status);
+                frame
+            })
+        });
+        failed.map_or(Ok(frame), Err)
+    }
 }
