@@ -78,7 +78,8 @@ impl Writer<'_> {
         let mut required = Vec::new();
         for property in schema.properties() {
             properties.insert(property.name.to_owned(), self.property(schema, property));
-            if property.required {
+            // An object without metadata is refused for its name, not for its form; upstream's schemas say so too.
+            if property.required && property.name != "metadata" {
                 required.push(property.name);
             }
         }
@@ -362,6 +363,7 @@ mod tests {
         let quantity = &models["io.k8s.apimachinery.pkg.api.resource.Quantity"];
         assert_eq!(quantity["oneOf"], json!([{ "type": "string" }, { "type": "number" }]));
         let list = &models["io.k8s.api.core.v1.PodList"];
+        assert_eq!((pod.get("required"), &list["required"]), (None, &json!(["items"])));
         assert_eq!(list["x-kubernetes-group-version-kind"][0]["kind"], "PodList");
         let selector = &models["io.k8s.api.core.v1.ServiceSpec"]["properties"]["selector"];
         assert_eq!(selector["x-kubernetes-map-type"], "atomic");
