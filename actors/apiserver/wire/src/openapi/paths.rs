@@ -101,7 +101,7 @@ pub(super) fn types(version: &Version) -> Vec<String> {
             Schema::Custom(_) => None,
         };
         let list = own.as_ref().map(|own| format!("{own}List")).filter(|list| builtin().type_named(list).is_some());
-        let below = resource.subresources.iter().filter_map(|below| subresource_type(below));
+        let below = resource.subresources.iter().filter_map(subresource_type);
         types.extend(own.into_iter().chain(list).chain(below));
         if resource.custom.is_some() {
             types.extend(["meta.v1.ObjectMeta", "meta.v1.ListMeta"].map(str::to_owned));

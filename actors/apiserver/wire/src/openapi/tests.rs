@@ -292,7 +292,7 @@ fn fields(mut message: &[u8]) -> Vec<(u64, &[u8])> {
     found
 }
 
-fn one<'m>(message: &'m [u8], number: u64) -> &'m [u8] {
+fn one(message: &[u8], number: u64) -> &[u8] {
     fields(message).into_iter().find(|(found, _)| *found == number).unwrap_or_else(|| panic!("field {number}")).1
 }
 
