@@ -1,0 +1,191 @@
+//! delete and deletecollection.
+//!
+//! A deletion is a wish. An object that somebody has to agree about, or that gets time to end, is marked and stays; the
+//! write that takes the last finalizer away, or the deletion without grace, removes it.
+
+mod plan;
+
+use k3sd_apiserver_admission::Operation;
+use k3sd_apiserver_store::WriteError;
+use k3sd_objects::object::Object;
+use k3sd_objects::status::Status;
+use k3sd_objects::{decode, protobuf};
+use serde_json::Value;
+
+use super::Scope;
+use super::create::dry_reply;
+use super::read::selected;
+use crate::body::{Expected, Media, check_size};
+use crate::call::{Reply, Shown};
+use crate::options::{DeleteOptions, FieldValidation};
+use crate::{allocate, version};
+
+use self::plan::{Plan, Subject};
+
+/// How often a deletion is tried again because the object changed meanwhile.
+const ATTEMPTS: usize = 32;
+
+/// What a deletion came to.
+struct Deleted {
+    /// Whether the object is gone.
+    gone: bool,
+    reply: Reply,
+}
+
+/// Deletes the object that the call names, or asks it to go.
+pub(crate) async fn delete(scope: &Scope<'_>, warnings: &mut Vec<String>) -> Result<Reply, Status> {
+    let options = options(scope)?;
+    let is_job = (&*scope.resource.group, &*scope.resource.plural) == ("batch", "jobs");
+    if is_job && options.propagation.is_none() && options.orphan_dependents.is_none() {
+        warnings.push(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them \
+             or set propagationPolicy=Orphan to suppress this warning"
+                .to_owned(),
+        );
+    }
+    let current = scope.latest(scope.name()).await?;
+    let Deleted { gone, mut reply } = delete_one(scope, scope.name(), current, &options, warnings).await?;
+    if !gone
+        && options.orphan_dependents == Some(false)
+        && let Reply::Object { code, .. } = &mut reply
+    {
+        // Clients that know only the old option are told that the object lingers.
+        *code = 202;
+    }
+    Ok(reply)
+}
+
+/// Deletes the objects that the call selects, one after the other, and answers with them. Stops at the first that can't
+/// be deleted.
+pub(crate) async fn delete_collection(scope: &Scope<'_>, warnings: &mut Vec<String>) -> Result<Reply, Status> {
+    let options = options(scope)?;
+    let page = selected(scope).await?;
+    for object in &page.objects {
+        let one = Scope { namespace: object.namespace(), ..scope.clone() };
+        match delete_one(&one, object.name(), Some(object.clone()), &options, warnings).await {
+            Ok(_) => {}
+            Err(status) if status.code == 404 => {}
+            Err(status) => return Err(status),
+        }
+    }
+    Ok(Reply::List { resource: scope.resource.clone(), page })
+}
+
+/// The options, which come in the body or in the query.
+fn options(scope: &Scope<'_>) -> Result<DeleteOptions, Status> {
+    let call = scope.call;
+    if call.body.is_empty() {
+        return DeleteOptions::from_query(&call.query);
+    }
+    check_size(&call.body)?;
+    let media = Media::of(call.content_type.as_deref(), false)?;
+    // Older clients send the options under the version of the resource.
+    let api_version = match media {
+        Media::Json => decode::json(&call.body, None).ok().map(|decoded| decoded.value),
+        Media::Yaml => decode::yaml(&call.body, None).ok().map(|decoded| decoded.value),
+        Media::Protobuf => protobuf::Envelope::read(&call.body)
+            .ok()
+            .map(|envelope| serde_json::json!({ "apiVersion": envelope.api_version })),
+    };
+    let api_version = api_version.as_ref().map_or("", |value| crate::meta::field(value, "apiVersion"));
+    let api_version = if api_version.is_empty() { "meta.k8s.io/v1" } else { api_version };
+    let expected = Expected::builtin(api_version, "DeleteOptions")?;
+    let content_type = call.content_type.as_deref();
+    let value = expected.read(&call.body, content_type, FieldValidation::Ignore, &mut Vec::new())?;
+    DeleteOptions::from_value(&value)
+}
+
+async fn delete_one(
+    scope: &Scope<'_>,
+    name: &str,
+    mut current: Option<Object>,
+    options: &DeleteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Deleted, Status> {
+    for _ in 0..ATTEMPTS {
+        let Some(old) = current else { return Err(scope.not_found(name)) };
+        match attempt(scope, name, &old, options, warnings).await? {
+            Outcome::Done(deleted) => return Ok(deleted),
+            Outcome::Lost(newer) => current = newer,
+        }
+    }
+    Err(Status::stale(scope.resource.qualified(), name))
+}
+
+enum Outcome {
+    Done(Deleted),
+    /// Somebody changed the object meanwhile; this is its newest state.
+    Lost(Option<Object>),
+}
+
+async fn attempt(
+    scope: &Scope<'_>,
+    name: &str,
+    old: &Object,
+    options: &DeleteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<Outcome, Status> {
+    check_preconditions(scope, name, old, options)?;
+    let value = old.value();
+    let shown = version::to_resource(value.clone(), scope.resource)?;
+    let shown_options = options.to_value();
+    let attributes = scope.attributes(Operation::Delete, name, Some(&shown), &shown_options, options.dry_run);
+    let admission = scope.api.admission();
+    warnings.extend(admission.mutate(&attributes, &mut Value::Null).await?);
+    warnings.extend(admission.validate(&attributes, None).await?.warnings);
+    let subject = Subject::of(scope.resource, scope.strategy());
+    match plan::plan(value, &subject, options, scope.call.now) {
+        Plan::Pending => {
+            Ok(Outcome::Done(Deleted { gone: false, reply: scope.reply(200, Shown::Stored(old.clone())) }))
+        }
+        Plan::Remove => remove(scope, name, old, options).await,
+        Plan::Mark { object, then_remove } if options.dry_run => {
+            let reply = dry_reply(scope, 200, &object)?;
+            Ok(Outcome::Done(Deleted { gone: then_remove, reply }))
+        }
+        Plan::Mark { object, then_remove } => match scope.store.update(old, object, scope.ttl()).await {
+            Ok(marked) if then_remove => remove(scope, name, &marked, options).await,
+            Ok(marked) => Ok(Outcome::Done(Deleted { gone: false, reply: scope.reply(200, Shown::Stored(marked)) })),
+            Err(WriteError::Conflict { current }) => Ok(Outcome::Lost(current)),
+            Err(error) => Err(scope.refused(name, error)),
+        },
+    }
+}
+
+async fn remove(scope: &Scope<'_>, name: &str, old: &Object, options: &DeleteOptions) -> Result<Outcome, Status> {
+    let last = if options.dry_run {
+        old.clone()
+    } else {
+        match scope.store.delete(old).await {
+            Ok(last) => last,
+            Err(WriteError::Conflict { current }) => return Ok(Outcome::Lost(current)),
+            Err(error) => return Err(scope.refused(name, error)),
+        }
+    };
+    if !options.dry_run {
+        allocate::released(scope, &last).await;
+    }
+    let reply = if scope.strategy().returns_deleted {
+        scope.reply(200, Shown::Stored(last))
+    } else {
+        Reply::Status(Status::success(scope.resource.qualified(), name, last.uid()))
+    };
+    Ok(Outcome::Done(Deleted { gone: true, reply }))
+}
+
+fn check_preconditions(scope: &Scope<'_>, name: &str, old: &Object, options: &DeleteOptions) -> Result<(), Status> {
+    let version = old.resource_version().to_string();
+    for (field, wanted, found, what) in [
+        ("UID", &options.uid, old.uid(), "deleted and then recreated"),
+        ("ResourceVersion", &options.resource_version, version.as_str(), "modified"),
+    ] {
+        let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != found) else { continue };
+        let why = format!(
+            "the {field} in the precondition ({wanted}) does not match the {field} in record ({found}). The object might \
+             have been {what}"
+        );
+        // Upstream names the kind here, not the resource.
+        return Err(Status::conflict(scope.resource.qualified_kind(), name, why));
+    }
+    Ok(())
+}
