@@ -5,8 +5,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 
 # Debian packages the checks need: the linker named in .cargo/config.toml, what rustc links with, the
 # script linter, the compiler of the .proto files, the client that tries the datastore, and database servers for it
-# with what makes their certificates.
-PACKAGES=(mold gcc libc6-dev shellcheck protobuf-compiler etcd-client etcd-server postgresql mariadb-server openssl)
+# with what makes their certificates, and what the official Python client is installed with.
+PACKAGES=(mold gcc libc6-dev shellcheck protobuf-compiler etcd-client etcd-server postgresql mariadb-server openssl
+  python3-venv)
+# kubectl, unless there is one already: Debian's is old, but upstream's is no package of Debian's.
+command -v kubectl >/dev/null || PACKAGES+=(kubernetes-client)
+
+# The Python client that tries the API, of the Kubernetes that is served.
+PYTHON_CLIENT='kubernetes==34.*'
 
 # A step that takes longer hangs; everything together has to stay below CI's 45 minutes.
 STEP_LIMIT_SECONDS=${STEP_LIMIT_SECONDS:-1200}
@@ -69,6 +75,18 @@ install_packages() {
   "${as_root[@]}" apt-get update || die "apt-get update failed; cannot install: ${missing[*]}"
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" ||
     die "apt-get could not install: ${missing[*]}"
+}
+
+# The Python client, in a place of its own. Without it its tests are reported as ignored.
+install_python_client() {
+  local place=${XDG_CACHE_HOME:-$HOME/.cache}/k3sd/python
+  export K3SD_TEST_PYTHON=$place/bin/python
+  if ! "$K3SD_TEST_PYTHON" -c 'import kubernetes' 2>/dev/null; then
+    rm -rf "$place"
+    python3 -m venv "$place" && "$place/bin/pip" install --quiet --disable-pip-version-check "$PYTHON_CLIENT" ||
+      echo "the Python client could not be installed"
+  fi
+  echo "Python client: $("$K3SD_TEST_PYTHON" -c 'import kubernetes; print(kubernetes.__version__)' 2>/dev/null || echo none)"
 }
 
 check_toolchain() {
@@ -179,6 +197,7 @@ report() {
 
 echo "=== Preparation"
 install_packages
+$fast || install_python_client
 check_toolchain
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/k3sd/target}
 echo "target directory: $CARGO_TARGET_DIR"
@@ -205,5 +224,6 @@ if ! $fast; then
     cargo test --no-fail-fast --workspace --locked "${chaos_tests[@]}" -- --include-ignored
   # That the measurement works, not what it finds: the machine that runs the tests has other things to do.
   step "datastore beside etcd" cargo test --workspace --locked --bench etcd -- --quick
+  step "API beside a bare server" cargo test --workspace --locked --bench api -- --quick
 fi
 report

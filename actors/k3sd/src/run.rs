@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::config::{DatastoreConfig, InspectConfig, LogConfig, RoleConfig, RunConfig, ServerConfig};
 use crate::logging::{self, LogError};
-use crate::server::{Identity, ServerError, name_filter, pki_config};
+use crate::server::{Identity, ServerError, apiserver, name_filter, pki_config};
 use crate::tree::{self, ServerParts};
 
 /// Others than the owner have business below it: local volumes, and programs.
@@ -79,9 +79,9 @@ pub enum RunError {
 /// See [`RunError`]. Nothing of the tree is left then; the log file and the socket's directory may have been created.
 pub fn run(config: &RunConfig) -> Result<ExitCode, RunError> {
     let mut kine_socket = None;
-    let root = async |inspector| {
+    let root = async |system: &System, inspector| {
         let parts = match &config.role {
-            RoleConfig::Server(server) => Some(parts(&config.data_dir, server, &mut kine_socket).await?),
+            RoleConfig::Server(server) => Some(parts(system, &config.data_dir, server, &mut kine_socket).await?),
             RoleConfig::Agent(_) => None,
         };
         Ok(tree::root(config, inspector, parts))
@@ -95,12 +95,16 @@ pub fn run(config: &RunConfig) -> Result<ExitCode, RunError> {
 }
 
 /// What a server is made of. `opened` is told of the datastore's socket once it is there.
-async fn parts(data_dir: &Path, config: &ServerConfig, opened: &mut Option<PathBuf>) -> Result<ServerParts, RunError> {
+async fn parts(system: &System, data_dir: &Path, config: &ServerConfig, opened: &mut Option<PathBuf>) -> Result<ServerParts, RunError> {
     let identity = Identity::new(config).map_err(RunError::Server)?;
     let pki = pki_config(config, &identity, &data_dir.join("server"));
     let filter = name_filter(config, &pki.names);
     let kine = kine(data_dir, &config.datastore, opened).await?;
-    Ok(ServerParts { pki: k3sd_pki::tree(pki, filter), kine })
+    let pki = k3sd_pki::tree(pki, filter);
+    let wanted = config.components.apiserver;
+    let apiserver = wanted.then(|| apiserver(config, &identity, system, &pki, &kine.store)).transpose();
+    let apiserver = apiserver.map_err(RunError::Server)?;
+    Ok(ServerParts { pki, kine, apiserver })
 }
 
 /// A server's datastore. `opened` is told of the socket once it is there. An external etcd is asked directly by whoever
@@ -129,7 +133,7 @@ pub(crate) fn daemon(
     log: &LogConfig,
     warnings: &[String],
     inspect: &InspectConfig,
-    root: impl AsyncFnOnce(InspectorArgs) -> Result<Spec, RunError>,
+    root: impl AsyncFnOnce(&System, InspectorArgs) -> Result<Spec, RunError>,
 ) -> Result<ExitCode, RunError> {
     let clock = Clock::system();
     let log = logging::init(log, &clock).map_err(RunError::Log)?;
@@ -152,13 +156,13 @@ pub(crate) fn daemon(
 async fn supervise(
     inspector: &InspectConfig,
     clock: Clock,
-    root: impl AsyncFnOnce(InspectorArgs) -> Result<Spec, RunError>,
+    root: impl AsyncFnOnce(&System, InspectorArgs) -> Result<Spec, RunError>,
 ) -> Result<Ended, RunError> {
     let path = &inspector.socket;
     let socket = inspect::bind(path).map_err(|source| RunError::InspectSocket { path: path.clone(), source })?;
     let system = System::new(clock);
     let args = InspectorArgs { listener: Lend::new(socket), control: inspector.actor_control };
-    let root = root(args).await.inspect_err(|_| {
+    let root = root(&system, args).await.inspect_err(|_| {
         std::fs::remove_file(path).ok();
     })?;
     let tree = system.start(root);

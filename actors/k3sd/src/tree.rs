@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k3sd_apiserver::ApiServerTree;
 use k3sd_kine::KineTree;
 use k3sd_pki::PkiTree;
 use k3sd_runtime::inspect::{self, InspectorArgs};
@@ -49,13 +50,16 @@ pub struct ServerParts {
     pub pki: PkiTree,
     /// The datastore.
     pub kine: KineTree,
+    /// The API; none with `--disable-apiserver`.
+    pub apiserver: Option<ApiServerTree>,
 }
 
 impl ServerParts {
     /// Later children hold what earlier ones handed out: certificates, then the store, then the caches over it.
     fn tree(self, drill: bool) -> Spec {
-        let parts = [("pki", self.pki.spec), ("kine", self.kine.spec)];
-        let tree = parts.into_iter().fold(Spec::new(Strategy::RestForOne), |tree, (name, spec)| {
+        let apiserver = self.apiserver.map(|apiserver| ("apiserver", apiserver.spec));
+        let parts = [("pki", self.pki.spec), ("kine", self.kine.spec)].into_iter().chain(apiserver);
+        let tree = parts.fold(Spec::new(Strategy::RestForOne), |tree, (name, spec)| {
             tree.child(subtree(name, if drill { drilled(spec) } else { spec }))
         });
         if drill { drilled(tree) } else { tree }

@@ -104,6 +104,7 @@ impl Feature {
                 | Self::Pki
                 | Self::Kubeconfig
                 | Self::Tokens
+                | Self::ApiServer
         )
     }
 

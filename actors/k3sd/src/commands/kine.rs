@@ -19,7 +19,7 @@ use crate::run::{RunError, daemon};
 pub fn run(options: KineOptions) -> Result<ExitCode, RunError> {
     let KineOptions { kine, listen, tls, metrics, log, inspect, warnings } = options;
     let certificates = tls.map(Certificates::for_clients).transpose().map_err(RunError::Certificates)?;
-    daemon(&log, &warnings, &inspect, async move |inspector| {
+    daemon(&log, &warnings, &inspect, async move |_, inspector| {
         let socket = bind(&listen).await.map_err(|source| RunError::Listen { address: listen.clone(), source })?;
         tracing::info!(address = ?listen, tls = certificates.is_some(), store = kine.store.word(), "serving etcd's clients");
         let socket = match certificates {

@@ -1,14 +1,21 @@
 //! A server, from its configuration to the subtrees that it is made of.
 
+mod apiserver;
 mod host;
 mod pki;
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
+use k3sd_apiserver::{ArgumentError, SetupError, StaticTokenError};
+use k3sd_runtime::TypeMismatch;
 use thiserror::Error;
 
 use crate::config::ServerConfig;
 
+pub(crate) use self::apiserver::apiserver;
+use self::pki::loopback;
 pub(crate) use self::pki::{name_filter, pki_config};
 
 /// Why a server can't be put together on this machine.
@@ -17,6 +24,42 @@ pub enum ServerError {
     /// Nobody said under which address the server is reached, and the machine doesn't say so either.
     #[error("no default route tells which address this server is reached under; write one with --advertise-address")]
     NoAddress,
+    /// The socket that clients of the API use.
+    #[error("listen on {address}; is another server running there?")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// `--kube-apiserver-arg`.
+    #[error("--kube-apiserver-arg")]
+    Argument(#[source] ArgumentError),
+    /// The file of `--kube-apiserver-arg token-auth-file` can't be read.
+    #[error("read the tokens of users from {path:?}")]
+    TokenFile {
+        /// As configured.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// That file makes no sense.
+    #[error("use the tokens of users in {path:?}")]
+    Tokens {
+        /// As configured.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: StaticTokenError,
+    },
+    /// The settings of the API server make no sense together.
+    #[error("set up the API server")]
+    ApiServer(#[source] SetupError),
+    /// Another actor is where the certificate actor belongs.
+    #[error("find the certificate actor")]
+    Path(#[source] TypeMismatch),
     /// A network of services is too small.
     #[error("--service-cidr: {network} has no address for the API server; write a larger network")]
     ServiceNetwork {

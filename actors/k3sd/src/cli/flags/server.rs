@@ -7,6 +7,7 @@ const LISTENER: Group = Group(Heading::Listener, Feature::ApiServer);
 const NAMES: Group = Group(Heading::Listener, Feature::Pki);
 const DATA: Group = Group(Heading::Data, Feature::DataDir);
 const NETWORK: Group = Group(Heading::Networking, Feature::ClusterNetwork);
+const SERVICES: Group = Group(Heading::Networking, Feature::ApiServer);
 const FLANNEL: Group = Group(Heading::Networking, Feature::Flannel);
 const KUBECONFIG: Group = Group(Heading::Client, Feature::Kubeconfig);
 const TOKENS: Group = Group(Heading::Cluster, Feature::Tokens);
@@ -30,7 +31,7 @@ pub(super) static FLAGS: &[Flag] = &[
     // Listener
     LISTENER.text("bind-address", "IP address to listen on").derived("all addresses").usual(&["0.0.0.0"]),
     LISTENER.int("https-listen-port", "Port for the API server and the supervisor").default("6443"),
-    LISTENER
+    Group(Heading::Listener, Feature::Join)
         .int("supervisor-port", "Separate port for the supervisor")
         .env(&["K3S_SUPERVISOR_PORT"])
         .derived("same as --https-listen-port")
@@ -68,12 +69,12 @@ pub(super) static FLAGS: &[Flag] = &[
         .derived("10.42.0.0/16, or fd00:42::/56 on an IPv6 node")
         .usual(&["10.42.0.0/16"])
         .must_match(),
-    NETWORK
+    SERVICES
         .list("service-cidr", "Networks for service addresses, at most one per IP family")
         .derived("10.43.0.0/16, or fd00:43::/112 on an IPv6 node")
         .usual(&["10.43.0.0/16"])
         .must_match(),
-    NETWORK.text("service-node-port-range", "Ports handed to services of type NodePort").default("30000-32767"),
+    SERVICES.text("service-node-port-range", "Ports handed to services of type NodePort").default("30000-32767"),
     Group(Heading::Networking, Feature::Dns)
         .list("cluster-dns", "Addresses of the cluster's DNS service, inside the service networks")
         .derived("the tenth address of each service network")

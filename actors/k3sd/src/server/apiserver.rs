@@ -1,0 +1,184 @@
+//! The API server, as the flags ask for it, with what the certificate actors and the datastore hand to it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k3sd_apiserver::{
+    ApiServerArgs, ApiServerConfig, ApiServerTree, ClientAuthorities, Components, Endpoint, Learn, Reached,
+    StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_argument,
+};
+use k3sd_kine::StoreHandle;
+use k3sd_pki::{Authority, Certificates, Leaf, PkiTree, San, ServingHandle};
+use k3sd_runtime::System;
+use k3sd_runtime::lend::Lend;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use tokio::net::TcpListener;
+
+use super::{Identity, ServerError, loopback};
+use crate::cli::version::VERSION;
+use crate::config::{ListenConfig, ServerConfig};
+
+/// Where the certificate actors run.
+pub(crate) const PKI_PATH: &str = "server/pki";
+/// As many connections as may wait for a listener; the kernel cuts it to its own limit.
+const BACKLOG: i32 = 4096;
+
+/// What K3s calls a token of its own.
+const OWN_AUDIENCE: &str = "k3s";
+
+/// Puts the API server together, and opens its sockets.
+pub(crate) fn apiserver(
+    config: &ServerConfig,
+    identity: &Identity,
+    system: &System,
+    pki: &PkiTree,
+    store: &StoreHandle,
+) -> Result<ApiServerTree, ServerError> {
+    let certificates = &pki.certificates;
+    let serving = pki.serving.clone().at(system, PKI_PATH).map_err(ServerError::Path)?;
+    let tree = k3sd_apiserver::tree(ApiServerArgs {
+        config: settings(config, identity)?,
+        storage: Arc::new(store.clone()),
+        clock: system.clock().clone(),
+        token_keys: token_keys(certificates),
+        authorities: ClientAuthorities {
+            users: certificates.client_verifier(Authority::Client, true),
+            front_proxies: Some(certificates.client_verifier(Authority::RequestHeader, true)),
+        },
+        endpoints: endpoints(&config.listen, identity, certificates, &serving)?,
+        components: Components::default(),
+        checks: Vec::new(),
+    });
+    tree.map_err(ServerError::ApiServer)
+}
+
+/// The settings: K3s's, then the flags, then `--kube-apiserver-arg`, of which the last one counts.
+fn settings(config: &ServerConfig, identity: &Identity) -> Result<ApiServerConfig, ServerError> {
+    let network = &config.network;
+    let issuer = format!("https://kubernetes.default.svc.{}", network.cluster_domain);
+    let mut settings = ApiServerConfig {
+        advertise_address: identity.advertise_address,
+        advertise_port: config.listen.advertise_port,
+        service_cidrs: network.service_cidrs.iter().map(ToString::to_string).collect(),
+        node_ports: (network.node_ports.first, network.node_ports.last),
+        cluster_domain: network.cluster_domain.clone(),
+        host_name: identity.node_name.clone(),
+        version: VERSION.to_owned(),
+        audiences: vec![issuer.clone(), OWN_AUDIENCE.to_owned()],
+        issuers: vec![issuer],
+        ..ApiServerConfig::default()
+    };
+    for argument in &config.arguments.apiserver {
+        match argument.trim_start_matches("--").split_once('=') {
+            // The file is read by whoever may read files: us.
+            Some((TOKEN_AUTH_FILE, path)) => settings.static_tokens = Arc::new(static_tokens(path.into())?),
+            _ => apply_argument(&mut settings, argument).map_err(ServerError::Argument)?,
+        }
+    }
+    Ok(settings)
+}
+
+fn static_tokens(path: PathBuf) -> Result<StaticTokens, ServerError> {
+    let text = std::fs::read_to_string(&path).map_err(|source| ServerError::TokenFile { path: path.clone(), source })?;
+    StaticTokens::parse(&text).map_err(|source| ServerError::Tokens { path, source })
+}
+
+/// The keys of service accounts, from the certificates that are valid.
+fn token_keys(certificates: &Certificates) -> TokenKeys {
+    let certificates = certificates.clone();
+    // One place to wait at, so that no change is missed between two questions.
+    let seen = Arc::new(tokio::sync::Mutex::new(certificates));
+    TokenKeys::new(move |changed| {
+        let seen = seen.clone();
+        async move {
+            let mut seen = seen.lock().await;
+            let snapshot = if changed { seen.changed().await } else { seen.ready().await };
+            snapshot.map(|snapshot| snapshot.service_keys().iter().map(k3sd_pki::PrivateKey::to_pem).collect())
+        }
+    })
+}
+
+/// The public socket, which learns names, and the one for the parts of this server.
+fn endpoints(
+    listen: &ListenConfig,
+    identity: &Identity,
+    certificates: &Certificates,
+    serving: &ServingHandle,
+) -> Result<Vec<Endpoint>, ServerError> {
+    let own_address = listen.apiserver_bind_address.unwrap_or_else(|| loopback(identity.advertise_address));
+    let own = SocketAddr::new(own_address, listen.apiserver_port);
+    let learn = {
+        let serving = serving.clone();
+        Learn::new(move |names: Vec<Reached>| {
+            let serving = serving.clone();
+            let names: Vec<San> = names.into_iter().map(san).collect();
+            async move { serving.ensure(&names).await }
+        })
+    };
+    let mut endpoints = Vec::new();
+    for (number, address) in public(listen).into_iter().enumerate() {
+        let name = if number == 0 { "listener".to_owned() } else { format!("listener-{number}") };
+        endpoints.push(Endpoint {
+            name,
+            socket: Lend::new(bind(address)?),
+            certificate: serving.resolver(),
+            learn: Some(learn.clone()),
+        });
+    }
+    endpoints.push(Endpoint {
+        name: "listener-local".to_owned(),
+        socket: Lend::new(bind(own)?),
+        certificate: certificates.server(Leaf::ServingApiServer),
+        learn: None,
+    });
+    Ok(endpoints)
+}
+
+/// Where the server is reached: everywhere, or at one address, and then on loopback too, where its own parts look for it.
+fn public(listen: &ListenConfig) -> Vec<SocketAddr> {
+    let port = listen.https_port;
+    match listen.bind_address {
+        // One socket for both families, if the machine has both.
+        None => vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)],
+        Some(address) if address.is_unspecified() || address.is_loopback() => vec![SocketAddr::new(address, port)],
+        Some(address) => {
+            let loopback: IpAddr =
+                if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            vec![SocketAddr::new(address, port), SocketAddr::new(loopback, port)]
+        }
+    }
+}
+
+fn san(name: Reached) -> San {
+    match name {
+        Reached::Host(host) => San::new(&host),
+        Reached::Address(address) => San::Ip(address),
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    let fallback = |error: io::Error| {
+        // A machine without IPv6 has no such socket; its IPv4 one is as good.
+        let every = address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED);
+        let missing = error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+            || error.kind() == io::ErrorKind::AddrNotAvailable;
+        if every && missing { open(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port())) } else { Err(error) }
+    };
+    open(address).or_else(fallback).map_err(|source| ServerError::Listen { address, source })
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    // Connections of the life before are still being forgotten.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    TcpListener::from_std(std::net::TcpListener::from(socket))
+}

@@ -1,0 +1,72 @@
+//! A server with a directory of its own, gone when the test ends.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// Longer than a start takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A running `k3sd server --disable-agent`.
+pub(crate) struct Server {
+    directory: TempDir,
+    child: Child,
+    port: u16,
+}
+
+/// A port that is free. Another process may take it before the server does; then the server says so.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+impl Server {
+    /// Starts one and waits until it says that it is ready.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        let ready = UnixDatagram::bind(at("notify.sock")).expect("a socket");
+        ready.set_read_timeout(Some(LIMIT)).expect("a limit");
+        let (port, own) = (free_port().expect("a port"), free_port().expect("another"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_k3sd"));
+        command.args(["server", "--disable-agent", "--data-dir=data", "--write-kubeconfig=admin.yaml"]);
+        command.arg(format!("--https-listen-port={port}")).arg(format!("--apiserver-port={own}")).args(flags);
+        command.arg("--inspect-socket=inspect.sock").arg("--debug-actor-control").current_dir(directory.path());
+        command.env_clear().env("NOTIFY_SOCKET", at("notify.sock")).env("HOME", directory.path());
+        let log = File::create(at("log")).expect("a file");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("the binary runs");
+        let server = Self { directory, child, port };
+        let mut state = [0; 256];
+        let length = ready.recv(&mut state).unwrap_or_else(|error| panic!("{error}: {}", server.log()));
+        assert!(state[..length].starts_with(b"READY=1"), "{}", server.log());
+        server
+    }
+
+    /// Runs a command in a shell, in the server's directory and with its kubeconfig. Answers its exit code and what it
+    /// printed, both streams in the order of printing.
+    pub(crate) fn run(&self, command: &str) -> (i32, String) {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("exec 2>&1\n{command}")).current_dir(self.directory.path());
+        shell.env("KUBECONFIG", self.directory.path().join("admin.yaml")).env("HOME", self.directory.path());
+        shell.env("PORT", self.port.to_string()).env("K3SD", env!("CARGO_BIN_EXE_k3sd"));
+        let output = shell.stdin(Stdio::null()).output().expect("a shell");
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// What the server logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
