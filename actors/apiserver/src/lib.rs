@@ -11,4 +11,32 @@
 //! └─ -store                   what is served, watch caches, objects over bytes
 //! ```
 //!
-//! What is deliberately absent: handlers written once per kind, and any way to the store past `-store`.
+//! [`tree`] puts a server together, of which the caller starts the spec and keeps the [`Pipeline`] for itself: in this
+//! process the API is reached through [`Pipeline::local`], over the same way that requests from outside take.
+//!
+//! What is deliberately absent: handlers written once per kind, any way to the store past `-store`, and files:
+//! certificates and keys come in through [`Endpoint`], [`ClientAuthorities`] and [`TokenKeys`].
+
+mod arguments;
+mod authn;
+mod config;
+mod error;
+mod front;
+mod gate;
+mod observe;
+mod openapi;
+mod pipeline;
+mod rights;
+mod tree;
+
+pub use crate::arguments::{TOKEN_AUTH_FILE, apply as apply_argument};
+pub use crate::authn::{ServiceAccountKeys, TokenKeys};
+pub use crate::config::ApiServerConfig;
+pub use crate::error::{ArgumentError, KeysError, SetupError, TlsError};
+pub use crate::front::{Body, ClientAuthorities, Endpoint, Learn, Reached, TlsLimits};
+pub use crate::observe::{Check, Health, Probe};
+pub use crate::pipeline::{LocalService, Peer, Pipeline};
+pub use crate::tree::{ApiServerArgs, ApiServerTree, Components, tree};
+pub use k3sd_apiserver_access::User;
+pub use k3sd_apiserver_access::authn::{FrontProxy, StaticTokenError, StaticTokens};
+pub use k3sd_apiserver_registry::special::Component;

@@ -1,0 +1,280 @@
+//! `--kube-apiserver-arg`: which flags of kube-apiserver mean something here.
+//!
+//! Each flag is a row of a table. What maps to a setting works; what would have no effect is refused by name, with the
+//! reason; what kube-apiserver doesn't know either is refused as unknown. Flags whose value here is what it would be
+//! anyway are accepted with that value alone.
+
+use std::time::Duration;
+
+use crate::config::ApiServerConfig;
+use crate::error::ArgumentError;
+
+/// What becomes of a flag.
+enum Rule {
+    /// It is a setting.
+    Sets(fn(&mut ApiServerConfig, &str) -> Result<(), &'static str>),
+    /// It has one meaning here, so only these values are taken.
+    Only(&'static [&'static str]),
+    /// It would have no effect.
+    Refused(&'static str),
+}
+
+const ELSEWHERE: &str = "k3sd has a flag of its own for it";
+const PROCESS: &str = "k3sd is one process, and its own flags decide about files, logs and profiles";
+const STORAGE: &str = "the datastore is k3sd's own, and set up with --datastore-endpoint";
+const CACHES: &str = "watch caches size themselves";
+const LATER: &str = "it isn't there yet";
+const NO_CLOUD: &str = "there is no cloud provider in here";
+
+use Rule::{Only, Refused, Sets};
+
+/// All flags that mean something, or are worth a reason.
+const FLAGS: &[(&str, Rule)] = &[
+    ("admission-control-config-file", Refused(LATER)),
+    ("advertise-address", Refused(ELSEWHERE)),
+    ("aggregator-reject-forwarding-redirect", Only(&["true"])),
+    ("allow-privileged", Sets(|config, value| boolean(value).map(|on| config.allow_privileged = on))),
+    ("anonymous-auth", Sets(|config, value| boolean(value).map(|on| config.anonymous = on))),
+    ("api-audiences", Sets(|config, value| list(value).map(|all| config.audiences = all))),
+    ("audit-log-compress", Refused(LATER)),
+    ("audit-log-format", Refused(LATER)),
+    ("audit-log-maxage", Refused(LATER)),
+    ("audit-log-maxbackup", Refused(LATER)),
+    ("audit-log-maxsize", Refused(LATER)),
+    ("audit-log-path", Refused(LATER)),
+    ("audit-policy-file", Refused(LATER)),
+    ("audit-webhook-config-file", Refused(LATER)),
+    ("authentication-config", Refused(LATER)),
+    ("authentication-token-webhook-config-file", Refused(LATER)),
+    ("authorization-config", Refused(LATER)),
+    ("authorization-mode", Only(&["Node,RBAC"])),
+    ("authorization-webhook-config-file", Refused(LATER)),
+    ("bind-address", Refused(ELSEWHERE)),
+    ("cert-dir", Refused(PROCESS)),
+    ("client-ca-file", Refused(ELSEWHERE)),
+    ("cloud-config", Refused(NO_CLOUD)),
+    ("cloud-provider", Refused(NO_CLOUD)),
+    ("contention-profiling", Refused(PROCESS)),
+    ("cors-allowed-origins", Refused(LATER)),
+    ("default-not-ready-toleration-seconds", Only(&["300"])),
+    ("default-unreachable-toleration-seconds", Only(&["300"])),
+    ("default-watch-cache-size", Refused(CACHES)),
+    ("delete-collection-workers", Refused("a collection is deleted as fast as the store writes")),
+    ("disable-admission-plugins", Sets(|config, value| list(value).map(|all| config.admission_off.extend(all)))),
+    ("egress-selector-config-file", Refused(ELSEWHERE)),
+    ("enable-admission-plugins", Sets(|config, value| list(value).map(|all| config.admission_on.extend(all)))),
+    ("enable-aggregator-routing", Refused(LATER)),
+    ("enable-bootstrap-token-auth", Sets(|config, value| boolean(value).map(|on| config.bootstrap_tokens = on))),
+    ("enable-garbage-collector", Only(&["true"])),
+    ("enable-priority-and-fairness", Only(&["true"])),
+    ("encryption-provider-config", Refused(ELSEWHERE)),
+    ("endpoint-reconciler-type", Only(&["lease"])),
+    ("etcd-cafile", Refused(STORAGE)),
+    ("etcd-certfile", Refused(STORAGE)),
+    ("etcd-compaction-interval", Refused(STORAGE)),
+    ("etcd-count-metric-poll-period", Refused(STORAGE)),
+    ("etcd-keyfile", Refused(STORAGE)),
+    ("etcd-prefix", Only(&["/registry"])),
+    ("etcd-servers", Refused(STORAGE)),
+    ("event-ttl", Sets(|config, value| duration(value).map(|ttl| config.event_ttl = ttl))),
+    ("feature-gates", Refused("features are as they are in Kubernetes v1.34 by default")),
+    ("goaway-chance", Only(&["0"])),
+    ("http2-max-streams-per-connection", Refused("there is one limit for all connections")),
+    ("kubelet-certificate-authority", Refused(ELSEWHERE)),
+    ("kubelet-client-certificate", Refused(ELSEWHERE)),
+    ("kubelet-client-key", Refused(ELSEWHERE)),
+    ("livez-grace-period", Only(&["0", "0s"])),
+    ("log-flush-frequency", Refused(PROCESS)),
+    ("logging-format", Refused(PROCESS)),
+    ("max-connection-bytes-per-sec", Only(&["0"])),
+    ("max-mutating-requests-inflight", Sets(|config, value| count(value).map(|count| config.in_flight.1 = count))),
+    ("max-requests-inflight", Sets(|config, value| count(value).map(|count| config.in_flight.0 = count))),
+    ("min-request-timeout", Sets(|config, value| seconds(value).map(|time| config.watch_timeout_min = time))),
+    ("oidc-issuer-url", Refused(LATER)),
+    ("permit-address-sharing", Refused(PROCESS)),
+    ("permit-port-sharing", Refused(PROCESS)),
+    ("profiling", Only(&["false"])),
+    ("proxy-client-cert-file", Refused(ELSEWHERE)),
+    ("proxy-client-key-file", Refused(ELSEWHERE)),
+    ("request-timeout", Sets(|config, value| duration(value).map(|time| config.request_timeout = time))),
+    (
+        "requestheader-allowed-names",
+        Sets(|config, value| list(value).map(|all| config.front_proxy.allowed_names = all)),
+    ),
+    ("requestheader-client-ca-file", Refused(ELSEWHERE)),
+    (
+        "requestheader-extra-headers-prefix",
+        Sets(|config, value| list(value).map(|all| config.front_proxy.extra_prefixes = all)),
+    ),
+    (
+        "requestheader-group-headers",
+        Sets(|config, value| list(value).map(|all| config.front_proxy.group_headers = all)),
+    ),
+    ("requestheader-uid-headers", Sets(|config, value| list(value).map(|all| config.front_proxy.uid_headers = all))),
+    (
+        "requestheader-username-headers",
+        Sets(|config, value| list(value).map(|all| config.front_proxy.name_headers = all)),
+    ),
+    ("runtime-config", Sets(runtime_config)),
+    ("secure-port", Refused(ELSEWHERE)),
+    (
+        "service-account-extend-token-expiration",
+        Sets(|config, value| boolean(value).map(|on| config.token_extension = on)),
+    ),
+    ("service-account-issuer", Sets(|config, value| list(value).map(|all| config.issuers = all))),
+    ("service-account-jwks-uri", Sets(|config, value| text(value).map(|uri| config.jwks_uri = Some(uri)))),
+    ("service-account-key-file", Refused(ELSEWHERE)),
+    ("service-account-lookup", Only(&["true"])),
+    (
+        "service-account-max-token-expiration",
+        Sets(|config, value| duration(value).map(|time| config.token_lifetime_max = Some(time))),
+    ),
+    ("service-account-signing-key-file", Refused(ELSEWHERE)),
+    ("service-cluster-ip-range", Refused(ELSEWHERE)),
+    ("service-node-port-range", Refused(ELSEWHERE)),
+    ("shutdown-delay-duration", Sets(|config, value| duration(value).map(|time| config.shutdown_delay = time))),
+    ("shutdown-send-retry-after", Only(&["false"])),
+    ("storage-backend", Only(&["etcd3"])),
+    ("storage-media-type", Only(&["application/json"])),
+    (
+        "strict-transport-security-directives",
+        Sets(|config, value| list(value).map(|all| config.strict_transport_security = Some(all.join("; ")))),
+    ),
+    ("tls-cert-file", Refused(ELSEWHERE)),
+    ("tls-cipher-suites", Sets(|config, value| list(value).map(|all| config.tls.suites = all))),
+    ("tls-min-version", Sets(|config, value| text(value).map(|version| config.tls.version_min = Some(version)))),
+    ("tls-private-key-file", Refused(ELSEWHERE)),
+    ("tls-sni-cert-key", Refused(LATER)),
+    ("token-auth-file", Refused("read the file, and pass its users on")),
+    ("tracing-config-file", Refused(PROCESS)),
+    ("v", Refused(PROCESS)),
+    ("vmodule", Refused(PROCESS)),
+    ("watch-cache", Only(&["true"])),
+    ("watch-cache-sizes", Refused(CACHES)),
+];
+
+/// The flag whose file the caller reads: [`ApiServerConfig::static_tokens`].
+pub const TOKEN_AUTH_FILE: &str = "token-auth-file";
+
+/// Applies one argument, `name=value` or `name`, which means `name=true`. Leading dashes are let pass.
+///
+/// # Errors
+/// See [`ArgumentError`]. The configuration is as it was then.
+pub fn apply(config: &mut ApiServerConfig, argument: &str) -> Result<(), ArgumentError> {
+    let argument = argument.trim_start_matches("--");
+    let (name, value) = argument.split_once('=').unwrap_or((argument, "true"));
+    let found = FLAGS.iter().find(|(flag, _)| *flag == name);
+    let wrong = |wanted| ArgumentError::Value { name: name.to_owned(), value: value.to_owned(), wanted };
+    match found.map(|(_, rule)| rule) {
+        None => Err(ArgumentError::Unknown { name: name.to_owned() }),
+        Some(Refused(why)) => Err(ArgumentError::Refused { name: name.to_owned(), why }),
+        Some(Only(values)) if values.contains(&value) => Ok(()),
+        Some(Only(_)) => Err(wrong("the one value that it has here")),
+        Some(Sets(set)) => set(config, value).map_err(wrong),
+    }
+}
+
+fn boolean(value: &str) -> Result<bool, &'static str> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("true or false"),
+    }
+}
+
+fn text(value: &str) -> Result<String, &'static str> {
+    if value.is_empty() { Err("a text that isn't empty") } else { Ok(value.to_owned()) }
+}
+
+fn list(value: &str) -> Result<Vec<String>, &'static str> {
+    Ok(value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+}
+
+fn count(value: &str) -> Result<usize, &'static str> {
+    value.parse().ok().filter(|count| *count > 0).ok_or("a number above zero")
+}
+
+fn seconds(value: &str) -> Result<Duration, &'static str> {
+    value.parse().map(Duration::from_secs).map_err(|_| "a number of seconds")
+}
+
+fn duration(value: &str) -> Result<Duration, &'static str> {
+    if matches!(value, "0" | "0s") {
+        return Ok(Duration::ZERO);
+    }
+    crate::pipeline::go_duration(value).ok_or("a duration such as 90s or 1h30m")
+}
+
+fn runtime_config(config: &mut ApiServerConfig, value: &str) -> Result<(), &'static str> {
+    let mut found = Vec::new();
+    for entry in list(value)? {
+        let (name, on) = entry.split_once('=').unwrap_or((&entry, "true"));
+        found.push((name.to_owned(), boolean(on).map_err(|_| "a list such as api/all=false,apps/v1=true")?));
+    }
+    config.runtime_config.extend(found);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(arguments: &[&str]) -> Result<ApiServerConfig, ArgumentError> {
+        let mut config = ApiServerConfig::default();
+        arguments.iter().try_for_each(|argument| apply(&mut config, argument)).map(|()| config)
+    }
+
+    #[test]
+    fn what_maps_to_a_setting_works() {
+        let config = applied(&[
+            "anonymous-auth",
+            "--event-ttl=30m",
+            "max-requests-inflight=7",
+            "runtime-config=api/beta=true,apps/v1=false",
+            "enable-admission-plugins=AlwaysPullImages, EventRateLimit",
+            "tls-min-version=VersionTLS13",
+            "service-account-issuer=https://a,https://b",
+            "authorization-mode=Node,RBAC",
+        ])
+        .expect("all of them mean something");
+        assert!(config.anonymous && config.runtime_config["api/beta"] && !config.runtime_config["apps/v1"]);
+        assert_eq!((config.event_ttl, config.in_flight), (Duration::from_secs(1800), (7, 200)));
+        assert_eq!(config.admission_on, ["NodeRestriction", "AlwaysPullImages", "EventRateLimit"]);
+        assert_eq!(config.issuers, ["https://a", "https://b"]);
+        assert_eq!(config.tls.version_min.as_deref(), Some("VersionTLS13"));
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused_by_name() {
+        for (argument, message) in [
+            ("no-such-flag=1", "kube-apiserver has no flag --no-such-flag"),
+            (
+                "authorization-mode=AlwaysAllow",
+                "--authorization-mode: \"AlwaysAllow\" is not the one value that it has here",
+            ),
+            ("event-ttl=soon", "--event-ttl: \"soon\" is not a duration such as 90s or 1h30m"),
+            ("max-requests-inflight=0", "--max-requests-inflight: \"0\" is not a number above zero"),
+        ] {
+            assert_eq!(applied(&[argument]).expect_err(argument).to_string(), message);
+        }
+        let refused = applied(&["etcd-servers=http://x"]).expect_err("ours");
+        assert!(matches!(&refused, ArgumentError::Refused { name, .. } if name == "etcd-servers"), "{refused}");
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_names_each_flag_once() {
+        assert!(FLAGS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn versions_are_served_by_the_most_exact_entry() {
+        let beta =
+            k3sd_objects::schema::resources().iter().find(|it| it.version.contains("beta")).expect("there is one");
+        assert!(!ApiServerConfig::default().serves(beta));
+        assert!(applied(&["runtime-config=api/beta"]).unwrap().serves(beta));
+        let off = format!("runtime-config=api/beta=true,{}=false", beta.api_version());
+        assert!(!applied(&[&off]).unwrap().serves(beta));
+        let one = format!("runtime-config=api/all=false,{}/{}=true", beta.api_version(), beta.plural);
+        assert!(applied(&[&one]).unwrap().serves(beta));
+    }
+}

@@ -1,0 +1,8 @@
+//! Who makes a request: what a connection and its headers show, checked against keys and objects.
+
+mod authenticator;
+mod keys;
+
+pub(crate) use self::authenticator::{Authenticator, TokenMemory};
+pub(crate) use self::keys::{Keys, KeysArgs};
+pub use self::keys::{ServiceAccountKeys, TokenKeys};

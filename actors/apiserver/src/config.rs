@@ -1,0 +1,143 @@
+//! What the server is told by whoever read flags and environment.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k3sd_apiserver_access::authn::{FrontProxy, StaticTokens};
+
+use crate::front::TlsLimits;
+
+/// Configuration of the server. [`ApiServerConfig::default`] is kube-apiserver as K3s starts it, for one IPv4 cluster.
+#[derive(Clone)]
+pub struct ApiServerConfig {
+    /// The address under which the cluster reaches this server: an endpoint of the Service `kubernetes`.
+    pub advertise_address: IpAddr,
+    /// The port there.
+    pub advertise_port: u16,
+    /// The networks of services, one or one of each family; the first is that of Services that name none.
+    pub service_cidrs: Vec<String>,
+    /// First and last node port.
+    pub node_ports: (u16, u16),
+    /// `--cluster-domain`.
+    pub cluster_domain: String,
+    /// The name of this node's host, by which servers of one cluster tell each other apart.
+    pub host_name: String,
+    /// `gitVersion` of `/version`, such as `v1.34.1+k3sd1`.
+    pub version: String,
+    /// Names under which tokens of service accounts are, and were, made; the first is the present one.
+    pub issuers: Vec<String>,
+    /// Whom tokens are meant for that are meant for us; empty stands for the issuers.
+    pub audiences: Vec<String>,
+    /// Where the set of keys is found; `None` is this server's own address.
+    pub jwks_uri: Option<String>,
+    /// The longest lifetime of a token that is asked for, in whole seconds; `None` is no limit but the API's.
+    pub token_lifetime_max: Option<Duration>,
+    /// Whether tokens in pods live a year, with a warning when they are used after what was asked for.
+    pub token_extension: bool,
+    /// Whether requests that show nothing are served, as `system:anonymous`. K3s: no.
+    pub anonymous: bool,
+    /// Whether Secrets of the type `bootstrap.kubernetes.io/token` let machines in.
+    pub bootstrap_tokens: bool,
+    /// Users by token, from `--token-auth-file`.
+    pub static_tokens: Arc<StaticTokens>,
+    /// Headers and names of front proxies.
+    pub front_proxy: FrontProxy,
+    /// Requests that read, and that write, at once; the others wait. Watches and the like aren't counted.
+    pub in_flight: (usize, usize),
+    /// Connections at once. Whoever comes then waits in the socket's queue.
+    pub connections_max: usize,
+    /// How long a request may take that isn't a watch or the like.
+    pub request_timeout: Duration,
+    /// The least time that a watch is served; the time is drawn between once and twice this.
+    pub watch_timeout_min: Duration,
+    /// How long an Event lives; whole seconds, zero for ever.
+    pub event_ttl: Duration,
+    /// Whether pods may be privileged.
+    pub allow_privileged: bool,
+    /// `--runtime-config`: versions (`apps/v1`), resources (`apps/v1/deployments`), or `api/all`, `api/ga`, `api/beta`,
+    /// `api/alpha`, on or off.
+    pub runtime_config: BTreeMap<String, bool>,
+    /// Admission plugins that are on beside the usual ones.
+    pub admission_on: Vec<String>,
+    /// Admission plugins that are off.
+    pub admission_off: Vec<String>,
+    /// Versions and cipher suites of TLS.
+    pub tls: TlsLimits,
+    /// How long the server goes on when it is told to stop, with `/readyz` failing, before it takes no more requests.
+    pub shutdown_delay: Duration,
+    /// The `Strict-Transport-Security` header, if it is wanted.
+    pub strict_transport_security: Option<String>,
+}
+
+/// Leaves out the tokens.
+impl fmt::Debug for ApiServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiServerConfig")
+            .field("advertise_address", &self.advertise_address)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The issuer that tokens have unless another is configured.
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+impl Default for ApiServerConfig {
+    fn default() -> Self {
+        Self {
+            advertise_address: IpAddr::from([127, 0, 0, 1]),
+            advertise_port: 6443,
+            service_cidrs: vec!["10.43.0.0/16".to_owned()],
+            node_ports: (30_000, 32_767),
+            cluster_domain: "cluster.local".to_owned(),
+            host_name: "localhost".to_owned(),
+            version: "v1.34.1+k3sd1".to_owned(),
+            issuers: vec![ISSUER.to_owned()],
+            audiences: Vec::new(),
+            jwks_uri: None,
+            token_lifetime_max: None,
+            token_extension: true,
+            anonymous: false,
+            bootstrap_tokens: true,
+            static_tokens: Arc::default(),
+            front_proxy: FrontProxy::default(),
+            in_flight: (400, 200),
+            connections_max: 10_000,
+            request_timeout: Duration::from_secs(60),
+            watch_timeout_min: Duration::from_secs(1800),
+            event_ttl: Duration::from_secs(3600),
+            allow_privileged: true,
+            runtime_config: BTreeMap::new(),
+            admission_on: vec!["NodeRestriction".to_owned()],
+            admission_off: Vec::new(),
+            tls: TlsLimits::default(),
+            shutdown_delay: Duration::ZERO,
+            strict_transport_security: None,
+        }
+    }
+}
+
+impl ApiServerConfig {
+    /// Whom tokens are meant for that are meant for us.
+    #[must_use]
+    pub fn audiences(&self) -> &[String] {
+        if self.audiences.is_empty() { &self.issuers } else { &self.audiences }
+    }
+
+    /// Whether a resource is served: what is by default, changed by `--runtime-config`. The most exact entry decides.
+    #[must_use]
+    pub fn serves(&self, resource: &k3sd_objects::schema::Resource) -> bool {
+        let (version, config) = (resource.api_version(), &self.runtime_config);
+        let level = match resource.version {
+            version if version.contains("alpha") => "api/alpha",
+            version if version.contains("beta") => "api/beta",
+            _ => "api/ga",
+        };
+        let named = config.get(&format!("{version}/{}", resource.plural)).or_else(|| config.get(version.as_str()));
+        let found = named.or_else(|| config.get(level)).or_else(|| config.get("api/all"));
+        found.copied().unwrap_or(resource.served)
+    }
+}

@@ -1,0 +1,273 @@
+//! Numbers under the names that dashboards know from kube-apiserver, in Prometheus' text format 0.0.4.
+//!
+//! What is counted per kind of request is one series of atomic counters, found in an immutable index. Only the first
+//! request of a kind changes the index. There are no more series than there are kinds of requests for what is served.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::process;
+
+/// Upper bounds in milliseconds of the buckets for the time that requests take.
+const BUCKETS_MS: [u64; 22] = [
+    5, 25, 50, 100, 200, 400, 600, 800, 1000, 1250, 1500, 2000, 3000, 4000, 5000, 6000, 8000, 10_000, 15_000, 20_000,
+    30_000, 60_000,
+];
+/// The codes that answers have; what is none of them counts as the last.
+const CODES: [u16; 20] =
+    [200, 201, 202, 301, 304, 400, 401, 403, 404, 405, 406, 409, 410, 413, 415, 422, 429, 500, 503, 504];
+/// Beyond so many kinds of requests further ones are counted together.
+const SERIES_MAX: usize = 20_000;
+
+/// One kind of request.
+#[derive(Debug, Default)]
+pub(crate) struct Series {
+    codes: [AtomicU64; CODES.len()],
+    buckets: [AtomicU64; BUCKETS_MS.len() + 1],
+    micros: AtomicU64,
+    bytes: AtomicU64,
+    answers: AtomicU64,
+    long_running: AtomicI64,
+    events: AtomicU64,
+}
+
+impl Series {
+    /// An answer is out, or its head is, if it has no end.
+    pub(crate) fn answered(&self, code: u16, took: Option<Duration>, bytes: u64) {
+        let place = CODES.iter().position(|known| *known == code).unwrap_or(CODES.len() - 1);
+        self.codes[place].fetch_add(1, Relaxed);
+        let Some(took) = took else { return };
+        let place = BUCKETS_MS.iter().position(|bound| took <= Duration::from_millis(*bound));
+        self.buckets[place.unwrap_or(BUCKETS_MS.len())].fetch_add(1, Relaxed);
+        self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.answers.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// So many events were sent.
+    pub(crate) fn sent_events(&self, count: u64) {
+        self.events.fetch_add(count, Relaxed);
+    }
+}
+
+/// Counts a request without end as under way for as long as this lives.
+pub(crate) struct LongRunning(Arc<Series>);
+
+impl LongRunning {
+    pub(crate) fn begin(series: &Arc<Series>) -> Self {
+        series.long_running.fetch_add(1, Relaxed);
+        Self(series.clone())
+    }
+}
+
+impl Drop for LongRunning {
+    fn drop(&mut self) {
+        self.0.long_running.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Numbers that few labels tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tally {
+    /// Attempts to be known, by outcome.
+    Authentication(&'static str),
+    /// Those who were known, by what told.
+    AuthenticatedBy(&'static str),
+    /// Decisions, by outcome.
+    Authorization(&'static str),
+    /// Requests that were ended by us before their time, by the code that told so.
+    Terminated(&'static str),
+    /// Requests that waited for a place or were sent away.
+    Dropped(&'static str),
+}
+
+impl Tally {
+    fn row(self) -> (&'static str, &'static str, String) {
+        match self {
+            Self::Authentication(result) => {
+                ("authentication_attempts", "Attempts to be known.", format!("result=\"{result}\""))
+            }
+            Self::AuthenticatedBy(by) => {
+                ("authenticated_user_requests", "Requests of those who are known.", format!("username=\"{by}\""))
+            }
+            Self::Authorization(result) => {
+                ("authorization_attempts_total", "Decisions about requests.", format!("result=\"{result}\""))
+            }
+            Self::Terminated(code) => (
+                "apiserver_request_terminations_total",
+                "Requests that the server ended before they were answered.",
+                format!("code=\"{code}\",component=\"apiserver\""),
+            ),
+            Self::Dropped(kind) => (
+                "apiserver_dropped_requests_total",
+                "Requests that were sent away because there were too many.",
+                format!("request_kind=\"{kind}\""),
+            ),
+        }
+    }
+}
+
+type Index<K, V> = watch::Sender<Arc<BTreeMap<K, Arc<V>>>>;
+
+/// All numbers of a server. Shared by whoever counts.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    requests: Index<Box<str>, Series>,
+    tallies: Index<Tally, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { requests: watch::Sender::new(Arc::default()), tallies: watch::Sender::new(Arc::default()) }
+    }
+}
+
+/// Finds an entry, or adds it.
+fn entry<K: Ord + Clone, V: Default>(index: &Index<K, V>, key: &K) -> Arc<V> {
+    if let Some(found) = index.borrow().get(key) {
+        return found.clone();
+    }
+    let mut added = None;
+    index.send_modify(|index| {
+        let found = Arc::make_mut(index).entry(key.clone()).or_default();
+        added = Some(found.clone());
+    });
+    added.expect("the closure ran")
+}
+
+impl Metrics {
+    /// The series of a kind of requests, by its labels. These must come from what is served, not from what is asked.
+    pub(crate) fn series(&self, labels: String) -> Arc<Series> {
+        let key = if self.requests.borrow().len() < SERIES_MAX { labels.into_boxed_str() } else { Box::default() };
+        entry(&self.requests, &key)
+    }
+
+    /// Counts one.
+    pub(crate) fn count(&self, tally: Tally) {
+        entry(&self.tallies, &tally).fetch_add(1, Relaxed);
+    }
+
+    /// Everything as text. `more` adds what others know.
+    pub(crate) fn text(&self, more: impl FnOnce(&mut String)) -> String {
+        let mut text = String::new();
+        self.write_requests(&mut text);
+        let mut last = "";
+        for (tally, count) in self.tallies.borrow().iter() {
+            let (name, help, labels) = tally.row();
+            if name != last {
+                head(&mut text, name, "counter", help);
+            }
+            last = name;
+            line(&mut text, name, &labels, count.load(Relaxed));
+        }
+        more(&mut text);
+        process::write(&mut text, std::path::Path::new("/proc"));
+        text
+    }
+
+    fn write_requests(&self, text: &mut String) {
+        let index = self.requests.borrow().clone();
+        let all = || index.iter().map(|(labels, series)| (&**labels, &**series));
+        head(text, "apiserver_request_total", "counter", "Requests that were answered.");
+        for (labels, series) in all() {
+            for (code, count) in CODES.iter().zip(&series.codes) {
+                let count = count.load(Relaxed);
+                if count > 0 {
+                    line(text, "apiserver_request_total", &format!("code=\"{code}\",{labels}"), count);
+                }
+            }
+        }
+        for name in ["apiserver_request_duration_seconds", "apiserver_request_sli_duration_seconds"] {
+            head(text, name, "histogram", "How long requests took, those without end left out.");
+            for (labels, series) in all().filter(|(_, series)| series.answers.load(Relaxed) > 0) {
+                write_histogram(text, name, labels, series);
+            }
+        }
+        head(text, "apiserver_response_sizes", "summary", "How long answers were, in bytes.");
+        for (labels, series) in all().filter(|(_, series)| series.answers.load(Relaxed) > 0) {
+            line(text, "apiserver_response_sizes_sum", labels, series.bytes.load(Relaxed));
+            line(text, "apiserver_response_sizes_count", labels, series.answers.load(Relaxed));
+        }
+        head(text, "apiserver_longrunning_requests", "gauge", "Requests without end that are under way.");
+        for (labels, series) in all().filter(|(labels, _)| labels.contains("verb=\"WATCH\"")) {
+            line(text, "apiserver_longrunning_requests", labels, series.long_running.load(Relaxed));
+        }
+        head(text, "apiserver_watch_events_total", "counter", "Events that were sent to watchers.");
+        for (labels, series) in all().filter(|(_, series)| series.events.load(Relaxed) > 0) {
+            line(text, "apiserver_watch_events_total", labels, series.events.load(Relaxed));
+        }
+    }
+}
+
+fn write_histogram(text: &mut String, name: &str, labels: &str, series: &Series) {
+    let mut below = 0;
+    for (bound, bucket) in BUCKETS_MS.iter().zip(&series.buckets) {
+        below += bucket.load(Relaxed);
+        let bound = Duration::from_millis(*bound).as_secs_f64();
+        line(text, &format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), below);
+    }
+    below += series.buckets[BUCKETS_MS.len()].load(Relaxed);
+    line(text, &format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), below);
+    let seconds = Duration::from_micros(series.micros.load(Relaxed)).as_secs_f64();
+    line(text, &format!("{name}_sum"), labels, seconds);
+    line(text, &format!("{name}_count"), labels, below);
+}
+
+/// The lines before those of a metric.
+pub(crate) fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a string takes everything");
+}
+
+/// One value.
+pub(crate) fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+    let labels = labels.trim_matches(',');
+    let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
+    writeln!(text, "{name}{open}{labels}{close} {value}").expect("a string takes everything");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_kind_code_and_time() {
+        let metrics = Metrics::default();
+        let series = || metrics.series("verb=\"GET\",resource=\"pods\"".to_owned());
+        for millis in [1, 30, 90_000] {
+            series().answered(200, Some(Duration::from_millis(millis)), 100);
+        }
+        series().answered(404, Some(Duration::ZERO), 1);
+        series().answered(418, None, 0);
+        metrics.count(Tally::Authentication("success"));
+        metrics.count(Tally::Authentication("success"));
+        let text = metrics.text(|text| text.push_str("more 1\n"));
+        for line in [
+            "apiserver_request_total{code=\"200\",verb=\"GET\",resource=\"pods\"} 3",
+            "apiserver_request_total{code=\"404\",verb=\"GET\",resource=\"pods\"} 1",
+            "apiserver_request_duration_seconds_bucket{verb=\"GET\",resource=\"pods\",le=\"0.005\"} 2",
+            "apiserver_request_duration_seconds_bucket{verb=\"GET\",resource=\"pods\",le=\"60\"} 3",
+            "apiserver_request_duration_seconds_bucket{verb=\"GET\",resource=\"pods\",le=\"+Inf\"} 4",
+            "apiserver_request_duration_seconds_count{verb=\"GET\",resource=\"pods\"} 4",
+            "apiserver_response_sizes_sum{verb=\"GET\",resource=\"pods\"} 301",
+            "authentication_attempts{result=\"success\"} 2",
+            "more 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_goes_on_is_counted_while_it_does() {
+        let metrics = Metrics::default();
+        let series = metrics.series("verb=\"WATCH\"".to_owned());
+        let running = LongRunning::begin(&series);
+        assert!(metrics.text(|_| {}).contains("apiserver_longrunning_requests{verb=\"WATCH\"} 1\n"));
+        drop(running);
+        assert!(metrics.text(|_| {}).contains("apiserver_longrunning_requests{verb=\"WATCH\"} 0\n"));
+    }
+}

@@ -1,0 +1,243 @@
+//! Paths that are no resources: health, numbers, discovery, OpenAPI, version, keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response};
+use k3sd_apiserver_access::RequestInfo;
+use k3sd_apiserver_access::authn::service_account::{
+    CONFIGURATION_PATH, KEY_SET_PATH, KEY_SET_TYPE, configuration, key_set,
+};
+use k3sd_apiserver_store::Catalog;
+use k3sd_apiserver_wire::about::{VersionInfo, root};
+use k3sd_apiserver_wire::discovery;
+use k3sd_apiserver_wire::negotiate::Format;
+use k3sd_apiserver_wire::object::document;
+use k3sd_apiserver_wire::reply::{Ask, Reply};
+use serde_json::Value;
+
+use super::{Asked, Outcome, Pipeline, answer};
+use crate::config::ApiServerConfig;
+use crate::front::Body;
+use crate::observe::Probe;
+
+/// Paths that stand for no group, as `/` lists them and numbers name them.
+const PATHS: &[&str] = &[
+    CONFIGURATION_PATH,
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/metrics/slis",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openapi/v3/",
+    KEY_SET_PATH,
+    "/readyz",
+    "/version",
+];
+
+/// What stays the same.
+#[derive(Debug)]
+pub(super) struct Documents {
+    version: Value,
+    address: String,
+}
+
+impl Documents {
+    pub(super) fn new(config: &ApiServerConfig) -> Self {
+        let version = VersionInfo {
+            git_version: config.version.clone(),
+            git_commit: String::new(),
+            git_tree_state: "clean".to_owned(),
+            build_date: String::new(),
+            compiler: "rustc".to_owned(),
+        };
+        let address = std::net::SocketAddr::new(config.advertise_address, config.advertise_port);
+        Self { version: version.value(), address: address.to_string() }
+    }
+}
+
+/// A path that numbers may name; empty for all others.
+pub(super) fn known_path(path: &str) -> &'static str {
+    PATHS.iter().find(|known| **known == path).copied().unwrap_or_default()
+}
+
+impl Pipeline {
+    /// Answers what is no resource.
+    pub(super) async fn document(&self, asked: &Asked<'_>, info: &RequestInfo, catalog: &Arc<Catalog>) -> Outcome {
+        let path = info.path.as_str();
+        if let Some((probe, check)) = Probe::of_path(path) {
+            let health = &self.0.parts.health;
+            let Some(verdict) = health.answer(probe, check, &asked.query) else { return Ok(answer::no_such_path()) };
+            return Ok(answer::text(verdict.code, &verdict.text));
+        }
+        if !matches!(asked.parts.method, Method::GET | Method::HEAD) {
+            return Ok(answer::text(405, "405: Method Not Allowed"));
+        }
+        let header = |name| asked.parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let gzip = answer::takes_gzip(&asked.parts.headers);
+        let ask = Ask {
+            path,
+            wish: asked.wish(),
+            if_none_match: header(http::header::IF_NONE_MATCH).unwrap_or_default(),
+            hash: asked.query.first("hash"),
+            gzip,
+            now: i64::try_from(self.clock().wall().as_secs()).unwrap_or(i64::MAX),
+        };
+        if let Some(found) = discovery::answer(catalog, &ask, &self.0.documents.address) {
+            return found.map(|reply| written(reply, gzip));
+        }
+        if path.starts_with("/openapi/") {
+            let made = crate::openapi::document(&self.0.parts.openapi, &ask, catalog).await?;
+            return Ok(made.map_or_else(answer::no_such_path, |reply| written(reply, gzip)));
+        }
+        match path.trim_end_matches('/') {
+            "" => json(&root(catalog, PATHS.iter().copied())),
+            "/version" => json(&self.0.documents.version),
+            "/metrics" => Ok(self.numbers(gzip)),
+            "/metrics/slis" => Ok(answer::text(200, &self.slis())),
+            KEY_SET_PATH | CONFIGURATION_PATH => Ok(self.keys(path)),
+            _ => Ok(answer::no_such_path()),
+        }
+    }
+
+    /// By what others can check our tokens.
+    fn keys(&self, path: &str) -> Response<Body> {
+        let parts = &self.0.parts;
+        let Some(keys) = parts.keys.borrow().clone() else { return answer::no_such_path() };
+        let issuer = parts.config.issuers.first().map_or("", String::as_str);
+        let own = || format!("https://{}{KEY_SET_PATH}", self.0.documents.address);
+        let address = parts.config.jwks_uri.clone().unwrap_or_else(own);
+        let (kind, found) = if path == KEY_SET_PATH {
+            (KEY_SET_TYPE, configuration(issuer, &address, &keys.verifying).map(|_| key_set(&keys.verifying)))
+        } else {
+            ("application/json", configuration(issuer, &address, &keys.verifying))
+        };
+        let Ok(found) = found else { return answer::no_such_path() };
+        let mut response = answer::bytes(200, kind, found.to_string().into());
+        let hour = HeaderValue::from_static("public, max-age=3600");
+        response.headers_mut().insert(http::header::CACHE_CONTROL, hour);
+        response
+    }
+
+    fn numbers(&self, gzip: bool) -> Response<Body> {
+        let text = self.0.metrics.text(|text| self.gauges(text));
+        answer::long_bytes("text/plain; version=0.0.4; charset=utf-8; escaping=underscores", text.into(), gzip)
+    }
+
+    /// What is the case at the moment, rather than counted.
+    fn gauges(&self, text: &mut String) {
+        use crate::observe::{head, line};
+        let inner = &self.0;
+        head(text, "apiserver_current_inflight_requests", "gauge", "Requests with an end that are worked on.");
+        for (kind, seats) in [("mutating", &inner.writing), ("readOnly", &inner.reading)] {
+            let labels = format!("request_kind=\"{kind}\"");
+            line(text, "apiserver_current_inflight_requests", &labels, seats.taken());
+        }
+        let stores = inner.parts.api.stores();
+        let catalog = stores.catalog().current();
+        let mut stored: Vec<_> = catalog.resources().filter_map(|resource| resource.stored.as_ref()).collect();
+        stored.sort_by(|left, right| (&left.group, &left.plural).cmp(&(&right.group, &right.plural)));
+        stored.dedup_by(|left, right| (&left.group, &left.plural) == (&right.group, &right.plural));
+        let counted: Vec<(&str, &str, usize)> = stored
+            .iter()
+            .filter_map(|stored| Some((&*stored.group, &*stored.plural, stores.of(stored)?.snapshot().len())))
+            .collect();
+        head(text, "apiserver_storage_objects", "gauge", "Objects that are stored.");
+        for (group, plural, count) in &counted {
+            let dot = if group.is_empty() { "" } else { "." };
+            line(text, "apiserver_storage_objects", &format!("resource=\"{plural}{dot}{group}\""), count);
+        }
+        head(text, "apiserver_resource_objects", "gauge", "Objects that are stored.");
+        for (group, plural, count) in &counted {
+            line(text, "apiserver_resource_objects", &format!("group=\"{group}\",resource=\"{plural}\""), count);
+        }
+        let version = &inner.documents.version;
+        let label = |name: &str| version[name].as_str().unwrap_or_default().to_owned();
+        head(text, "kubernetes_build_info", "gauge", "What was built, and when.");
+        let labels = format!(
+            "build_date=\"{}\",compiler=\"{}\",git_commit=\"{}\",git_version=\"{}\",major=\"{}\",minor=\"{}\",platform=\"{}\"",
+            label("buildDate"),
+            label("compiler"),
+            label("gitCommit"),
+            label("gitVersion"),
+            label("major"),
+            label("minor"),
+            label("platform"),
+        );
+        line(text, "kubernetes_build_info", &labels, 1);
+    }
+
+    /// How each check stands.
+    fn slis(&self) -> String {
+        use crate::observe::{head, line};
+        let mut text = String::new();
+        head(&mut text, "kubernetes_healthcheck", "gauge", "Whether a check passes.");
+        for probe in [Probe::Health, Probe::Live, Probe::Ready] {
+            for (name, passes) in self.0.parts.health.each(probe) {
+                let labels = format!("name=\"{name}\",type=\"{}\"", probe.word());
+                line(&mut text, "kubernetes_healthcheck", &labels, u8::from(passes));
+            }
+        }
+        text
+    }
+}
+
+/// A document for people, which is always JSON.
+fn json(value: &Value) -> Outcome {
+    let format = Format { pretty: true, ..Format::JSON };
+    Ok(answer::bytes(200, format.content_type(), document(format, value)?))
+}
+
+/// A document that wire wrote.
+fn written(reply: Reply, gzip: bool) -> Response<Body> {
+    let zipped_already = reply.header("Content-Encoding").is_some();
+    let (body, zipped) = Body::whole_or_zipped(reply.body, gzip && !zipped_already);
+    let mut response = answer::bytes(reply.code, "application/json", Bytes::new()).map(|_| body);
+    response.headers_mut().remove(http::header::CONTENT_TYPE);
+    for (name, value) in reply.headers {
+        if let (Ok(name), Ok(value)) = (http::HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    answer::encoded(response, zipped)
+}
+
+/// A duration as Go writes it: `34s`, `1m30s`, `500ms`, `1.5h`. `None` for anything else, and for what isn't positive.
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, f64); 7] =
+        [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let (mut rest, mut seconds) = (text, 0.0);
+    while !rest.is_empty() {
+        let digits = rest.find(|found: char| !found.is_ascii_digit() && found != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest.find(|found: char| found.is_ascii_digit() || found == '.').unwrap_or(rest.len());
+        let (_, unit) = UNITS.iter().find(|(unit, _)| *unit == &rest[..end])?;
+        seconds += number * unit;
+        rest = &rest[end..];
+    }
+    Duration::try_from_secs_f64(seconds).ok().filter(|found| !found.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, millis) in [("34s", 34_000), ("1m30s", 90_000), ("500ms", 500), ("1.5h", 5_400_000)] {
+            assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "0s", "-1s", "5", "s", "1x", "1e9s", "1..5s", "99999999999999999999h"] {
+            assert_eq!(go_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_name_only_paths_that_there_are() {
+        assert_eq!(known_path("/metrics"), "/metrics");
+        assert_eq!(known_path("/metrics/\"}x"), "");
+    }
+}

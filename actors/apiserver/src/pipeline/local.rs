@@ -1,0 +1,57 @@
+//! The same way for parts of this process: a service without a socket.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::ready;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use k3sd_apiserver_access::User;
+
+use super::{Peer, Pipeline};
+use crate::front::Body;
+
+/// A client of the server inside this process. It is known as one user, and may do what that user may.
+#[derive(Clone)]
+pub struct LocalService {
+    pipeline: Pipeline,
+    peer: Arc<Peer>,
+}
+
+impl fmt::Debug for LocalService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LocalService")
+    }
+}
+
+impl LocalService {
+    pub(super) fn new(pipeline: Pipeline, user: User) -> Self {
+        Self { pipeline, peer: Arc::new(Peer::local(user)) }
+    }
+}
+
+impl<B> tower_service::Service<Request<B>> for LocalService
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if *self.pipeline.draining().borrow() {
+            let status = k3sd_objects::status::Status::service_unavailable("apiserver is shutting down");
+            return Box::pin(ready(Ok(super::answer::status(&Default::default(), &status))));
+        }
+        let Self { pipeline, peer } = self.clone();
+        Box::pin(async move { Ok(pipeline.answer(&peer, request).await) })
+    }
+}

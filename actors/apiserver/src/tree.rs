@@ -1,0 +1,263 @@
+//! The subtree, as data, and everything that its actors share.
+//!
+//! ```text
+//! apiserver            rest_for_one
+//! ├─ keys              the keys of service accounts
+//! ├─ caches            one watch cache per resource, and the log that feeds them
+//! ├─ rights            roles and bindings, and what nodes need
+//! ├─ openapi           makes documents on a thread of its own
+//! ├─ connections       dynamic: a task for each
+//! ├─ listener-…        accept, one for each socket
+//! └─ gate              stops first: requests are finished before anything else stops
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use k3sd_apiserver_access::authn::service_account::Issuer;
+use k3sd_apiserver_access::{Attributes, Authorizer, Decision, Rbac};
+use k3sd_apiserver_admission::Admission;
+use k3sd_apiserver_registry::special::{Authenticate, Component, PortRange, Range, Special, TokenSource};
+use k3sd_apiserver_registry::{Api, ApiArgs, ApiConfig, Authorize};
+use k3sd_apiserver_store::{Catalog, CatalogHandle, Stores};
+use k3sd_client::storage::Storage;
+use k3sd_runtime::{Clock, Shutdown, Spec, Strategy, subtree, task, worker};
+use tokio::sync::{Semaphore, watch};
+
+use crate::authn::{Authenticator, Keys, KeysArgs, TokenKeys};
+use crate::config::ApiServerConfig;
+use crate::error::SetupError;
+use crate::front::{ClientAuthorities, Endpoint, Listening, listen};
+use crate::gate::{DRAIN_LIMIT, Gate, GateArgs, Signs};
+use crate::observe::{Check, Health};
+use crate::openapi::{Documents, OpenApiArgs};
+use crate::pipeline::{Fittings, Pipeline};
+use crate::rights::{Rights, RightsArgs};
+
+/// What the server is made of.
+#[derive(Clone, Debug)]
+pub struct ApiServerArgs {
+    /// Settings.
+    pub config: ApiServerConfig,
+    /// Who keeps the bytes.
+    pub storage: Arc<dyn Storage>,
+    /// Time and randomness.
+    pub clock: Clock,
+    /// Where the keys of service accounts come from.
+    pub token_keys: TokenKeys,
+    /// Who vouches for clients.
+    pub authorities: ClientAuthorities,
+    /// Where it listens. Without any it serves this process alone.
+    pub endpoints: Vec<Endpoint>,
+    /// How the parts of the control plane are that nobody else here knows; for `componentstatuses`.
+    pub components: Components,
+    /// Checks of others, behind our own.
+    pub checks: Vec<Check>,
+}
+
+/// Says how parts of the control plane are.
+#[derive(Clone)]
+pub struct Components(Arc<dyn Fn() -> Vec<Component> + Send + Sync>);
+
+impl fmt::Debug for Components {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Components")
+    }
+}
+
+impl Default for Components {
+    /// There are none.
+    fn default() -> Self {
+        Self::new(Vec::new)
+    }
+}
+
+impl Components {
+    /// Asks a function, which answers from memory.
+    pub fn new(ask: impl Fn() -> Vec<Component> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+}
+
+/// The subtree, and the way to it for the rest of the process.
+#[derive(Clone, Debug)]
+pub struct ApiServerTree {
+    /// What to start.
+    pub spec: Spec,
+    /// Answers requests of this process; see [`Pipeline::local`]. Good before the subtree runs: then requests wait, or
+    /// are told to come later.
+    pub pipeline: Pipeline,
+    /// Whether the server is ready, and its other checks.
+    pub health: Health,
+}
+
+/// Puts the server together. Nothing runs yet.
+///
+/// # Errors
+/// See [`SetupError`]: the settings make no sense.
+pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
+    let ApiServerArgs { config, storage, clock, token_keys, authorities, endpoints, components, checks } = args;
+    let config = Arc::new(config);
+    let catalog = CatalogHandle::new(Catalog::builtin(|resource| config.serves(resource)));
+    let stores = Stores::new(catalog, storage, clock.clone());
+    let (keys_place, keys) = watch::channel(None);
+    let (openapi_place, openapi) = watch::channel(None);
+    let (rights_place, rights) = watch::channel(Arc::<Authorizer>::default());
+    let authenticator = Arc::new(Authenticator {
+        stores: stores.clone(),
+        keys: keys.clone(),
+        issuers: config.issuers.clone(),
+        audiences: config.audiences().to_vec(),
+        static_tokens: config.static_tokens.clone(),
+        front_proxy: config.front_proxy.clone(),
+        bootstrap_tokens: config.bootstrap_tokens,
+        anonymous: config.anonymous,
+    });
+    let authorize: Authorize = {
+        let rights = rights.clone();
+        Arc::new(move |attributes: &Attributes<'_>| -> Decision {
+            let rights = rights.borrow().clone();
+            rights.authorize(*attributes)
+        })
+    };
+    let special = special(&config, &authenticator, &rights, &keys, &clock, components)?;
+    let admission = Admission;
+    let api = Api::new(ApiArgs {
+        stores: stores.clone(),
+        admission: Arc::new(admission),
+        authorize,
+        special,
+        clock: clock.clone(),
+        config: ApiConfig {
+            allow_privileged: config.allow_privileged,
+            event_ttl: config.event_ttl,
+            watch_timeout_min: config.watch_timeout_min,
+        },
+    });
+    let api = Arc::new(api);
+    let signs = Signs::default();
+    let health = health(&stores, &signs, &keys, &rights, checks);
+    let pipeline = Pipeline::new(Fittings {
+        api,
+        config: config.clone(),
+        clock,
+        authenticator,
+        authorities,
+        rights,
+        keys,
+        health: health.clone(),
+        draining: signs.draining.subscribe(),
+        openapi,
+    });
+
+    let keys = KeysArgs { source: token_keys, place: Arc::new(keys_place) };
+    let rights = RightsArgs { stores: stores.clone(), place: Arc::new(rights_place) };
+    let documents =
+        OpenApiArgs { stores: stores.clone(), git_version: config.version.clone(), place: Arc::new(openapi_place) };
+    let mut spec = Spec::new(Strategy::RestForOne)
+        // It waits for whoever makes the keys, and for the datastore.
+        .child(worker::<Keys>("keys", keys).start_within(None))
+        .child(subtree("caches", k3sd_apiserver_store::tree(&stores)))
+        .child(worker::<Rights>("rights", rights).start_within(None))
+        .child(worker::<Documents>("openapi", documents))
+        .child(subtree("connections", Spec::new(Strategy::Dynamic)));
+    let places = Arc::new(Semaphore::new(config.connections_max.max(1)));
+    for endpoint in endpoints {
+        let tls = config.tls.server(endpoint.certificate.clone())?;
+        let (name, places, pipeline) = (endpoint.name.clone(), places.clone(), pipeline.clone());
+        let listening = Listening { endpoint, tls, pipeline, places };
+        spec = spec.child(task(&name, move |handle| listen(handle, listening.clone())));
+    }
+    let gate = GateArgs { signs, pipeline: pipeline.clone(), delay: config.shutdown_delay };
+    let limit = config.shutdown_delay + DRAIN_LIMIT;
+    let spec = spec.child(worker::<Gate>("gate", gate).shutdown(Shutdown::Within(limit)));
+    Ok(ApiServerTree { spec, pipeline, health })
+}
+
+type KeysReceiver = watch::Receiver<Option<Arc<crate::authn::ServiceAccountKeys>>>;
+
+/// What resources need that aren't plain.
+fn special(
+    config: &ApiServerConfig,
+    authenticator: &Arc<Authenticator>,
+    rights: &watch::Receiver<Arc<Authorizer>>,
+    keys: &KeysReceiver,
+    clock: &Clock,
+    components: Components,
+) -> Result<Special, SetupError> {
+    let ranges = config
+        .service_cidrs
+        .iter()
+        .map(|cidr| cidr.parse::<Range>().map_err(|source| SetupError::ServiceRange { cidr: cidr.clone(), source }));
+    let (first, last) = config.node_ports;
+    let node_ports: PortRange = format!("{first}-{last}").parse().map_err(SetupError::NodePorts)?;
+    let issuer = Issuer {
+        name: config.issuers.first().cloned().unwrap_or_default(),
+        audiences: config.audiences().to_vec(),
+        extends: config.token_extension,
+        lifetime_max: config.token_lifetime_max.map(|time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
+    };
+    let authenticate: Authenticate = {
+        let (authenticator, clock) = (authenticator.clone(), clock.clone());
+        Arc::new(move |token, wanted| {
+            let (authenticator, clock) = (authenticator.clone(), clock.clone());
+            Box::pin(async move { authenticator.review(&token, &wanted, clock.wall()).await })
+        })
+    };
+    let (rights, keys) = (rights.clone(), keys.clone());
+    Ok(Special {
+        service_ranges: ranges.collect::<Result<_, _>>()?,
+        node_ports,
+        tokens: Some(TokenSource {
+            issuer,
+            key: Arc::new(move || keys.borrow().as_ref().map(|keys| keys.signing.clone())),
+        }),
+        authenticate,
+        rbac: Arc::new(move || -> Arc<Rbac> { Arc::new(rights.borrow().rbac().clone()) }),
+        components: components.0,
+    })
+}
+
+/// Our own checks, and those of others.
+fn health(
+    stores: &Stores,
+    signs: &Signs,
+    keys: &KeysReceiver,
+    rights: &watch::Receiver<Arc<Authorizer>>,
+    others: Vec<Check>,
+) -> Health {
+    let open =
+        |stores: &Stores| if stores.storage().is_open() { Ok(()) } else { Err("the datastore is not open".to_owned()) };
+    let (etcd, etcd_ready, filled) = (stores.clone(), stores.clone(), stores.clone());
+    let (stopping, keys, rights) = (signs.stopping.subscribe(), keys.clone(), rights.clone());
+    let mut checks = vec![
+        Check::new("ping", || Ok(())),
+        Check::new("log", || Ok(())),
+        Check::new("etcd", move || open(&etcd)),
+        Check::new("etcd-readiness", move || open(&etcd_ready)).ready_only(),
+        Check::new("informer-sync", move || match filled.unfilled() {
+            unfilled if unfilled.is_empty() => Ok(()),
+            unfilled => Err(format!("not filled yet: {}", unfilled.join(", "))),
+        })
+        .ready_only(),
+        Check::new("poststarthook/start-service-account-keys", move || {
+            if keys.borrow().is_some() { Ok(()) } else { Err("there are no keys of service accounts yet".to_owned()) }
+        }),
+        Check::new("poststarthook/start-authorizer", move || {
+            if rights.has_changed().unwrap_or(false) {
+                Ok(())
+            } else {
+                Err("roles and bindings are not read yet".to_owned())
+            }
+        }),
+        Check::new(
+            "shutdown",
+            move || {
+                if *stopping.borrow() { Err("the server is about to stop".to_owned()) } else { Ok(()) }
+            },
+        )
+        .ready_only(),
+    ];
+    checks.extend(others);
+    Health::new(checks)
+}
