@@ -15,6 +15,8 @@ pub(crate) mod pods;
 pub(crate) mod read;
 mod reviews;
 pub(crate) mod services;
+#[cfg(test)]
+pub(crate) mod tests;
 mod tokens;
 
 use std::fmt;

@@ -100,14 +100,15 @@ pub(crate) fn drop_useless(new: &mut Value, old: &Value) {
             }
         }
     }
-    let rules: [(fn(&Value) -> bool, &str); 4] = [
-        (needs_health_check, "healthCheckNodePort"),
-        (is_balanced, "allocateLoadBalancerNodePorts"),
-        (is_balanced, "loadBalancerClass"),
-        (needs_external_policy, "externalTrafficPolicy"),
-    ];
-    for (needed, field) in rules {
-        if needed(old) && !needed(new) {
+    drop_unneeded(new, old, needs_health_check, &["healthCheckNodePort"]);
+    drop_unneeded(new, old, is_balanced, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    drop_unneeded(new, old, needs_external_policy, &["externalTrafficPolicy"]);
+}
+
+/// Drops fields that only Services of some sort need, if it isn't one any more.
+fn drop_unneeded(new: &mut Value, old: &Value, needed: impl Fn(&Value) -> bool, fields: &[&str]) {
+    if needed(old) && !needed(new) {
+        for field in fields {
             drop_unchanged(new, old, field);
         }
     }

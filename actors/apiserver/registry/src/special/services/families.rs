@@ -136,10 +136,9 @@ fn add_other(list: &mut Vec<String>, wanted: bool) {
 
 /// A Service that goes back to one family loses the second of what it has; otherwise nothing is lost in passing.
 fn reduce(new: &mut Value, old: &Value, errors: &mut Vec<Error>) {
-    let lists: [(&str, fn(&Value) -> Vec<&str>, &str); 2] =
-        [("clusterIPs", cluster_ips, "cluster IP"), ("ipFamilies", families, "IP family")];
-    for (field, list, what) in lists {
-        let (now, before) = (owned(&list(new)), owned(&list(old)));
+    for (field, what) in [("clusterIPs", "cluster IP"), ("ipFamilies", "IP family")] {
+        let list = |service: &Value| owned(&texts(&service["spec"][field], ""));
+        let (now, before) = (list(new), list(old));
         if policy(new) == SINGLE {
             if now == before && now.len() > 1 {
                 set_list(new, field, &now[..1]);

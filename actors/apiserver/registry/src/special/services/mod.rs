@@ -17,7 +17,9 @@ pub(crate) mod ranges;
 
 use std::net::IpAddr;
 
+use k3sd_apiserver_store::ListQuery;
 use k3sd_client::storage::{Change, Precondition, StorageError, Write};
+use k3sd_objects::object::Object;
 use k3sd_objects::status::field::{Error, Path};
 use k3sd_objects::status::{Qualified, Reason, Status};
 use serde_json::{Value, json};
@@ -195,12 +197,14 @@ fn refused(service: &Value, asked: &str, error: &AddressError) -> Status {
     invalid(service, &[Error::invalid(&path, json!(cluster_ips(service)), detail)])
 }
 
-/// The ranges that addresses are given out of now.
-fn open_ranges(api: &Api, family: Family) -> Vec<Range> {
-    let snapshot = local::snapshot(api, local::SERVICE_CIDRS);
-    let open = snapshot.iter().map(|object| object.value()).filter(is_open);
+/// The ranges that addresses are given out of now. Whoever made one may use it at once.
+async fn open_ranges(api: &Api, family: Family) -> Result<Vec<Range>, AddressError> {
+    let failed = |status: Status| AddressError::Failed(status.message);
+    let store = local::store(api, local::SERVICE_CIDRS).map_err(failed)?;
+    let found = store.list(&ListQuery::default()).await.map_err(failed)?.objects;
+    let open = found.iter().map(Object::value).filter(is_open);
     let ranges = open.flat_map(|cidr| ranges_of(&cidr));
-    ranges.filter(|range| range.family() == family).collect()
+    Ok(ranges.filter(|range| range.family() == family).collect())
 }
 
 /// The ranges of a `ServiceCIDR`; what can't be read is none.
@@ -216,7 +220,7 @@ fn is_open(cidr: &Value) -> bool {
 
 async fn take_this(api: &Api, service: &Value, asked: &str, dry_run: bool) -> Result<String, AddressError> {
     let address: IpAddr = asked.parse().map_err(|_| AddressError::Mismatched)?;
-    let ranges = open_ranges(api, Family::of(address));
+    let ranges = open_ranges(api, Family::of(address)).await?;
     let range = ranges.into_iter().find(|range| range.contains(address)).ok_or(AddressError::Mismatched)?;
     range.check(address)?;
     if !dry_run {
@@ -226,7 +230,7 @@ async fn take_this(api: &Api, service: &Value, asked: &str, dry_run: bool) -> Re
 }
 
 async fn take_any(api: &Api, service: &Value, family: Family, dry_run: bool) -> Result<String, AddressError> {
-    let ranges = open_ranges(api, family);
+    let ranges = open_ranges(api, family).await?;
     if dry_run {
         // As upstream shows what would be given out: the network's own address.
         return ranges.first().map(|range| range.network().to_string()).ok_or(AddressError::Full);
