@@ -12,6 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use thiserror::Error;
 
+#[cfg(feature = "testkit")]
+pub mod memory;
+
 /// A future that can be kept in a structure.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

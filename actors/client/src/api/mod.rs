@@ -1,0 +1,61 @@
+//! Clients of the API, typed through kube-rs: in this process without a socket, or over TLS.
+//!
+//! Both are a [`kube::Client`] over a service, so that whoever uses one can't tell which it is. Moving a subsystem to
+//! another process changes its transport and nothing else.
+
+mod remote;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use kube::client::Body;
+use tower_service::Service;
+
+pub use self::remote::{Remote, RemoteError, ServerAddress, link};
+
+/// The namespace of requests that name none.
+const NAMESPACE: &str = "default";
+
+/// A client over any service that answers requests, such as the API server's own pipeline.
+///
+/// A client has a task of its own, which ends with its last clone; it has to be made inside a tokio runtime.
+pub fn over<S, B>(service: S) -> kube::Client
+where
+    S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    kube::Client::new(service, NAMESPACE)
+}
+
+/// Makes clients of one identity, in whatever way they reach the API; what actors are started with.
+#[derive(Clone)]
+pub struct Connect(Arc<dyn Fn() -> kube::Client + Send + Sync>);
+
+impl std::fmt::Debug for Connect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connect")
+    }
+}
+
+impl Connect {
+    /// Clients over copies of a service.
+    pub fn over<S, B>(service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        Self(Arc::new(move || over(service.clone())))
+    }
+
+    /// A client. Needs a tokio runtime around it.
+    pub fn client(&self) -> kube::Client {
+        (self.0)()
+    }
+}
