@@ -12,11 +12,15 @@
 //! the same path as any other object otherwise. What is deliberately absent: conversion by webhook. A definition that
 //! asks for it is stored, and its condition says that only its storage version is served.
 
+mod controller;
 pub mod definition;
 mod prune;
+mod rules;
 pub mod scale;
+mod tree;
 
 pub use self::prune::prune;
+pub use self::tree::tree;
 
 use k3sd_apiserver_store::Resource;
 use k3sd_objects::status::field::{Error, ErrorKind, Path};

@@ -174,7 +174,7 @@ impl Reader {
                 .get("pattern")
                 .and_then(Value::as_str)
                 .filter(|p| !p.is_empty())
-                .map(pattern)
+                .map(Pattern::compile)
                 .transpose()?,
             format: schema.get("format").and_then(Value::as_str).map(str::to_owned),
             min_items: count("minItems"),
@@ -250,10 +250,17 @@ fn strings(schema: &Map<String, Value>, name: &str) -> Vec<String> {
     list.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn pattern(text: &str) -> Result<Pattern, SchemaError> {
-    let regex = regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
-    let regex = regex.map_err(|source| SchemaError::Pattern { pattern: text.to_owned(), source: Box::new(source) })?;
-    Ok(Pattern { text: text.to_owned(), regex })
+impl Pattern {
+    /// Reads an expression.
+    ///
+    /// # Errors
+    /// When it is none, or a huge one.
+    pub fn compile(text: &str) -> Result<Self, SchemaError> {
+        let regex = regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
+        let regex =
+            regex.map_err(|source| SchemaError::Pattern { pattern: text.to_owned(), source: Box::new(source) })?;
+        Ok(Self { text: text.to_owned(), regex })
+    }
 }
 
 fn validation(rule: &Value) -> ValidationRule {

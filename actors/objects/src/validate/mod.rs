@@ -11,7 +11,7 @@ mod walk;
 use serde_json::Value;
 
 use crate::schema::SchemaRef;
-use crate::status::field::Error;
+use crate::status::field::{Error, Path};
 
 use self::walk::Walk;
 
@@ -25,5 +25,13 @@ pub const ERRORS_MAX: usize = 200;
 pub fn validate(value: &Value, old: Option<&Value>, schema: SchemaRef<'_>) -> Vec<Error> {
     let mut walk = Walk::default();
     walk.object(value, old, schema);
+    walk.errors
+}
+
+/// What is wrong with a value that is a part of something else, such as a default within a schema. Errors name places
+/// below `path`.
+pub fn validate_at(value: &Value, schema: SchemaRef<'_>, path: &Path) -> Vec<Error> {
+    let mut walk = Walk::at_path(path);
+    walk.part(value, schema);
     walk.errors
 }

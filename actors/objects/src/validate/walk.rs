@@ -21,6 +21,17 @@ impl Walk {
         self.check_value(value, old, schema, true);
     }
 
+    /// A walk that begins somewhere else than at the root.
+    pub(super) fn at_path(path: &Path) -> Self {
+        let path = if path.is_root() { String::new() } else { path.to_string() };
+        Self { errors: Vec::new(), path }
+    }
+
+    /// A value below the root.
+    pub(super) fn part(&mut self, value: &Value, schema: SchemaRef<'_>) {
+        self.check_value(value, None, schema, false);
+    }
+
     fn here(&self) -> Path {
         if self.path.is_empty() { Path::root() } else { Path::new(&self.path) }
     }

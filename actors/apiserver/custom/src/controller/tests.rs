@@ -1,0 +1,163 @@
+//! The tasks over a store in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k3sd_apiserver_store::{Catalog, CatalogHandle, ObjectStore, ReadAt, Stores};
+use k3sd_client::storage::memory::Memory;
+use k3sd_runtime::{Clock, Spec, Strategy, System, subtree};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::definition::{CLEANUP_FINALIZER, prepare_create, prepare_delete};
+
+fn definition(plural: &str, kind: &str) -> Value {
+    let version = |name: &str, storage: bool| {
+        json!({ "name": name, "served": true, "storage": storage,
+            "subresources": { "status": {} },
+            "schema": { "openAPIV3Schema": { "type": "object",
+                "properties": { "spec": { "type": "object", "properties": { "a": { "type": "string" } } } } } } })
+    };
+    let mut definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("{plural}.example.com"), "uid": format!("uid-of-{plural}"), "generation": 1 },
+        "spec": { "group": "example.com", "scope": "Namespaced", "names": { "plural": plural, "kind": kind },
+            "versions": [version("v1beta1", false), version("v1", true)] },
+    });
+    prepare_create(&mut definition);
+    definition
+}
+
+struct Server {
+    stores: Stores,
+    definitions: Arc<ObjectStore>,
+    tree: k3sd_runtime::Tree,
+}
+
+async fn server() -> Server {
+    let clock = Clock::simulated(1);
+    let catalog = CatalogHandle::new(Catalog::builtin(|resource| resource.served));
+    let stores = Stores::new(catalog, Arc::new(Memory::new(clock.clone())), clock.clone());
+    let spec = Spec::new(Strategy::RestForOne)
+        .child(subtree("caches", k3sd_apiserver_store::tree(&stores)))
+        .child(subtree("custom", crate::tree(&stores)));
+    let tree = System::new(clock).start(spec);
+    stores.ready().await;
+    Server { definitions: definitions_of(&stores).unwrap(), stores, tree }
+}
+
+impl Server {
+    async fn read(&self, plural: &str) -> Option<Value> {
+        let name = format!("{plural}.example.com");
+        Some(self.definitions.get("", &name, ReadAt::Latest).await.unwrap()?.value())
+    }
+
+    /// Waits until a definition is as it should be.
+    async fn until(&self, plural: &str, wanted: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
+        for _ in 0..1000 {
+            let found = self.read(plural).await;
+            if wanted(found.as_ref()) {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{plural} is {:#?}", self.read(plural).await);
+    }
+
+    async fn create(&self, plural: &str, kind: &str) -> Value {
+        let definition = definition(plural, kind);
+        let name = format!("{plural}.example.com");
+        self.definitions.create("", &name, definition, None).await.unwrap();
+        self.until(plural, |found| found.is_some_and(|found| found["status"]["conditions"][0].is_object()))
+            .await
+            .unwrap()
+    }
+
+    async fn delete(&self, plural: &str) {
+        let name = format!("{plural}.example.com");
+        let object = self.definitions.get("", &name, ReadAt::Latest).await.unwrap().unwrap();
+        let mut value = object.value();
+        prepare_delete(&mut value, "2024-01-01T00:00:00Z");
+        self.definitions.update(&object, value, None).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_is_served_once_its_names_are_its_own() {
+    let server = server().await;
+    let created = server.create("widgets", "Widget").await;
+    let conditions = created["status"]["conditions"].as_array().unwrap();
+    let said: Vec<_> =
+        conditions.iter().map(|c| (c["type"].as_str(), c["status"].as_str(), c["reason"].as_str())).collect();
+    assert_eq!(
+        said,
+        [
+            (Some("NamesAccepted"), Some("True"), Some("NoConflicts")),
+            (Some("Established"), Some("True"), Some("InitialNamesAccepted")),
+        ]
+    );
+    assert_eq!(created["status"]["acceptedNames"]["listKind"], "WidgetList");
+    // Whoever reads that it is established finds it.
+    let catalog = server.stores.catalog().current();
+    let group = catalog.group("example.com").unwrap();
+    assert_eq!(group.versions.iter().map(|version| &*version.name).collect::<Vec<_>>(), ["v1", "v1beta1"]);
+    let widgets = catalog.resource("example.com", "v1beta1", "widgets").unwrap();
+    assert!(widgets.subresource("status").is_some() && !widgets.is_storage_version());
+    assert_eq!(widgets.custom.as_ref().unwrap().openapi("v1").unwrap()["type"], "object");
+    server.tree.stop();
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_others_hold_wait_until_they_are_free() {
+    let server = server().await;
+    server.create("widgets", "Widget").await;
+    let second = server.create("gadgets", "Widget").await;
+    let names = &second["status"]["conditions"][0];
+    assert_eq!((&names["reason"], &names["status"]), (&json!("ListKindConflict"), &json!("False")));
+    assert_eq!(names["message"], "\"WidgetList\" is already in use");
+    assert!(has_condition(&second, "Established", "False"));
+    assert!(server.stores.catalog().current().preferred("example.com", "gadgets").is_none());
+    server.delete("widgets").await;
+    server.until("widgets", |found| found.is_none()).await;
+    server.until("gadgets", |found| has_condition(found.unwrap(), "Established", "True")).await;
+    assert!(server.stores.catalog().current().preferred("example.com", "gadgets").is_some());
+    assert!(server.stores.catalog().current().preferred("example.com", "widgets").is_none());
+    server.tree.stop();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_goes_after_its_instances() {
+    let server = server().await;
+    server.create("widgets", "Widget").await;
+    let instances = server.stores.get("example.com", "widgets").unwrap();
+    for (name, finalizers) in [("free", json!([])), ("held", json!(["example.com/held"]))] {
+        let metadata = json!({ "name": name, "namespace": "default", "uid": name, "finalizers": finalizers });
+        let instance = json!({ "apiVersion": "example.com/v1", "kind": "Widget", "metadata": metadata });
+        instances.create("default", name, instance, None).await.unwrap();
+    }
+    server.delete("widgets").await;
+    let going = |found: Option<&Value>| {
+        found.is_some_and(|found| found["status"]["conditions"][2]["reason"] == "InstanceDeletionInProgress")
+    };
+    let found = server.until("widgets", going).await.unwrap();
+    assert_eq!(found["metadata"]["finalizers"], json!([CLEANUP_FINALIZER]));
+    // Nothing comes any more; what is there can be read.
+    let resource = server.stores.catalog().current().preferred("example.com", "widgets").cloned().unwrap();
+    assert!(!resource.verbs.contains(&"create") && resource.verbs.contains(&"list"));
+    let held = loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let held = instances.get("default", "held", ReadAt::Latest).await.unwrap().unwrap();
+        if held.deletion_timestamp().is_some() {
+            break held;
+        }
+    };
+    assert!(instances.get("default", "free", ReadAt::Latest).await.unwrap().is_none());
+    instances.delete(&held).await.unwrap();
+    server.until("widgets", |found| found.is_none()).await;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(server.stores.catalog().current().preferred("example.com", "widgets").is_none());
+    server.tree.stop();
+}
