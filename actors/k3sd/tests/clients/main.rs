@@ -38,13 +38,17 @@ fn main() -> ExitCode {
     let python = answers(Command::new(python()).args(["-c", "import kubernetes"]));
     let (mut passed, mut ignored, mut failed) = (0, 0, 0);
     for path in &paths {
-        let (present, missing, play): (_, _, fn(&Path)) = match is_a(path, "py") {
+        let (present, missing, play): (_, _, fn(&Path) -> Result<(), String>) = match is_a(path, "py") {
             true => (python, "ignored, there is no Python client (pip install kubernetes)", run_program),
             false => (kubectl, "ignored, there is no kubectl (on Debian: kubernetes-client)", play),
         };
         let (count, word) = match present.then(|| catch_unwind(AssertUnwindSafe(|| play(path)))) {
             None => (&mut ignored, missing),
-            Some(Ok(())) => (&mut passed, "ok"),
+            Some(Ok(Ok(()))) => (&mut passed, "ok"),
+            Some(Ok(Err(difference))) => {
+                println!("{}: {difference}", path.display());
+                (&mut failed, "FAILED")
+            }
             Some(Err(_)) => (&mut failed, "FAILED"),
         };
         *count += 1;
@@ -72,13 +76,13 @@ fn name(path: &Path) -> String {
     format!("{kind}::{}", path.file_stem().unwrap_or_default().to_string_lossy())
 }
 
-fn run_program(path: &Path) {
+fn run_program(path: &Path) -> Result<(), String> {
     let server = Server::start(&[]);
     let (code, printed) = server.run(&format!("{} {}", python(), path.display()));
-    assert_eq!(code, 0, "{}:\n{printed}\nthe server's log:\n{}", path.display(), server.log());
+    if code == 0 { Ok(()) } else { Err(format!("{printed}\nthe server's log:\n{}", server.log())) }
 }
 
-fn play(path: &Path) {
+fn play(path: &Path) -> Result<(), String> {
     let text = fs::read_to_string(path).expect("a transcript");
     let transcript = Transcript::parse(&text);
     let server = Server::start(&transcript.flags);
@@ -86,6 +90,7 @@ fn play(path: &Path) {
     if std::env::var_os("K3SD_TRANSCRIPT_WRITE").is_some() {
         fs::write(path, played.text).expect("the transcript is written");
     } else if let Some(difference) = played.difference {
-        panic!("{}: {difference}\nthe server's log:\n{}", path.display(), server.log());
+        return Err(format!("{difference}\nthe server's log:\n{}", server.log()));
     }
+    Ok(())
 }

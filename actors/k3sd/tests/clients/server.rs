@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// Longer than a start takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Longer than a command of a transcript takes on a busy machine.
+const COMMAND_LIMIT_SECONDS: &str = "100";
+
 /// A running `k3sd server --disable-agent`.
 pub(crate) struct Server {
     directory: TempDir,
@@ -49,8 +52,11 @@ impl Server {
     /// Runs a command in a shell, in the server's directory and with its kubeconfig. Answers its exit code and what it
     /// printed, both streams in the order of printing.
     pub(crate) fn run(&self, command: &str) -> (i32, String) {
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!("exec 2>&1\n{command}")).current_dir(self.directory.path());
+        let mut shell = Command::new("timeout");
+        shell
+            .args([COMMAND_LIMIT_SECONDS, "sh", "-c"])
+            .arg(format!("exec 2>&1\n{command}"))
+            .current_dir(self.directory.path());
         shell.env("KUBECONFIG", self.directory.path().join("admin.yaml")).env("HOME", self.directory.path());
         shell.env("PORT", self.port.to_string()).env("K3SD", env!("CARGO_BIN_EXE_k3sd"));
         let output = shell.stdin(Stdio::null()).output().expect("a shell");

@@ -111,8 +111,21 @@ fn matches(wanted: &[&str], lines: &[&str]) -> bool {
     }
 }
 
+/// In lines with a wildcard the number of spaces doesn't count: columns are as wide as what stands in them.
 fn line_matches(wanted: &str, line: &str) -> bool {
+    match wanted.contains("<*>") {
+        true => text_matches(&squeezed(wanted), &squeezed(line)),
+        false => wanted == line,
+    }
+}
+
+fn squeezed(line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
+    words.join(" ")
+}
+
+fn text_matches(wanted: &str, line: &str) -> bool {
     let Some((start, rest)) = wanted.split_once("<*>") else { return wanted == line };
     let Some(line) = line.strip_prefix(start) else { return false };
-    (0..=line.len()).filter(|at| line.is_char_boundary(*at)).any(|at| line_matches(rest, &line[at..]))
+    (0..=line.len()).filter(|at| line.is_char_boundary(*at)).any(|at| text_matches(rest, &line[at..]))
 }

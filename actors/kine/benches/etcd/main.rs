@@ -153,7 +153,7 @@ fn run() -> Result<(), Failure> {
     std::fs::create_dir_all(&directory)?;
     let setting = Setting { binary: binary()?, directory };
     introduce(&setting, &scale)?;
-    Row::print_head();
+    Row::print_head("etcd");
     // One thread for the client. What is measured inside this process brings its own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for name in rows {

@@ -87,8 +87,9 @@ impl Row {
         }
     }
 
-    pub(crate) fn print_head() {
-        println!("| what | bar | ours | etcd | ratio | |\n|---|---|---|---|---|---|");
+    /// The first lines of a table that compares us with `other`.
+    pub(crate) fn print_head(other: &str) {
+        println!("| what | bar | ours | {other} | ratio | |\n|---|---|---|---|---|---|");
     }
 
     pub(crate) fn print(&self) {
