@@ -16,6 +16,7 @@ mod body;
 pub mod bootstrap;
 mod call;
 mod deprecated;
+mod escalation;
 mod meta;
 mod options;
 pub mod special;

@@ -10,10 +10,11 @@ use serde_json::Value;
 
 use super::Scope;
 use super::write::{new_uid, settle_namespace, settle_owners};
+use crate::allocate::{self, is_unknown};
 use crate::body::Expected;
 use crate::call::{Reply, Shown};
 use crate::options::WriteOptions;
-use crate::{allocate, meta};
+use crate::{escalation, meta};
 
 /// Names that are tried for an object with `generateName`.
 const GENERATE_ATTEMPTS: usize = 8;
@@ -80,10 +81,8 @@ async fn try_create(
     let mut stored = scope.prepare_create(object.clone())?;
     let claim = allocate::claim(scope, &mut stored, None, options.dry_run).await?;
     let outcome = admit_and_create(scope, stored, options, shown_options, warnings).await;
-    match &outcome {
-        Ok(Some(_)) if !options.dry_run => claim.keep().await,
-        _ => claim.release().await,
-    }
+    let written = outcome.as_ref().map(|reply| reply.is_some() && !options.dry_run);
+    claim.settle(written).await;
     outcome
 }
 
@@ -95,6 +94,7 @@ async fn admit_and_create(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Reply>, Status> {
     scope.validate(&stored, None)?;
+    escalation::check(scope, &stored, None)?;
     scope.warn(&stored, None, warnings);
     let name = meta::text(&stored, "name").to_owned();
     let attributes = scope.attributes(Operation::Create, &name, None, shown_options, options.dry_run);
@@ -109,6 +109,12 @@ async fn admit_and_create(
     match scope.store.create(scope.namespace, &name, stored, scope.ttl()).await {
         Ok(object) => Ok(Some(scope.reply(201, Shown::Stored(object)))),
         Err(error) => {
+            if let WriteError::Failed(status) = &error
+                && is_unknown(status)
+            {
+                // What may be there is paid for.
+                return Err(status.clone());
+            }
             admitted.charge.refund().await;
             match error {
                 WriteError::Exists => Ok(None),

@@ -14,12 +14,12 @@ use serde_json::Value;
 use super::Scope;
 use super::create::{create_object, dry_reply};
 use super::write::{settle_namespace, settle_owners, settle_times};
-use crate::allocate;
+use crate::allocate::{self, is_unknown};
 use crate::body::Expected;
 use crate::call::{Reply, Shown};
-use crate::meta;
 use crate::options::WriteOptions;
 use crate::strategy::Part;
+use crate::{escalation, meta};
 
 /// How often a write that depends on nothing but the newest state is tried. Somebody else's write came between each time,
 /// so that the cluster gets on; a client that still loses is told to try again.
@@ -52,7 +52,7 @@ impl Change for Put {
     fn apply(&self, scope: &Scope<'_>, old: &Value, _: &mut Vec<String>) -> Result<Value, Status> {
         let mut new = self.object.clone();
         meta::remove(&mut new, "selfLink");
-        if meta::text(&new, "resourceVersion").is_empty() && !scope.strategy().needs_version {
+        if matches!(meta::text(&new, "resourceVersion"), "" | "0") && !scope.strategy().needs_version {
             meta::copy(&mut new, old, "resourceVersion");
         }
         Ok(scope.track(Some(old), new, &self.field_manager))
@@ -168,10 +168,12 @@ async fn attempt(
     let mut stored = scope.prepare_update(new, &old_value)?;
     let claim = allocate::claim(scope, &mut stored, Some(&old_value), options.dry_run).await?;
     let outcome = admit_and_write(scope, old, &old_value, stored, options, warnings).await;
-    match &outcome {
-        Ok(_) if !options.dry_run => claim.keep().await,
-        _ => claim.release().await,
-    }
+    let written = match &outcome {
+        Ok(_) => Ok(!options.dry_run),
+        Err(Refusal::Answer(status)) => Err(status),
+        Err(Refusal::Lost(_)) => Ok(false),
+    };
+    claim.settle(written).await;
     outcome
 }
 
@@ -184,6 +186,7 @@ async fn admit_and_write(
     warnings: &mut Vec<String>,
 ) -> Result<Reply, Refusal> {
     scope.validate(&stored, Some(old_value))?;
+    escalation::check(scope, &stored, Some(old_value))?;
     if scope.part != Part::Status {
         scope.warn(&stored, Some(old_value), warnings);
     }
@@ -206,6 +209,12 @@ async fn admit_and_write(
         Ok(_) if is_last => Ok(dry_reply(scope, 200, &stored)?),
         Ok(object) => Ok(scope.reply(200, Shown::Stored(object))),
         Err(error) => {
+            if let WriteError::Failed(status) = &error
+                && is_unknown(status)
+            {
+                // What may be there is paid for.
+                return Err(Refusal::Answer(status.clone()));
+            }
             admitted.charge.refund().await;
             match error {
                 WriteError::Conflict { current } => Err(Refusal::Lost(current)),

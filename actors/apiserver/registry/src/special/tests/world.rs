@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k3sd_apiserver_access::authn::service_account::Issuer;
 use k3sd_apiserver_access::{Decision, Query, Rbac, RequestInfo, User};
-use k3sd_apiserver_admission::Admission;
+use k3sd_apiserver_admission::{Admission, AdmissionConfig, Plugin, Plugins};
 use k3sd_apiserver_store::{Catalog, CatalogHandle, Stores};
 use k3sd_client::storage::memory::Memory;
 use k3sd_objects::status::Status;
@@ -87,7 +87,15 @@ impl World {
         let stores = Stores::new(catalog, Arc::new(memory.clone()), clock.clone());
         let args = ApiArgs {
             stores: stores.clone(),
-            admission: Arc::new(Admission),
+            admission: Arc::new(Admission::new(
+                stores.clone(),
+                Arc::new(|_| true),
+                AdmissionConfig {
+                    plugins: Plugins::default().without(Plugin::ServiceAccount),
+                    ..AdmissionConfig::default()
+                },
+                clock.clone(),
+            )),
             authorize: Arc::new(|attributes| decide(attributes.user, &attributes.request.verb)),
             special: special(ranges),
             clock: clock.clone(),

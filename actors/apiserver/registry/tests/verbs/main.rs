@@ -1,0 +1,12 @@
+//! The verbs as clients know them, over a store in memory, on a paused clock.
+
+mod create;
+mod custom;
+mod delete;
+mod patch;
+mod peers;
+mod read;
+mod rights;
+mod subresources;
+mod update;
+mod world;
