@@ -47,7 +47,7 @@ fn value_error(at: &At<'_>, key: &str, detail: impl Into<String>) -> Error {
 }
 
 /// Bytes that well-formed base64 stands for.
-fn decoded_bytes(text: &str) -> usize {
+pub(super) fn decoded_bytes(text: &str) -> usize {
     let padding = text.bytes().rev().take_while(|b| *b == b'=').count();
     (text.len() / 4 * 3).saturating_sub(padding)
 }

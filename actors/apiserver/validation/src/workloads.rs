@@ -138,7 +138,7 @@ fn check_deployment_strategy(strategy: &At<'_>, out: &mut Errors) {
 }
 
 /// An object whose selector may not change.
-fn with_fixed_selector(new: &At<'_>, old: &At<'_>, check: super::Check, context: &Context, out: &mut Errors) {
+fn with_fixed_selector(new: &At<'_>, old: &At<'_>, check: super::kinds::Check, context: &Context, out: &mut Errors) {
     check(new, context, out);
     new.field("spec").immutable(&old.field("spec"), "selector", out);
 }

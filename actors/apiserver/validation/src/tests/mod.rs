@@ -4,8 +4,11 @@ mod autoscaling;
 mod certificates;
 mod cluster;
 mod data;
+mod devices;
 mod discovery;
 mod drivers;
+mod flow;
+mod hooks;
 mod jobs;
 mod limits;
 mod metadata;
@@ -48,6 +51,9 @@ fn examples() -> Vec<((&'static str, &'static str), Value)> {
     examples.extend(nodes::examples());
     examples.extend(volumes::examples());
     examples.extend(limits::examples());
+    examples.extend(hooks::examples());
+    examples.extend(flow::examples());
+    examples.extend(devices::examples());
     examples
 }
 
@@ -103,7 +109,7 @@ fn every_minimal_object_is_valid_and_may_stay_as_it_is() {
 
 #[test]
 fn every_kind_with_rules_has_an_example() {
-    let mut known: Vec<_> = super::KINDS.iter().map(|rules| (rules.group, rules.kind)).collect();
+    let mut known: Vec<_> = super::kinds::KINDS.iter().map(|rules| (rules.group, rules.kind)).collect();
     let mut shown: Vec<_> = examples().into_iter().map(|(kind, _)| kind).collect();
     known.sort_unstable();
     shown.sort_unstable();
