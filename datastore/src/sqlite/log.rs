@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   after each commit:   short ──▶ nothing
-//!                        some MiB more than last time ──▶ a thread copies it into the file, beside readers and writers
+//!                        some more than last time ──▶ a thread copies it into the file, beside readers and writers
 //!                        three eighths of what is allowed ──▶ the thread goes on until little is left; then the gate is
 //!                                closed, and with no reader inside the writer copies the rest and starts the log over
 //!                        half of it ──▶ the writer waits for all of that
@@ -19,9 +19,9 @@ use rusqlite::{Connection, MAIN_DB, wal::CheckpointMode};
 use super::gate::Gate;
 use super::options::SqliteOptions;
 
-/// How much log is copied into the file at a time. The pages of the index are in it again and again, and are copied
-/// once.
-const COPY_BYTES: u64 = 12 << 20;
+/// How much log is copied into the file at a time. Rows are only appended, so that less at a time is hardly more
+/// altogether; and each copy ends with a wait for the disk, in which commits wait, too.
+const COPY_BYTES: u64 = 2 << 20;
 /// How much log the writer may copy by itself while it starts the log over: about a millisecond.
 const REST_BYTES: u64 = 1 << 20;
 /// The least that the log may be bounded to: room for a few copies and the greatest commits.
@@ -129,7 +129,7 @@ impl LogKeeper {
             return;
         }
         let Some(length) = self.length(connection) else { return };
-        // The greatest commit takes some 20 MiB of log: 512 rows, an index page each, and 8 MiB of values.
+        // The greatest commit takes some 10 MiB of log: 8 MiB of values, and the rest of their pages.
         if length.bytes >= self.log_bytes_max / 2 {
             self.insist(connection, &length);
         } else if self.closed || length.bytes >= self.log_bytes_max / 8 * 3 {
