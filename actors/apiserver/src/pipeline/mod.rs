@@ -31,7 +31,7 @@ use k3sd_apiserver_access::authn::{Headers, Impersonation};
 use k3sd_apiserver_access::{Attributes, Authorizer, Query, RequestInfo, User, is_privileged};
 use k3sd_apiserver_registry::{Api, BODY_BYTES_MAX, Call, Reply};
 use k3sd_apiserver_store::{Catalog, Resource};
-use k3sd_apiserver_wire::negotiate::{Answer, Format, Wish, negotiate};
+use k3sd_apiserver_wire::negotiate::{Answer, Format, Offer, Wish, negotiate};
 use k3sd_objects::status::Status;
 use k3sd_runtime::{Clock, Moment};
 use tokio::sync::watch as place;
@@ -264,7 +264,7 @@ impl Pipeline {
             _ => Answer::Object,
         };
         let wish = asked.wish();
-        let format = negotiate(&wish, wanted, resource.custom.is_none())?;
+        let format = negotiate(&wish, wanted, Offer::of(&resource, &info.subresource))?;
         let body = self.read(&asked.parts.headers, body).await?;
         let wall = self.clock().wall();
         let text = |name| asked.parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);

@@ -8,6 +8,7 @@
 //! The clauses are tried by weight, then the more exact first; the first one that can be served decides. Nothing that
 //! can be served is 406, except that an error is told in JSON then.
 
+use k3sd_apiserver_store::Resource;
 use k3sd_objects::status::field::{Error, Path};
 use k3sd_objects::status::{Reason, Status};
 
@@ -119,6 +120,29 @@ pub enum Answer<'a> {
     Watch,
 }
 
+/// What a resource can be shown as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// In protobuf: custom resources have no messages, though their metadata has.
+    pub protobuf: bool,
+    /// As a table: reviews and other answers to questions are none.
+    pub tables: bool,
+}
+
+impl Offer {
+    /// Everything there is.
+    pub const ALL: Self = Self { protobuf: true, tables: true };
+
+    /// What a resource offers, or what stands below its objects under a name, which is empty for the objects.
+    #[must_use]
+    pub fn of(resource: &Resource, subresource: &str) -> Self {
+        /// What speaks of the objects themselves, or has columns of its own.
+        const SHOWN: &[&str] = &["", "approval", "ephemeralcontainers", "finalize", "resize", "scale", "status"];
+        let kept = resource.stored.is_some() || &*resource.plural == "componentstatuses";
+        Self { protobuf: resource.custom.is_none(), tables: kept && SHOWN.contains(&subresource) }
+    }
+}
+
 /// A clause of an `Accept` header.
 #[derive(Debug)]
 struct Clause<'a> {
@@ -198,18 +222,17 @@ fn weight(text: &str) -> u32 {
     thousandths
 }
 
-/// Decides how to write an answer. `protobuf` says whether the objects are of a kind that has messages: custom resources
-/// have none, though their metadata has.
+/// Decides how to write an answer.
 ///
 /// Fails with 406 when nothing of what the client accepts can be served, and with 400 for a wrong `includeObject`.
-pub fn negotiate(wish: &Wish<'_>, answer: Answer<'_>, protobuf: bool) -> Result<Format, Status> {
+pub fn negotiate(wish: &Wish<'_>, answer: Answer<'_>, offer: Offer) -> Result<Format, Status> {
     let pretty = wants_pretty(wish);
     if wish.accept.is_empty() {
         return Ok(Format { pretty, ..Format::JSON });
     }
     let served = |media: Media, shape: Option<Wanted>| match shape {
-        None => protobuf || media != Media::Protobuf,
-        Some(Wanted::Table) => media != Media::Protobuf,
+        None => offer.protobuf || media != Media::Protobuf,
+        Some(Wanted::Table) => offer.tables && media != Media::Protobuf,
         Some(Wanted::Metadata { .. }) => true,
         Some(Wanted::Unknown) => false,
     };
@@ -340,7 +363,7 @@ mod tests {
 
     fn ask(accept: &str, answer: Answer<'_>, protobuf: bool) -> Result<(Media, Shape), String> {
         let wish = Wish { accept, ..Wish::default() };
-        negotiate(&wish, answer, protobuf).map(|f| (f.media, f.shape)).map_err(|status| {
+        negotiate(&wish, answer, Offer { protobuf, ..Offer::ALL }).map(|f| (f.media, f.shape)).map_err(|status| {
             assert_eq!(status.http_code(), 406);
             status.message
         })
@@ -399,6 +422,19 @@ mod tests {
     }
 
     #[test]
+    fn reviews_are_no_tables() {
+        let catalog = k3sd_apiserver_store::Catalog::builtin(|resource| resource.served);
+        let offer = |group, plural, below| Offer::of(catalog.preferred(group, plural).expect(plural), below);
+        assert_eq!(offer("", "pods", ""), Offer::ALL);
+        assert_eq!(offer("apps", "deployments", "scale"), Offer::ALL);
+        let none = Offer { tables: false, ..Offer::ALL };
+        assert_eq!(offer("authorization.k8s.io", "selfsubjectaccessreviews", ""), none);
+        assert_eq!(offer("", "pods", "eviction"), none);
+        let wish = Wish { accept: "application/json;as=Table;v=v1;g=meta.k8s.io", ..Wish::default() };
+        assert_eq!(negotiate(&wish, Answer::Object, none).unwrap_err().http_code(), 406);
+    }
+
+    #[test]
     fn watches_stream() {
         for accept in
             ["application/json", "application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"]
@@ -415,7 +451,7 @@ mod tests {
         let table = |include| {
             let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
             let wish = Wish { accept, include_object: Some(include), ..Wish::default() };
-            negotiate(&wish, Answer::Object, true).map(|format| format.shape)
+            negotiate(&wish, Answer::Object, Offer::ALL).map(|format| format.shape)
         };
         assert_eq!(table("Object"), Ok(Shape::Table(IncludeObject::Object)));
         assert_eq!(table("None"), Ok(Shape::Table(IncludeObject::None)));
@@ -433,7 +469,7 @@ mod tests {
     #[test]
     fn people_get_indented_json() {
         let pretty = |user_agent, pretty| {
-            negotiate(&Wish { user_agent, pretty, ..Wish::default() }, Answer::Object, true).unwrap().pretty
+            negotiate(&Wish { user_agent, pretty, ..Wish::default() }, Answer::Object, Offer::ALL).unwrap().pretty
         };
         assert!(pretty("curl/8.1", None) && pretty("kubectl/v1.32", Some("true")) && pretty("", Some("1")));
         assert!(!pretty("curl/8.1", Some("false")) && !pretty("kubectl/v1.32", None) && !pretty("curl", Some("x")));

@@ -15,7 +15,7 @@ use k3sd_objects::status::Status;
 use ring::digest;
 use serde_json::Value;
 
-use crate::negotiate::{Answer, Format, Media, Shape, for_status, negotiate, wants_aggregated_discovery};
+use crate::negotiate::{Answer, Format, Media, Offer, Shape, for_status, negotiate, wants_aggregated_discovery};
 use crate::object::document;
 use crate::reply::{Ask, Reply, hash, is_known};
 
@@ -41,7 +41,7 @@ pub fn answer(catalog: &Catalog, ask: &Ask<'_>, address: &str) -> Option<Result<
 }
 
 fn plain_reply(ask: &Ask<'_>, value: &Value) -> Result<Reply, Status> {
-    let format = negotiate(&ask.wish, Answer::Object, true)?;
+    let format = negotiate(&ask.wish, Answer::Object, Offer::ALL)?;
     let format = Format { shape: Shape::Whole, ..format };
     Ok(Reply::new(200, format.content_type(), document(format, value)?))
 }
