@@ -3,6 +3,7 @@
 use k3sd_apiserver_store::Resource;
 use k3sd_objects::object::Object;
 use k3sd_objects::schema::openapi::Edition;
+use k3sd_objects::schema::{Descriptions, builtin};
 use serde_json::{Map, Value, json};
 
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
@@ -26,20 +27,24 @@ fn schema(resource: &Resource, definition: &Object) -> Option<Value> {
     Some(version["schema"]["openAPIV3Schema"].take()).filter(Value::is_object)
 }
 
-/// The model of a resource's objects and that of its lists, with their names.
-pub(super) fn models(resource: &Resource, definition: Option<&Object>, edition: Edition) -> [(String, Value); 2] {
+/// The model of a resource's objects and that of its lists, with their names. What every object has is described as it
+/// is for pods.
+pub(super) fn models(
+    resource: &Resource,
+    definition: Option<&Object>,
+    descriptions: &Descriptions,
+    edition: Edition,
+) -> [(String, Value); 2] {
+    let writer = Writer { descriptions, edition };
     let schema = definition.and_then(|definition| schema(resource, definition));
     let preserves = |schema: &Value| schema[PRESERVE] == true;
     let mut model = match (schema, edition) {
         // Clients of the older edition refuse what isn't named, so that nothing is named then.
-        (Some(schema), Edition::V2) if preserves(&schema) => json!({ "type": "object" }),
-        (Some(schema), Edition::V2) => older(schema, 0),
-        (Some(schema), Edition::V3) => schema,
         (None, _) => json!({ "type": "object" }),
+        (Some(schema), Edition::V2) if preserves(&schema) => json!({ "type": "object" }),
+        (Some(schema), Edition::V2) => writer.whole(older(schema, 0)),
+        (Some(schema), Edition::V3) => writer.whole(schema),
     };
-    if model.get("properties").is_some() || edition == Edition::V3 {
-        embed(&mut model, edition, true, 0);
-    }
     let kind = |kind: &str| json!([{ "group": *resource.group, "version": *resource.version, "kind": kind }]);
     model["x-kubernetes-group-version-kind"] = kind(&resource.kind);
     let own = name(resource, &resource.kind);
@@ -48,66 +53,83 @@ pub(super) fn models(resource: &Resource, definition: Option<&Object>, edition: 
         "description": format!("A list of {}.", resource.kind),
         "required": ["items"],
         "properties": {
-            "items": { "type": "array", "items": reference(&own, edition), "description": "The objects." },
-            "metadata": described("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta", LIST_METADATA, edition),
+            "items": { "type": "array", "items": writer.reference(&own), "description": "The objects." },
         },
     });
-    put_type(&mut list);
+    writer.put_type(&mut list, "core.v1.PodList", LIST_META);
     list["x-kubernetes-group-version-kind"] = kind(&resource.list_kind);
     [(own, model), (name(resource, &resource.list_kind), list)]
 }
 
-const METADATA: &str = "What every object has: name, labels, owners and more.";
-const LIST_METADATA: &str = "What every list has: its version, and how to go on.";
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
-fn reference(model: &str, edition: Edition) -> Value {
-    match edition {
-        Edition::V2 => json!({ "$ref": format!("#/definitions/{model}") }),
-        Edition::V3 => json!({ "$ref": format!("#/components/schemas/{model}") }),
-    }
+struct Writer<'d> {
+    descriptions: &'d Descriptions,
+    edition: Edition,
 }
 
-/// A reference with something beside it, which the newer edition only allows around it.
-fn described(model: &str, description: &str, edition: Edition) -> Value {
-    let reference = reference(model, edition);
-    match edition {
-        Edition::V2 => {
-            let mut value = reference;
-            value["description"] = json!(description);
-            value
-        }
-        Edition::V3 => json!({ "allOf": [reference], "description": description }),
-    }
-}
-
-fn put_type(model: &mut Value) {
-    let text = |description: &str| json!({ "type": "string", "description": description });
-    model["properties"]["apiVersion"] = text("The group and version that the object is written in.");
-    model["properties"]["kind"] = text("The kind of the object.");
-}
-
-/// Adds what whole objects have, at the root and wherever one stands within.
-fn embed(schema: &mut Value, edition: Edition, root: bool, depth: usize) {
-    if depth > DEPTH_MAX {
-        return;
-    }
-    let Value::Object(map) = schema else { return };
-    if let Some(Value::Object(properties)) = map.get_mut("properties") {
-        properties.values_mut().for_each(|property| embed(property, edition, false, depth + 1));
-    }
-    for below in ["items", "additionalProperties"] {
-        if let Some(below) = map.get_mut(below) {
-            embed(below, edition, false, depth + 1);
+impl Writer<'_> {
+    fn reference(&self, model: &str) -> Value {
+        match self.edition {
+            Edition::V2 => json!({ "$ref": format!("#/definitions/{model}") }),
+            Edition::V3 => json!({ "$ref": format!("#/components/schemas/{model}") }),
         }
     }
-    if !root && map.get(EMBEDDED) != Some(&Value::Bool(true)) {
-        return;
+
+    /// Adds `apiVersion`, `kind` and `metadata`, described as they are for a built-in type.
+    fn put_type(&self, model: &mut Value, like: &str, metadata: &str) {
+        let like = builtin().type_named(like);
+        let described = |name: &str| like.map_or("", |like| self.descriptions.of_field(like, name));
+        for name in ["apiVersion", "kind"] {
+            model["properties"][name] = json!({ "type": "string", "description": described(name) });
+        }
+        // In the newer edition nothing may stand beside a reference.
+        let mut value = match self.edition {
+            Edition::V2 => self.reference(metadata),
+            Edition::V3 => json!({ "allOf": [self.reference(metadata)] }),
+        };
+        value["description"] = json!(described("metadata"));
+        model["properties"]["metadata"] = value;
     }
-    if !map.get("properties").is_some_and(Value::is_object) {
-        map.insert("properties".to_owned(), json!({}));
+
+    /// The schema of a definition with what every object has, at its root and wherever a whole object stands within.
+    fn whole(&self, mut schema: Value) -> Value {
+        self.embed(&mut schema, 0);
+        self.put_type(&mut schema, "core.v1.Pod", OBJECT_META);
+        schema
     }
-    schema["properties"]["metadata"] = described("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", METADATA, edition);
-    put_type(schema);
+
+    fn embed(&self, schema: &mut Value, depth: usize) {
+        let Value::Object(map) = schema else { return };
+        if depth > DEPTH_MAX {
+            return;
+        }
+        if let Some(Value::Object(properties)) = map.get_mut("properties") {
+            properties.values_mut().for_each(|property| self.embed(property, depth + 1));
+        }
+        for below in ["items", "additionalProperties"] {
+            if let Some(below) = map.get_mut(below) {
+                self.embed(below, depth + 1);
+            }
+        }
+        let has = |name: &str| map.get(name) == Some(&Value::Bool(true));
+        // Where anything is allowed, clients of the older edition would refuse what isn't named.
+        if !has(EMBEDDED) || (has(PRESERVE) && self.edition == Edition::V2) {
+            return;
+        }
+        if !map.get("properties").is_some_and(Value::is_object) {
+            map.insert("properties".to_owned(), json!({}));
+        }
+        let mut required = map.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+        for name in ["kind", "apiVersion"] {
+            if !required.iter().any(|other| other == name) {
+                required.push(json!(name));
+            }
+        }
+        map.insert("required".to_owned(), required.into());
+        self.put_type(schema, "core.v1.Pod", OBJECT_META);
+    }
 }
 
 /// Fields that the older edition has too; others go.
@@ -127,7 +149,6 @@ const OLDER: &[&str] = &[
     "minimum",
     "multipleOf",
     "pattern",
-    "required",
     "title",
     "type",
     "uniqueItems",
@@ -146,29 +167,39 @@ fn older(schema: Value, depth: usize) -> Value {
     if depth > DEPTH_MAX {
         return json!({});
     }
-    let has = |name: &str| schema.get(name) == Some(&Value::Bool(true));
-    let anything = has("nullable") || has(PRESERVE);
-    let untyped = anything || has(INT_OR_STRING);
+    let has = |schema: &Value, name: &str| schema[name] == true;
+    let is = |name: &str| schema.get(name) == Some(&Value::Bool(true));
+    let (nullable, preserves) = (is("nullable"), is(PRESERVE));
     let mut out = Map::new();
-    if !anything {
-        if let Some(Value::Object(properties)) = schema.remove("properties") {
-            let properties: Map<String, Value> =
-                properties.into_iter().map(|(name, below)| (name, older(below, depth + 1))).collect();
-            out.insert("properties".to_owned(), properties.into());
+    let mut required = schema.remove("required");
+    if let Some(Value::Object(properties)) = schema.remove("properties").filter(|_| !nullable && !preserves) {
+        // A field that may be null may as well be missing, to clients that don't know null.
+        if let Some(Value::Array(names)) = &mut required {
+            names.retain(|name| !name.as_str().is_some_and(|name| has(&properties[name], "nullable")));
         }
-        for below in ["items", "additionalProperties"] {
-            if let Some(value) = schema.remove(below).filter(Value::is_object) {
-                out.insert(below.to_owned(), older(value, depth + 1));
-            }
-        }
+        let properties: Map<String, Value> =
+            properties.into_iter().map(|(name, below)| (name, older(below, depth + 1))).collect();
+        out.insert("properties".to_owned(), properties.into());
     }
-    for name in OLDER {
-        let kept = match *name {
-            "type" | "format" | "enum" => !untyped,
-            "required" => !anything,
-            _ => true,
-        };
-        if let Some(value) = schema.remove(*name).filter(|_| kept) {
+    if let Some(items) = schema.remove("items").filter(|items| items.is_object() && !nullable && !preserves) {
+        out.insert("items".to_owned(), older(items, depth + 1));
+    }
+    match schema.remove("additionalProperties") {
+        Some(values) if has(&values, "nullable") => {
+            required = None;
+            out.insert("additionalProperties".to_owned(), older(values, depth + 1));
+        }
+        Some(values) => _ = out.insert("additionalProperties".to_owned(), older(values, depth + 1)),
+        None => {}
+    }
+    if let Some(required) = required.filter(|required| required.as_array().is_some_and(|names| !names.is_empty())) {
+        out.insert("required".to_owned(), required);
+    }
+    let untyped = nullable
+        || (preserves && schema.get("type").is_some_and(|of| of == "object"))
+        || (schema.get("type").is_some_and(|of| of == "array") && !out.contains_key("items"));
+    for name in OLDER.iter().filter(|name| !(untyped && **name == "type")) {
+        if let Some(value) = schema.remove(*name) {
             out.insert((*name).to_owned(), value);
         }
     }

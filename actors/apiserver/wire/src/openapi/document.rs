@@ -70,7 +70,7 @@ pub(super) fn v3(git_version: &str, group: &str, version: &Version, definition: 
     }
     schemas.put(PATCH_MODEL, &patch_model());
     for resource in version.resources.iter().filter(|resource| resource.custom.is_some()) {
-        for (name, model) in custom::models(resource, definition(resource).as_ref(), Edition::V3) {
+        for (name, model) in custom::models(resource, definition(resource).as_ref(), &descriptions, Edition::V3) {
             schemas.put(&name, &model);
         }
     }
@@ -184,7 +184,8 @@ fn v2(catalog: &Catalog, definition: Definition<'_>, sink: &mut dyn Sink) {
                 }
             }
             for resource in version.resources.iter().filter(|resource| resource.custom.is_some()) {
-                for (name, model) in custom::models(resource, definition(resource).as_ref(), Edition::V2) {
+                for (name, model) in custom::models(resource, definition(resource).as_ref(), &descriptions, Edition::V2)
+                {
                     sink.model(&name, &model);
                 }
             }

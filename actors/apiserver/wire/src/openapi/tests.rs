@@ -222,6 +222,42 @@ fn custom_resources_are_described_by_their_definition() {
     assert_eq!(spec["port"], json!({ "x-kubernetes-int-or-string": true }));
     assert_eq!(spec["maybe"], json!({}));
     assert_eq!(spec["free"], json!({ "x-kubernetes-preserve-unknown-fields": true }));
+    let described = |field: &str| widget["properties"][field]["description"].as_str().unwrap().to_owned();
+    assert!(described("apiVersion").starts_with("APIVersion defines"));
+    assert!(described("metadata").starts_with("Standard object's metadata"));
+}
+
+#[test]
+fn what_the_conformance_suite_compares_is_published_as_it_came() {
+    // The suite drops what every object has from the published schema, and compares the rest with what it declared.
+    let declared = json!({
+        "description": "Foo CRD for Testing", "type": "object",
+        "properties": {
+            "spec": { "type": "object", "description": "Specification of Foo", "properties": {
+                "bars": { "description": "List of Bars and their specs.", "type": "array", "items": {
+                    "type": "object", "required": ["name"], "properties": {
+                        "name": { "description": "Name of Bar.", "type": "string" },
+                        "feeling": { "description": "Whether Bar is feeling great.", "type": "string", "enum": ["Great", "Down"] },
+                        "bazs": { "description": "List of Bazs.", "items": { "type": "string" }, "type": "array" },
+                    } } },
+            } },
+        },
+    });
+    let definition = definition(1, &declared);
+    let ask = Ask { path: "/openapi/v2", ..Ask::default() };
+    let reply = OpenApi::new("v1.34.1").answer(&with_custom(), &ask, &|_| Some(definition.clone())).unwrap();
+    let mut published = tree(&reply)["definitions"]["com.example.shop.v1.Widget"].take();
+    published.as_object_mut().unwrap().remove("x-kubernetes-group-version-kind");
+    for field in ["apiVersion", "kind", "metadata"] {
+        assert!(published["properties"].as_object_mut().unwrap().remove(field).is_some(), "{field}");
+    }
+    assert_eq!(published, declared);
+    let anything = json!({ "type": "object", "description": "x", "x-kubernetes-preserve-unknown-fields": true });
+    let anything = super::tests::definition(2, &anything);
+    let reply = OpenApi::new("v1.34.1").answer(&with_custom(), &ask, &|_| Some(anything.clone())).unwrap();
+    let mut published = tree(&reply)["definitions"]["com.example.shop.v1.Widget"].take();
+    published.as_object_mut().unwrap().remove("x-kubernetes-group-version-kind");
+    assert_eq!(published, json!({ "type": "object" }));
 }
 
 #[test]
