@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::decode::base64;
 use crate::default::pods;
 use crate::default::{fill, part};
 
@@ -36,6 +37,7 @@ impl Hook {
             "core.v1.Service" => service_status,
             "core.v1.ReplicationController" => replication_controller,
             "core.v1.Namespace" => namespace,
+            "core.v1.Secret" => secret,
             "core.v1.NodeSpec" => |map| first_of_list(map, "podCIDR", "podCIDRs", None),
             "core.v1.NodeStatus" => node_status,
             "core.v1.LimitRangeItem" => limits,
@@ -55,6 +57,16 @@ impl Hook {
     /// What a structure gets after its parts got theirs.
     pub(super) fn after(self, map: &mut Fields) {
         (self.after)(map);
+    }
+}
+
+/// `stringData` is only ever written: it goes into `data`, over what is there under the same key.
+fn secret(map: &mut Fields) {
+    let Some(Value::Object(texts)) = map.remove("stringData") else { return };
+    let Some(data) = part(map, "data") else { return };
+    for (key, text) in texts {
+        let text = text.as_str().unwrap_or_default();
+        data.insert(key, Value::String(base64::encode(text.as_bytes())));
     }
 }
 
