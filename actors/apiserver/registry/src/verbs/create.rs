@@ -50,35 +50,34 @@ pub(super) async fn create_object(
         return Err(Status::failure(500, Reason::Unknown, text));
     }
     let base = meta::text(&object, "generateName").to_owned();
-    let is_generated = meta::text(&object, "name").is_empty() && !base.is_empty();
-    let attempts = if is_generated { GENERATE_ATTEMPTS } else { 1 };
-    for _ in 0..attempts {
-        if is_generated {
-            meta::set(&mut object, "name", names::generate(&base, scope.api.rng().next_u64()));
-        }
-        meta::set(&mut object, "uid", new_uid(scope.api));
-        meta::set(&mut object, "creationTimestamp", scope.now_text());
-        if let Some(reply) = try_create(scope, &object, options, &shown_options, warnings).await? {
+    if !meta::text(&object, "name").is_empty() || base.is_empty() {
+        let name = meta::text(&object, "name").to_owned();
+        let created = try_create(scope, object, options, &shown_options, warnings).await?;
+        return created.ok_or_else(|| Status::already_exists(scope.resource.qualified(), &name));
+    }
+    let mut name = String::new();
+    for _ in 0..GENERATE_ATTEMPTS {
+        name = names::generate(&base, scope.api.rng().next_u64());
+        let mut named = object.clone();
+        meta::set(&mut named, "name", name.as_str());
+        if let Some(reply) = try_create(scope, named, options, &shown_options, warnings).await? {
             return Ok(reply);
         }
     }
-    let (resource, name) = (scope.resource.qualified(), meta::text(&object, "name"));
-    Err(if is_generated {
-        Status::generate_name_conflict(resource, name, 1)
-    } else {
-        Status::already_exists(resource, name)
-    })
+    Err(Status::generate_name_conflict(scope.resource.qualified(), &name, 1))
 }
 
 /// One try under one name; none if the name is taken.
 async fn try_create(
     scope: &Scope<'_>,
-    object: &Value,
+    mut object: Value,
     options: &WriteOptions,
     shown_options: &Value,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Reply>, Status> {
-    let mut stored = scope.prepare_create(object.clone())?;
+    meta::set(&mut object, "uid", new_uid(scope.api));
+    meta::set(&mut object, "creationTimestamp", scope.now_text());
+    let mut stored = scope.prepare_create(object)?;
     let claim = allocate::claim(scope, &mut stored, None, options.dry_run).await?;
     let outcome = admit_and_create(scope, stored, options, shown_options, warnings).await;
     let written = outcome.as_ref().map(|reply| reply.is_some() && !options.dry_run);

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::Scope;
 use super::create::dry_reply;
 use super::read::selected;
+use super::write::Refusal;
 use crate::body::{Expected, Media, check_size};
 use crate::call::{Reply, Shown};
 use crate::options::{DeleteOptions, FieldValidation};
@@ -104,18 +105,13 @@ async fn delete_one(
 ) -> Result<Deleted, Status> {
     for _ in 0..ATTEMPTS {
         let Some(old) = current else { return Err(scope.not_found(name)) };
-        match attempt(scope, name, &old, options, warnings).await? {
-            Outcome::Done(deleted) => return Ok(deleted),
-            Outcome::Lost(newer) => current = newer,
+        match attempt(scope, name, &old, options, warnings).await {
+            Ok(deleted) => return Ok(deleted),
+            Err(Refusal::Lost(newer)) => current = newer,
+            Err(Refusal::Answer(status)) => return Err(status),
         }
     }
     Err(Status::stale(scope.resource.qualified(), name))
-}
-
-enum Outcome {
-    Done(Deleted),
-    /// Somebody changed the object meanwhile; this is its newest state.
-    Lost(Option<Object>),
 }
 
 async fn attempt(
@@ -124,7 +120,7 @@ async fn attempt(
     old: &Object,
     options: &DeleteOptions,
     warnings: &mut Vec<String>,
-) -> Result<Outcome, Status> {
+) -> Result<Deleted, Refusal> {
     check_preconditions(scope, name, old, options)?;
     let value = old.value();
     let shown = version::to_resource(value.clone(), scope.resource)?;
@@ -135,31 +131,29 @@ async fn attempt(
     warnings.extend(admission.validate(&attributes, None).await?.warnings);
     let subject = Subject::of(scope.resource, scope.strategy());
     match plan::plan(value, &subject, options, scope.call.now) {
-        Plan::Pending => {
-            Ok(Outcome::Done(Deleted { gone: false, reply: scope.reply(200, Shown::Stored(old.clone())) }))
-        }
+        Plan::Pending => Ok(Deleted { gone: false, reply: scope.reply(200, Shown::Stored(old.clone())) }),
         Plan::Remove => remove(scope, name, old, options).await,
         Plan::Mark { object, then_remove } if options.dry_run => {
             let reply = dry_reply(scope, 200, &object)?;
-            Ok(Outcome::Done(Deleted { gone: then_remove, reply }))
+            Ok(Deleted { gone: then_remove, reply })
         }
         Plan::Mark { object, then_remove } => match scope.store.update(old, object, scope.ttl()).await {
             Ok(marked) if then_remove => remove(scope, name, &marked, options).await,
-            Ok(marked) => Ok(Outcome::Done(Deleted { gone: false, reply: scope.reply(200, Shown::Stored(marked)) })),
-            Err(WriteError::Conflict { current }) => Ok(Outcome::Lost(current)),
-            Err(error) => Err(scope.refused(name, error)),
+            Ok(marked) => Ok(Deleted { gone: false, reply: scope.reply(200, Shown::Stored(marked)) }),
+            Err(WriteError::Conflict { current }) => Err(Refusal::Lost(current)),
+            Err(error) => Err(scope.refused(name, error).into()),
         },
     }
 }
 
-async fn remove(scope: &Scope<'_>, name: &str, old: &Object, options: &DeleteOptions) -> Result<Outcome, Status> {
+async fn remove(scope: &Scope<'_>, name: &str, old: &Object, options: &DeleteOptions) -> Result<Deleted, Refusal> {
     let last = if options.dry_run {
         old.clone()
     } else {
         match scope.store.delete(old).await {
             Ok(last) => last,
-            Err(WriteError::Conflict { current }) => return Ok(Outcome::Lost(current)),
-            Err(error) => return Err(scope.refused(name, error)),
+            Err(WriteError::Conflict { current }) => return Err(Refusal::Lost(current)),
+            Err(error) => return Err(scope.refused(name, error).into()),
         }
     };
     if !options.dry_run {
@@ -170,7 +164,7 @@ async fn remove(scope: &Scope<'_>, name: &str, old: &Object, options: &DeleteOpt
     } else {
         Reply::Status(Status::success(scope.resource.qualified(), name, last.uid()))
     };
-    Ok(Outcome::Done(Deleted { gone: true, reply }))
+    Ok(Deleted { gone: true, reply })
 }
 
 fn check_preconditions(scope: &Scope<'_>, name: &str, old: &Object, options: &DeleteOptions) -> Result<(), Status> {

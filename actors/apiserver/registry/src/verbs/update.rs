@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Scope;
 use super::create::{create_object, dry_reply};
-use super::write::{settle_namespace, settle_owners, settle_times};
+use super::write::{Refusal, settle_namespace, settle_owners, settle_times};
 use crate::allocate::{self, is_unknown};
 use crate::body::Expected;
 use crate::call::{Reply, Shown};
@@ -131,20 +131,6 @@ pub(super) async fn change(
         return outcome;
     }
     Err(Status::stale(scope.resource.qualified(), scope.name()))
-}
-
-/// Why an attempt came to nothing.
-enum Refusal {
-    /// Somebody was quicker; this is the newest state.
-    Lost(Option<Object>),
-    /// The client is told.
-    Answer(Status),
-}
-
-impl From<Status> for Refusal {
-    fn from(status: Status) -> Self {
-        Self::Answer(status)
-    }
 }
 
 async fn attempt(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use k3sd_apiserver_store::WriteError;
 use k3sd_apiserver_validation as validation;
 use k3sd_objects::apply::{Set, Tracker, keep_times};
+use k3sd_objects::object::Object;
 use k3sd_objects::status::Status;
 use k3sd_objects::status::field::Error;
 use k3sd_objects::{decode, default};
@@ -159,6 +160,20 @@ impl Scope<'_> {
             WriteError::Conflict { current: None } => self.not_found(name),
             WriteError::Failed(status) => status,
         }
+    }
+}
+
+/// Why an attempt to write came to nothing.
+pub(super) enum Refusal {
+    /// Somebody was quicker; this is the newest state.
+    Lost(Option<Object>),
+    /// The client is told.
+    Answer(Status),
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self::Answer(status)
     }
 }
 

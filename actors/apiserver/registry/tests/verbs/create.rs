@@ -165,3 +165,15 @@ async fn clients_are_told_what_they_should_not_do() {
     let endpoints = world.get("/api/v1/namespaces/a/endpoints").await;
     assert_eq!(endpoints.warnings, ["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_secret_says_in_text_is_data() {
+    let world = World::new().await;
+    let secret =
+        json!({ "metadata": { "name": "s" }, "data": { "a": "eA==", "b": "eA==" }, "stringData": { "b": "y" } });
+    let made = world.make("/api/v1/namespaces/a/secrets", &secret).await;
+    assert_eq!((&made["data"], made.get("stringData")), (&json!({ "a": "eA==", "b": "eQ==" }), None));
+    assert_eq!(made["type"], "Opaque");
+    let owned = &made["metadata"]["managedFields"][0]["fieldsV1"];
+    assert_eq!((owned.get("f:stringData"), &owned["f:data"]["f:b"]), (None, &json!({})));
+}
