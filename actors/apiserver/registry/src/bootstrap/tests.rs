@@ -99,10 +99,10 @@ async fn servers_come_and_go() {
 #[tokio::test(start_paused = true)]
 async fn what_people_change_is_mended_or_left() {
     let world = World::new(&["10.43.0.0/24"]).await;
-    let level = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations/catch-all";
+    let level = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations/system";
     world.patch(level, json!({"spec": {"limited": {"nominalConcurrencyShares": 99}}})).await.expect("changed");
     world
-        .until(level, |found| found.as_ref().is_ok_and(|one| one["spec"]["limited"]["nominalConcurrencyShares"] == 5))
+        .until(level, |found| found.as_ref().is_ok_and(|one| one["spec"]["limited"]["nominalConcurrencyShares"] == 30))
         .await;
 
     let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
