@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k3sd_apiserver_access::authn::{FrontProxy, StaticTokens};
+use k3sd_apiserver_admission::{AdmissionConfig, Plugins};
 
+use crate::error::SetupError;
 use crate::front::TlsLimits;
 
 /// Configuration of the server. [`ApiServerConfig::default`] is kube-apiserver as K3s starts it, for one IPv4 cluster.
@@ -125,6 +127,14 @@ impl ApiServerConfig {
     #[must_use]
     pub fn audiences(&self) -> &[String] {
         if self.audiences.is_empty() { &self.issuers } else { &self.audiences }
+    }
+
+    /// The admission plugins that run.
+    pub(crate) fn admission(&self) -> Result<AdmissionConfig, SetupError> {
+        let (on, off) = (self.admission_on.iter(), self.admission_off.iter());
+        let plugins =
+            Plugins::resolve(on.map(String::as_str), off.map(String::as_str)).map_err(SetupError::Admission)?;
+        Ok(AdmissionConfig { plugins, ..AdmissionConfig::default() })
     }
 
     /// Whether a resource is served: what is by default, changed by `--runtime-config`. The most exact entry decides.

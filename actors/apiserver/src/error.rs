@@ -76,6 +76,6 @@ pub enum SetupError {
     #[error("use the range of node ports")]
     NodePorts(#[source] k3sd_apiserver_registry::special::PortRangeError),
     /// Names of admission plugins.
-    #[error("choose admission plugins: {0}")]
-    Admission(String),
+    #[error("choose admission plugins")]
+    Admission(#[source] k3sd_apiserver_admission::ConfigError),
 }

@@ -45,6 +45,7 @@ pub(crate) struct GateArgs {
 }
 
 /// See the variants.
+#[expect(clippy::enum_variant_names, reason = "all of them are timers, whose names end so everywhere")]
 pub(crate) enum GateMsg {
     /// Take no more requests.
     DrainTick,

@@ -36,7 +36,7 @@ pub use crate::error::{ArgumentError, KeysError, SetupError, TlsError};
 pub use crate::front::{Body, ClientAuthorities, Endpoint, Learn, Reached, TlsLimits};
 pub use crate::observe::{Check, Health, Probe};
 pub use crate::pipeline::{LocalService, Peer, Pipeline};
-pub use crate::tree::{ApiServerArgs, ApiServerTree, Components, tree};
+pub use crate::tree::{ApiServerArgs, ApiServerTree, Bundles, Components, tree};
 pub use k3sd_apiserver_access::User;
 pub use k3sd_apiserver_access::authn::{FrontProxy, StaticTokenError, StaticTokens};
 pub use k3sd_apiserver_registry::special::Component;

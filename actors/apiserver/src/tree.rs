@@ -1,22 +1,30 @@
 //! The subtree, as data, and everything that its actors share.
 //!
 //! ```text
-//! apiserver            rest_for_one
-//! ├─ keys              the keys of service accounts
-//! ├─ caches            one watch cache per resource, and the log that feeds them
-//! ├─ rights            roles and bindings, and what nodes need
-//! ├─ openapi           makes documents on a thread of its own
-//! ├─ connections       dynamic: a task for each
-//! ├─ listener-…        accept, one for each socket
-//! └─ gate              stops first: requests are finished before anything else stops
+//! apiserver                rest_for_one
+//! ├─ caches                one watch cache per resource, and the log that feeds them
+//! └─ service               one_for_one
+//!    ├─ keys               the keys of service accounts
+//!    ├─ rights             roles and bindings, and what nodes need
+//!    ├─ openapi            makes documents on a thread of its own
+//!    ├─ custom             definitions of custom resources
+//!    ├─ bootstrap          what every cluster starts with, and repair
+//!    └─ front              rest_for_one
+//!       ├─ connections     dynamic: a task for each
+//!       ├─ listener…       accept, one for each socket
+//!       └─ gate            stops first: requests are finished before anything else stops
 //! ```
+//!
+//! What the first three of `service` publish lies in places that outlive them, so that nobody notices their death.
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k3sd_apiserver_access::authn::service_account::Issuer;
 use k3sd_apiserver_access::{Attributes, Authorizer, Decision, Rbac};
 use k3sd_apiserver_admission::Admission;
+use k3sd_apiserver_registry::bootstrap::{self, BootstrapArgs, Hooks, RequestAuthentication, ServerPlace};
 use k3sd_apiserver_registry::special::{Authenticate, Component, PortRange, Range, Special, TokenSource};
 use k3sd_apiserver_registry::{Api, ApiArgs, ApiConfig, Authorize};
 use k3sd_apiserver_store::{Catalog, CatalogHandle, Stores};
@@ -34,6 +42,9 @@ use crate::openapi::{Documents, OpenApiArgs};
 use crate::pipeline::{Fittings, Pipeline};
 use crate::rights::{Rights, RightsArgs};
 
+/// The port of the Service `kubernetes`, as upstream has it.
+const SERVICE_PORT: u16 = 443;
+
 /// What the server is made of.
 #[derive(Clone, Debug)]
 pub struct ApiServerArgs {
@@ -49,10 +60,29 @@ pub struct ApiServerArgs {
     pub authorities: ClientAuthorities,
     /// Where it listens. Without any it serves this process alone.
     pub endpoints: Vec<Endpoint>,
+    /// The same authorities in PEM, for those who have to believe whom we believe.
+    pub bundles: Bundles,
     /// How the parts of the control plane are that nobody else here knows; for `componentstatuses`.
     pub components: Components,
     /// Checks of others, behind our own.
     pub checks: Vec<Check>,
+}
+
+/// Says who vouches for clients, in PEM: for users, and for front proxies (empty if there are none).
+#[derive(Clone)]
+pub struct Bundles(Arc<dyn Fn() -> (String, String) + Send + Sync>);
+
+impl fmt::Debug for Bundles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bundles")
+    }
+}
+
+impl Bundles {
+    /// Asks a function, which answers from memory; now and then, because authorities are exchanged.
+    pub fn new(ask: impl Fn() -> (String, String) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
 }
 
 /// Says how parts of the control plane are.
@@ -96,7 +126,8 @@ pub struct ApiServerTree {
 /// # Errors
 /// See [`SetupError`]: the settings make no sense.
 pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
-    let ApiServerArgs { config, storage, clock, token_keys, authorities, endpoints, components, checks } = args;
+    let ApiServerArgs { config, storage, clock, token_keys, authorities, bundles, endpoints, components, checks } =
+        args;
     let config = Arc::new(config);
     let catalog = CatalogHandle::new(Catalog::builtin(|resource| config.serves(resource)));
     let stores = Stores::new(catalog, storage, clock.clone());
@@ -121,7 +152,11 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
         })
     };
     let special = special(&config, &authenticator, &rights, &keys, &clock, components)?;
-    let admission = Admission;
+    let admission = {
+        let rights = rights.clone();
+        let allows = move |asked: Attributes<'_>| rights.borrow().allows(asked);
+        Admission::new(stores.clone(), Arc::new(allows), config.admission()?, clock.clone())
+    };
     let api = Api::new(ApiArgs {
         stores: stores.clone(),
         admission: Arc::new(admission),
@@ -135,8 +170,18 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
         },
     });
     let api = Arc::new(api);
+    let bootstrap = bootstrap::tree(&BootstrapArgs {
+        api: api.clone(),
+        place: ServerPlace {
+            host: config.host_name.clone(),
+            address: config.advertise_address,
+            port: config.advertise_port,
+            service_port: SERVICE_PORT,
+        },
+        authentication: request_authentication(&config, bundles),
+    });
     let signs = Signs::default();
-    let health = health(&stores, &signs, &keys, &rights, checks);
+    let health = health(&stores, &signs, &keys, &rights, &bootstrap.hooks, checks);
     let pipeline = Pipeline::new(Fittings {
         api,
         config: config.clone(),
@@ -154,24 +199,64 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
     let rights = RightsArgs { stores: stores.clone(), place: Arc::new(rights_place) };
     let documents =
         OpenApiArgs { stores: stores.clone(), git_version: config.version.clone(), place: Arc::new(openapi_place) };
-    let mut spec = Spec::new(Strategy::RestForOne)
-        // It waits for whoever makes the keys, and for the datastore.
+    let service = Spec::new(Strategy::OneForOne)
+        .budget(20, Duration::from_secs(60))
+        // These wait for whoever makes the keys, and for the datastore.
         .child(worker::<Keys>("keys", keys).start_within(None))
-        .child(subtree("caches", k3sd_apiserver_store::tree(&stores)))
         .child(worker::<Rights>("rights", rights).start_within(None))
         .child(worker::<Documents>("openapi", documents))
+        .child(subtree("custom", k3sd_apiserver_custom::tree(&stores)))
+        .child(subtree("bootstrap", bootstrap.spec))
+        .child(subtree("front", front(&config, endpoints, &pipeline, signs)?));
+    let spec = Spec::new(Strategy::RestForOne)
+        .child(subtree("caches", k3sd_apiserver_store::tree(&stores)))
+        .child(subtree("service", service));
+    Ok(ApiServerTree { spec, pipeline, health })
+}
+
+/// What faces clients. Connections outlive the listener that accepted them: they stand before it.
+fn front(
+    config: &ApiServerConfig,
+    endpoints: Vec<Endpoint>,
+    pipeline: &Pipeline,
+    signs: Signs,
+) -> Result<Spec, SetupError> {
+    let mut spec = Spec::new(Strategy::RestForOne)
+        .budget(20, Duration::from_secs(60))
         .child(subtree("connections", Spec::new(Strategy::Dynamic)));
     let places = Arc::new(Semaphore::new(config.connections_max.max(1)));
+    let mut listeners = Spec::new(Strategy::OneForOne).budget(20, Duration::from_secs(60));
     for endpoint in endpoints {
         let tls = config.tls.server(endpoint.certificate.clone())?;
         let (name, places, pipeline) = (endpoint.name.clone(), places.clone(), pipeline.clone());
         let listening = Listening { endpoint, tls, pipeline, places };
-        spec = spec.child(task(&name, move |handle| listen(handle, listening.clone())));
+        listeners = listeners.child(task(&name, move |handle| listen(handle, listening.clone())));
     }
+    spec = spec.child(subtree("listeners", listeners));
     let gate = GateArgs { signs, pipeline: pipeline.clone(), delay: config.shutdown_delay };
     let limit = config.shutdown_delay + DRAIN_LIMIT;
-    let spec = spec.child(worker::<Gate>("gate", gate).shutdown(Shutdown::Within(limit)));
-    Ok(ApiServerTree { spec, pipeline, health })
+    Ok(spec.child(worker::<Gate>("gate", gate).shutdown(Shutdown::Within(limit))))
+}
+
+/// Whom the server believes, for the ConfigMap in which extensions of the API look it up.
+fn request_authentication(
+    config: &Arc<ApiServerConfig>,
+    bundles: Bundles,
+) -> Arc<dyn Fn() -> RequestAuthentication + Send + Sync> {
+    let config = config.clone();
+    Arc::new(move || {
+        let (client_ca, front_proxy_ca) = (bundles.0)();
+        let proxy = &config.front_proxy;
+        RequestAuthentication {
+            client_ca,
+            front_proxy_ca,
+            front_proxy_names: proxy.allowed_names.clone(),
+            username_headers: proxy.name_headers.clone(),
+            group_headers: proxy.group_headers.clone(),
+            uid_headers: proxy.uid_headers.clone(),
+            extra_header_prefixes: proxy.extra_prefixes.clone(),
+        }
+    })
 }
 
 type KeysReceiver = watch::Receiver<Option<Arc<crate::authn::ServiceAccountKeys>>>;
@@ -224,6 +309,7 @@ fn health(
     signs: &Signs,
     keys: &KeysReceiver,
     rights: &watch::Receiver<Arc<Authorizer>>,
+    hooks: &Hooks,
     others: Vec<Check>,
 ) -> Health {
     let open =
@@ -258,6 +344,13 @@ fn health(
         )
         .ready_only(),
     ];
+    for (name, _) in hooks.all() {
+        let hooks = hooks.clone();
+        let is_done = move || hooks.all().iter().any(|(hook, done)| *hook == name && *done);
+        checks.push(Check::new(&format!("poststarthook/{name}"), move || {
+            if is_done() { Ok(()) } else { Err("it is not done yet".to_owned()) }
+        }));
+    }
     checks.extend(others);
     Health::new(checks)
 }

@@ -64,8 +64,9 @@ struct Guest {
 /// The body of the listener's task.
 pub(crate) async fn listen(handle: TaskHandle, listening: Listening) -> Result<(), ActorError> {
     let socket = listening.endpoint.socket.borrow()?;
-    let parent = handle.path().rsplit_once('/').map_or(String::new(), |(parent, _)| format!("{parent}/"));
-    let connections = handle.system().supervisor(&format!("{parent}connections"))?;
+    // Its own place is `…/listeners/name`, and theirs `…/connections`.
+    let above = handle.path().rmatch_indices('/').nth(1).map_or(0, |(slash, _)| slash + 1);
+    let connections = handle.system().supervisor(&format!("{}connections", &handle.path()[..above]))?;
     let clock = handle.system().clock().clone();
     let short = listening.endpoint.name.replace("listener", "c");
     let mut number = 0_u64;

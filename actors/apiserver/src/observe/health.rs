@@ -98,6 +98,12 @@ impl Health {
         self.of(probe).all(|check| (check.ask)().is_ok())
     }
 
+    /// The checks of a probe that fail, with the reason that clients are not told.
+    #[must_use]
+    pub fn failing(&self, probe: Probe) -> Vec<(String, String)> {
+        self.of(probe).filter_map(|check| (check.ask)().err().map(|why| (check.name.clone(), why))).collect()
+    }
+
     /// The checks of a probe, and whether each passes.
     pub(crate) fn each(&self, probe: Probe) -> impl Iterator<Item = (&str, bool)> {
         self.of(probe).map(|check| (check.name.as_str(), (check.ask)().is_ok()))

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k3sd_apiserver::{
-    ApiServerArgs, ApiServerConfig, ApiServerTree, ClientAuthorities, Components, Endpoint, Learn, Reached,
+    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Components, Endpoint, Learn, Reached,
     StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_argument,
 };
 use k3sd_kine::StoreHandle;
@@ -48,6 +48,7 @@ pub(crate) fn apiserver(
             front_proxies: Some(certificates.client_verifier(Authority::RequestHeader, true)),
         },
         endpoints: endpoints(&config.listen, identity, certificates, &serving)?,
+        bundles: bundles(certificates),
         components: Components::default(),
         checks: Vec::new(),
     });
@@ -83,6 +84,16 @@ fn settings(config: &ServerConfig, identity: &Identity) -> Result<ApiServerConfi
 fn static_tokens(path: PathBuf) -> Result<StaticTokens, ServerError> {
     let text = std::fs::read_to_string(&path).map_err(|source| ServerError::TokenFile { path: path.clone(), source })?;
     StaticTokens::parse(&text).map_err(|source| ServerError::Tokens { path, source })
+}
+
+/// The authorities that the server believes, in PEM.
+fn bundles(certificates: &Certificates) -> Bundles {
+    let certificates = certificates.clone();
+    Bundles::new(move || {
+        let snapshot = certificates.current();
+        let bundle = |name| snapshot.as_ref().map(|snapshot| snapshot.authority(name).bundle_pem()).unwrap_or_default();
+        (bundle(Authority::Client), bundle(Authority::RequestHeader))
+    })
 }
 
 /// The keys of service accounts, from the certificates that are valid.

@@ -1,0 +1,157 @@
+//! Who is known by what, and who may do what.
+
+use serde_json::json;
+
+use crate::support::{Server, namespace};
+
+const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_is_known_by_what_he_shows() {
+    let server = Server::start().await;
+    let ask = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    // Whoever is known may ask who he is: a role that every cluster has, which here has to be written first.
+    let mut admin = server.client(Some("admin")).await;
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "who"},
+        "rules": [{"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]}]});
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "who"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "who"},
+        "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:authenticated"}]});
+    assert_eq!(admin.post("/apis/rbac.authorization.k8s.io/v1/clusterroles", &role).await.code, 201);
+    assert_eq!(admin.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding).await.code, 201);
+
+    let as_proxy = [("x-remote-user", "carl"), ("x-remote-group", "ops")];
+    type Case =
+        (Option<&'static str>, &'static [(&'static str, &'static str)], Result<(&'static str, &'static str), u16>);
+    let cases: [Case; 10] = [
+        (Some("admin"), &[], Ok(("admin", "system:masters"))),
+        (Some("ann"), &[], Ok(("ann", "dev"))),
+        (None, &[("authorization", "Bearer secret-token")], Ok(("bob", "ops"))),
+        (None, &[("authorization", "Bearer wrong-token")], Err(401)),
+        (None, &[], Err(401)),
+        (Some("stranger"), &[], Err(401)),
+        // A good token makes up for a certificate that nobody knows.
+        (Some("stranger"), &[("authorization", "Bearer secret-token")], Ok(("bob", "dev"))),
+        (Some("proxy"), &[("x-remote-user", "carl"), ("x-remote-group", "ops")], Ok(("carl", "ops"))),
+        (Some("ann"), &[("x-remote-user", "carl")], Ok(("ann", "dev"))),
+        (Some("admin"), &[("impersonate-user", "eve"), ("impersonate-group", "dev")], Ok(("eve", "dev"))),
+    ];
+    let _ = as_proxy;
+    for (certificate, headers, expected) in cases {
+        let mut client = server.client(certificate).await;
+        // The binding reaches the authorizer a moment after it was written.
+        let mut answer = client.send("POST", WHO, headers, &ask.to_string()).await;
+        for _ in 0..100 {
+            if answer.code != 403 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            answer = client.send("POST", WHO, headers, &ask.to_string()).await;
+        }
+        match expected {
+            Ok((name, group)) => {
+                assert_eq!(answer.code, 201, "{certificate:?} {headers:?} {answer:?}");
+                let user = &answer.json()["status"]["userInfo"];
+                assert_eq!(user["username"], name, "{certificate:?} {headers:?}");
+                let groups = user["groups"].as_array().expect("groups").clone();
+                assert!(
+                    groups.contains(&group.into()) && groups.contains(&"system:authenticated".into()),
+                    "{groups:?}"
+                );
+            }
+            Err(code) => {
+                assert_eq!(answer.code, code, "{certificate:?} {headers:?}");
+                assert_eq!(answer.json()["message"], "Unauthorized");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_open_exactly_what_they_name() {
+    let server = Server::start().await;
+    let (mut admin, mut ann) = (server.client(Some("admin")).await, server.client(Some("ann")).await);
+    namespace(&mut admin, "a").await;
+    let refused = ann.get("/api/v1/namespaces/a/configmaps").await;
+    assert_eq!(refused.code, 403);
+    assert_eq!(
+        refused.json()["message"],
+        "configmaps is forbidden: User \"ann\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"a\""
+    );
+    let refused = ann.get("/metrics").await;
+    assert_eq!(refused.json()["message"], "forbidden: User \"ann\" cannot get path \"/metrics\"");
+
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "reader"},
+        "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]}]});
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "reader"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+        "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "dev"}]});
+    let place = "/apis/rbac.authorization.k8s.io/v1/namespaces/a";
+    assert_eq!(admin.post(&format!("{place}/roles"), &role).await.code, 201);
+    assert_eq!(admin.post(&format!("{place}/rolebindings"), &binding).await.code, 201);
+    let mut allowed = ann.get("/api/v1/namespaces/a/configmaps").await;
+    for _ in 0..100 {
+        if allowed.code == 200 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        allowed = ann.get("/api/v1/namespaces/a/configmaps").await;
+    }
+    assert_eq!(allowed.code, 200);
+    for (method, path) in [
+        ("DELETE", "/api/v1/namespaces/a/configmaps"),
+        ("GET", "/api/v1/namespaces/b/configmaps"),
+        ("GET", "/api/v1/configmaps"),
+        ("GET", "/api/v1/namespaces/a/secrets"),
+        ("GET", "/api/v1/namespaces/a/configmaps?watch=1"),
+    ] {
+        assert_eq!(ann.send(method, path, &[], "").await.code, 403, "{method} {path}");
+    }
+    let as_somebody = [("impersonate-user", "eve")];
+    let refused = ann.send("GET", "/api/v1/namespaces/a/configmaps", &as_somebody, "").await;
+    assert_eq!(
+        refused.json()["message"],
+        "users \"eve\" is forbidden: User \"ann\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_anonymous_where_that_is_allowed() {
+    let server = Server::with(|config| config.anonymous = true).await;
+    let mut client = server.client(None).await;
+    let refused = client.get("/api/v1/pods").await;
+    assert_eq!(refused.code, 403);
+    assert!(refused.text().contains("system:anonymous"), "{}", refused.text());
+    let wrong = client.send("GET", "/api/v1/pods", &[("authorization", "Bearer wrong")], "").await;
+    assert_eq!(wrong.code, 401, "a wrong token is not nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_service_accounts_are_made_and_believed() {
+    let server = Server::start().await;
+    let mut admin = server.client(Some("admin")).await;
+    namespace(&mut admin, "a").await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    assert_eq!(admin.post("/api/v1/namespaces/a/serviceaccounts", &account).await.code, 201);
+    let ask = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let made = admin.post("/api/v1/namespaces/a/serviceaccounts/robot/token", &ask).await;
+    assert_eq!(made.code, 201, "{made:?}");
+    let made = made.json();
+    let token = made["status"]["token"].as_str().expect("a token");
+    let bearer = format!("Bearer {token}");
+    let mut robot = server.client(None).await;
+    for _ in 0..3 {
+        let refused = robot.send("GET", "/api/v1/pods", &[("authorization", &bearer)], "").await;
+        assert_eq!(refused.code, 403, "it is known, and may do nothing: {refused:?}");
+        assert!(refused.text().contains("system:serviceaccount:a:robot"), "{}", refused.text());
+    }
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+    let reviewed = admin.post("/apis/authentication.k8s.io/v1/tokenreviews", &review).await.json();
+    assert_eq!(reviewed["status"]["authenticated"], true, "{reviewed}");
+    assert_eq!(reviewed["status"]["user"]["username"], "system:serviceaccount:a:robot");
+    assert_eq!(admin.send("DELETE", "/api/v1/namespaces/a/serviceaccounts/robot", &[], "").await.code, 200);
+    let gone = robot.send("GET", "/api/v1/pods", &[("authorization", &bearer)], "").await;
+    assert_eq!(gone.code, 401, "a token ends with its account");
+}

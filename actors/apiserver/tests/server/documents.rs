@@ -1,0 +1,74 @@
+//! What is no resource: health, numbers, discovery, OpenAPI, keys.
+
+use serde_json::Value;
+
+use crate::support::Server;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_tells_how_it_is() {
+    let server = Server::start().await;
+    let mut admin = server.client(Some("admin")).await;
+    assert_eq!(admin.get("/readyz").await.text(), "ok");
+    let verbose = admin.get("/readyz?verbose").await;
+    for line in ["[+]ping ok", "[+]etcd ok", "[+]informer-sync ok", "[+]shutdown ok", "readyz check passed"] {
+        assert!(verbose.text().lines().any(|found| found == line), "{line}\n{}", verbose.text());
+    }
+    assert_eq!(admin.get("/livez/ping").await.text(), "ok");
+    assert_eq!(admin.get("/livez/nothing").await.code, 404);
+    server.storage.set_open(false);
+    let failed = admin.get("/readyz").await;
+    assert_eq!(failed.code, 500);
+    assert!(failed.text().contains("[-]etcd failed: reason withheld\n"), "{}", failed.text());
+    let excluded = admin.get("/readyz?exclude=etcd&exclude=etcd-readiness").await;
+    assert_eq!(excluded.code, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_tells_what_there_is() {
+    let server = Server::start().await;
+    let mut admin = server.client(Some("admin")).await;
+    let version = admin.get("/version").await.json();
+    assert_eq!((&version["major"], &version["minor"]), (&"1".into(), &"34".into()));
+    let paths = admin.get("/").await.json();
+    for path in ["/api/v1", "/apis/apps/v1", "/healthz", "/metrics", "/openapi/v2"] {
+        assert!(paths["paths"].as_array().expect("paths").contains(&path.into()), "{path}");
+    }
+    assert_eq!(admin.get("/apis/apps/v1").await.json()["kind"], "APIResourceList");
+    let aggregated = [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")];
+    let groups = admin.send("GET", "/apis", &aggregated, "").await;
+    assert_eq!(groups.json()["kind"], "APIGroupDiscoveryList");
+    let known = [aggregated[0], ("if-none-match", groups.header("etag"))];
+    assert_eq!(admin.send("GET", "/apis", &known, "").await.code, 304);
+
+    let index = admin.get("/openapi/v3").await.json();
+    let apps = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().expect("a path").to_owned();
+    let document = admin.get(&apps).await;
+    assert!(document.header("cache-control").contains("immutable"), "{:?}", document.headers);
+    assert!(document.json()["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
+    let keys = admin.get("/openid/v1/jwks").await;
+    assert_eq!(
+        (keys.header("content-type"), keys.json()["keys"].as_array().map(Vec::len)),
+        ("application/jwk-set+json", Some(1))
+    );
+    let issuer = admin.get("/.well-known/openid-configuration").await.json();
+    assert_eq!(issuer["issuer"], Value::from("https://kubernetes.default.svc.cluster.local"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_counts() {
+    let server = Server::start().await;
+    let mut admin = server.client(Some("admin")).await;
+    assert_eq!(admin.get("/api/v1/namespaces").await.code, 200);
+    let numbers = admin.get("/metrics").await;
+    let labels = "verb=\"LIST\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"namespaces\",scope=\"cluster\",subresource=\"\",version=\"v1\"";
+    for line in [
+        format!("apiserver_request_total{{code=\"200\",{labels}}} 1"),
+        format!("apiserver_request_duration_seconds_count{{{labels}}} 1"),
+        "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 0".to_owned(),
+        "# TYPE apiserver_storage_objects gauge".to_owned(),
+        "# TYPE process_resident_memory_bytes gauge".to_owned(),
+    ] {
+        assert!(numbers.text().lines().any(|found| found == line), "{line}\n{}", numbers.text());
+    }
+    assert!(numbers.text().contains("kubernetes_build_info{"));
+}
