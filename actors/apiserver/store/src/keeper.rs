@@ -39,6 +39,7 @@ async fn compare(caches: &SupervisorRef, stores: &Stores) -> Result<(), TreeErro
     for name in running.iter().filter(|name| !wanted.contains_key(name.as_str())) {
         caches.remove(LIMIT, name).await?;
     }
+    stores.bury();
     for (name, store) in wanted.iter().filter(|(name, _)| !running.contains(&***name)) {
         let (board, state) = (store.board.clone(), store.state.clone());
         let body = move |handle| cache::run(handle, board.clone(), state.clone());

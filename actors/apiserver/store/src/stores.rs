@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use k3sd_client::storage::Storage;
 use k3sd_runtime::Clock;
+use k3sd_runtime::lend::Loan;
 use tokio::sync::watch;
 
-use crate::catalog::{CatalogHandle, Stored};
+use crate::catalog::{Catalog, CatalogHandle, Stored};
 use crate::log::Log;
 use crate::objects::ObjectStore;
 
@@ -22,7 +23,25 @@ pub(crate) struct Entry {
     pub(crate) store: Arc<ObjectStore>,
 }
 
-type Table = HashMap<(Arc<str>, Arc<str>), Entry>;
+/// Stores by group and plural.
+#[derive(Default)]
+struct Table {
+    entries: HashMap<Arc<str>, HashMap<Arc<str>, Entry>>,
+    /// Stores of resources that are not served any more, until their actors are gone.
+    retired: Vec<Arc<ObjectStore>>,
+    /// What it was made from.
+    catalog: Arc<Catalog>,
+}
+
+impl Table {
+    fn get(&self, group: &str, plural: &str) -> Option<&Entry> {
+        self.entries.get(group)?.get(plural)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values().flat_map(HashMap::values)
+    }
+}
 
 struct Inner {
     catalog: CatalogHandle,
@@ -40,7 +59,7 @@ pub struct Stores(Arc<Inner>);
 
 impl fmt::Debug for Stores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stores").field("resources", &self.0.table.borrow().len()).finish()
+        f.debug_struct("Stores").field("resources", &self.0.table.borrow().all().count()).finish()
     }
 }
 
@@ -61,13 +80,11 @@ impl Stores {
 
     /// The store of a resource, whatever its version; `None` if it is not served, or nothing of it is stored.
     pub fn get(&self, group: &str, plural: &str) -> Option<Arc<ObjectStore>> {
-        let key = (Arc::from(group), Arc::from(plural));
-        let found = |stores: &Self| stores.0.table.borrow().get(&key).map(|entry| entry.store.clone());
-        found(self).or_else(|| {
-            // It may have been published a moment ago.
+        // A resource that was published a moment ago is served, and one that was withdrawn is not.
+        if !Arc::ptr_eq(&self.0.table.borrow().catalog, &self.0.catalog.current()) {
             self.follow_catalog();
-            found(self)
-        })
+        }
+        self.0.table.borrow().get(group, plural).map(|entry| entry.store.clone())
     }
 
     /// What is served.
@@ -94,7 +111,7 @@ impl Stores {
     }
 
     fn all(&self) -> Vec<Arc<ObjectStore>> {
-        self.0.table.borrow().values().map(|entry| entry.store.clone()).collect()
+        self.0.table.borrow().all().map(|entry| entry.store.clone()).collect()
     }
 
     pub(crate) fn log(&self) -> &Arc<Log> {
@@ -103,32 +120,46 @@ impl Stores {
 
     /// The caches that have to run, by the names of their actors.
     pub(crate) fn wanted(&self) -> BTreeMap<Arc<str>, Arc<ObjectStore>> {
-        self.0.table.borrow().values().map(|entry| (entry.actor.clone(), entry.store.clone())).collect()
+        self.0.table.borrow().all().map(|entry| (entry.actor.clone(), entry.store.clone())).collect()
     }
 
     /// Makes stores for what is new in the catalog, and lets go of those that are not in it any more.
     pub(crate) fn follow_catalog(&self) {
         let Inner { catalog, storage, clock, log, table, made } = &*self.0;
-        table.send_if_modified(|table| {
+        table.send_modify(|table| {
             // Read in here: whoever comes second sees the newer catalog.
-            let catalog = catalog.current();
-            let mut wanted: HashMap<(Arc<str>, Arc<str>), &Arc<Stored>> = HashMap::new();
-            for stored in catalog.resources().filter_map(|resource| resource.stored.as_ref()) {
-                wanted.insert((stored.group.clone(), stored.plural.clone()), stored);
-            }
-            let before = table.len();
-            table.retain(|key, entry| wanted.get(key).is_some_and(|stored| is_same(stored, entry.store.stored())));
-            let mut changed = table.len() != before;
-            for (key, stored) in wanted {
-                table.entry(key).or_insert_with(|| {
-                    changed = true;
+            table.catalog = catalog.current();
+            let mut former = std::mem::take(&mut table.entries);
+            for stored in table.catalog.resources().filter_map(|resource| resource.stored.as_ref()) {
+                let group = table.entries.entry(stored.group.clone()).or_default();
+                if group.contains_key(&stored.plural) {
+                    continue; // Another version of it.
+                }
+                let known = former.get_mut(&stored.group).and_then(|group| group.remove(&stored.plural));
+                let (same, other) = match known {
+                    Some(known) if is_same(stored, known.store.stored()) => (Some(known), None),
+                    other => (None, other),
+                };
+                table.retired.extend(other.map(|other| other.store));
+                let entry = same.unwrap_or_else(|| {
                     made.send_modify(|made| *made += 1);
                     let actor = actor_name(stored, *made.borrow());
                     let store = ObjectStore::new(stored.clone(), storage.clone(), clock.clone(), log.clone());
                     Entry { actor, store: Arc::new(store) }
                 });
+                group.insert(stored.plural.clone(), entry);
             }
-            changed
+            let left = former.into_values().flat_map(HashMap::into_values);
+            table.retired.extend(left.map(|entry| entry.store));
+        });
+    }
+
+    /// Ends the watches of resources that are not served any more. Their actors have been stopped.
+    pub(crate) fn bury(&self) {
+        self.0.table.send_if_modified(|table| {
+            // One that somebody still has belongs to an actor of the next comparison.
+            table.retired.retain(|store| store.state.borrow().map(Loan::keep).is_err());
+            false // Nobody waits for less.
         });
     }
 }

@@ -1,0 +1,64 @@
+//! What readers notice when actors die: nothing, or that they have to list again.
+
+use std::time::Duration;
+
+use k3sd_apiserver_store::WatchQuery;
+use k3sd_client::storage::{Revision, Storage};
+
+use crate::world::{World, create, list, names, since, told};
+
+#[tokio::test(start_paused = true)]
+async fn watches_outlive_the_cache_and_the_log() {
+    let world = World::new().await;
+    let pods = world.pods();
+    let mut watch = pods.watch(&WatchQuery::default()).await.expect("a watch");
+    for (number, victim) in ["resources/pods", "log", "resources", "keeper", "resources/pods"].into_iter().enumerate() {
+        create(&pods, "a", &format!("before{number}")).await;
+        world.kill(victim);
+        create(&pods, "a", &format!("after{number}")).await;
+        world.pass(Duration::from_secs(20)).await;
+    }
+    let words = told(&mut watch).await;
+    let wanted: Vec<String> = (0..5)
+        .flat_map(|number| {
+            [format!("added before{number}@{}", 2 * number + 2), format!("added after{number}@{}", 2 * number + 3)]
+        })
+        .collect();
+    assert_eq!(words, wanted);
+    let mut old = pods.watch(&since(Revision::new(1))).await.expect("the window is as it was");
+    assert_eq!(told(&mut old).await, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_breaks_off_is_taken_up_again() {
+    let world = World::new().await;
+    let pods = world.pods();
+    let mut watch = pods.watch(&WatchQuery::default()).await.expect("a watch");
+    for number in 0..5 {
+        create(&pods, "a", &format!("before{number}")).await;
+        world.memory.cut_feeds();
+        create(&pods, "a", &format!("after{number}")).await;
+    }
+    assert_eq!(told(&mut watch).await.len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_history_is_listed_again_and_watchers_are_told() {
+    let world = World::new().await;
+    let pods = world.pods();
+    let x = create(&pods, "a", "x").await;
+    let mut watch = pods.watch(&WatchQuery::default()).await.expect("a watch");
+    told(&mut watch).await;
+    // While the store is away somebody else writes, and history goes.
+    world.memory.set_open(false);
+    world.pass(Duration::from_secs(5)).await;
+    world.memory.set_open(true);
+    pods.delete(&x).await.expect("it is deleted");
+    create(&pods, "a", "y").await;
+    world.memory.compact(Revision::new(4)).await.expect("it is compacted");
+    assert_eq!(names(&pods.list(&list()).await.expect("a list")), ["a/y"]);
+    assert_eq!(told(&mut watch).await, ["error 410", "end"]);
+    assert_eq!(pods.watch(&since(Revision::new(3))).await.expect_err("nobody saw that").code, 410);
+    let mut watch = pods.watch(&WatchQuery::default()).await.expect("a watch");
+    assert_eq!(told(&mut watch).await, ["added y@4"]);
+}

@@ -1,0 +1,9 @@
+//! The caches as their readers know them, over a store in memory, on a paused clock.
+
+mod deaths;
+mod history;
+mod lists;
+mod resources;
+mod watches;
+mod world;
+mod writes;
