@@ -7,7 +7,7 @@ use super::read::{At, Errors};
 use super::{
     Context, Subresource, aggregation, autoscaling, certificates, claims, cluster, data, devices, discovery, drivers,
     endpoints, events, flow, hooks, jobs, limits, networking, nodes, permissions, pod, policies, services, slices,
-    storage, volumes, workloads,
+    statuses, storage, volumes, workloads,
 };
 
 /// A check of an object as it is.
@@ -71,12 +71,15 @@ pub(super) const KINDS: &[Rules] = &[
         "ReplicationController",
         workloads::check_replication_controller,
         workloads::update_replication_controller,
-    ),
+    )
+    .through(&[(Subresource::Status, statuses::update_replica_set)]),
     outside("", "Namespace", cluster::check_namespace, cluster::update_namespace)
         .named(names::dns_label)
         .through(&[(Subresource::Status, cluster::check_namespace_status)]),
     inside("", "ServiceAccount", cluster::check_nothing, cluster::update_nothing),
-    inside("", "Service", services::check, services::update).named(names::dns_1035_label),
+    inside("", "Service", services::check, services::update)
+        .named(names::dns_1035_label)
+        .through(&[(Subresource::Status, statuses::update_service)]),
     outside("", "Node", nodes::check, nodes::update).through(&[(Subresource::Status, nodes::check_status)]),
     inside("", "ResourceQuota", limits::check_quota, limits::update_quota)
         .through(&[(Subresource::Status, limits::check_quota_status)]),
@@ -86,10 +89,14 @@ pub(super) const KINDS: &[Rules] = &[
     outside("", "PersistentVolume", volumes::check, volumes::update),
     inside("", "PersistentVolumeClaim", claims::check, claims::update)
         .through(&[(Subresource::Status, claims::check_status)]),
-    inside("apps", "Deployment", workloads::check_deployment, workloads::update_deployment),
-    inside("apps", "ReplicaSet", workloads::check_replica_set, workloads::update_replica_set),
-    inside("apps", "DaemonSet", workloads::check_daemon_set, workloads::update_daemon_set),
-    inside("apps", "StatefulSet", workloads::check_stateful_set, workloads::update_stateful_set),
+    inside("apps", "Deployment", workloads::check_deployment, workloads::update_deployment)
+        .through(&[(Subresource::Status, statuses::update_deployment)]),
+    inside("apps", "ReplicaSet", workloads::check_replica_set, workloads::update_replica_set)
+        .through(&[(Subresource::Status, statuses::update_replica_set)]),
+    inside("apps", "DaemonSet", workloads::check_daemon_set, workloads::update_daemon_set)
+        .through(&[(Subresource::Status, statuses::update_daemon_set)]),
+    inside("apps", "StatefulSet", workloads::check_stateful_set, workloads::update_stateful_set)
+        .through(&[(Subresource::Status, statuses::update_stateful_set)]),
     inside("apps", "ControllerRevision", workloads::check_controller_revision, workloads::update_controller_revision),
     inside("batch", "Job", jobs::check_job, jobs::update_job)
         .through(&[(Subresource::Status, jobs::update_job_status)]),
@@ -99,7 +106,8 @@ pub(super) const KINDS: &[Rules] = &[
     inside("autoscaling", "Scale", autoscaling::check_scale, |new, _, context, out| {
         autoscaling::check_scale(new, context, out)
     }),
-    inside("networking.k8s.io", "Ingress", networking::check_ingress, networking::update_ingress),
+    inside("networking.k8s.io", "Ingress", networking::check_ingress, networking::update_ingress)
+        .through(&[(Subresource::Status, statuses::update_ingress)]),
     outside("networking.k8s.io", "IngressClass", networking::check_class, networking::update_class),
     inside("networking.k8s.io", "NetworkPolicy", networking::check_policy, networking::update_policy),
     outside("networking.k8s.io", "ServiceCIDR", networking::check_service_range, networking::update_service_range),
@@ -136,7 +144,8 @@ pub(super) const KINDS: &[Rules] = &[
     inside("coordination.k8s.io", "Lease", cluster::check_lease, cluster::update_lease),
     outside("scheduling.k8s.io", "PriorityClass", cluster::check_priority_class, cluster::update_priority_class),
     outside("node.k8s.io", "RuntimeClass", cluster::check_runtime_class, cluster::update_runtime_class),
-    inside("policy", "PodDisruptionBudget", cluster::check_disruption_budget, cluster::update_disruption_budget),
+    inside("policy", "PodDisruptionBudget", cluster::check_disruption_budget, cluster::update_disruption_budget)
+        .through(&[(Subresource::Status, statuses::update_disruption_budget)]),
     inside("events.k8s.io", "Event", events::check_new, events::update_new),
     outside("storage.k8s.io", "StorageClass", storage::check_class, storage::update_class),
     outside("storage.k8s.io", "CSIDriver", drivers::check_csi_driver, drivers::update_csi_driver),

@@ -36,6 +36,7 @@ mod read;
 mod resources;
 mod services;
 mod slices;
+mod statuses;
 mod storage;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use super::Context;
 use super::hooks::{FAILURE_POLICIES, MATCH_POLICIES, check_conditions, check_rule};
 use super::pod::check_selector;
 use super::read::{At, Errors, same};
+use super::statuses::check_conditions as check_status_conditions;
 
 /// Annotations that a policy may leave in the audit log.
 const ANNOTATIONS_MAX: usize = 20;
@@ -227,6 +228,7 @@ pub(super) fn update_status(new: &At<'_>, _: &At<'_>, _: &Context, out: &mut Err
             out.push(warning.required("fieldRef", ""));
         }
     }
+    check_status_conditions(&new.field("status"), out);
 }
 
 /// A ValidatingAdmissionPolicyBinding. Upstream misspells one of the fields in its errors.

@@ -18,6 +18,7 @@ mod permissions;
 mod pods;
 mod robust;
 mod services;
+mod statuses;
 mod storage;
 mod volumes;
 mod workloads;
