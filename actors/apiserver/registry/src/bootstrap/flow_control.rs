@@ -5,6 +5,8 @@
 
 use serde_json::{Value, json};
 
+use crate::special::read::{items, text};
+
 const API_VERSION: &str = "flowcontrol.apiserver.k8s.io/v1";
 /// Whether the server may write over somebody's changes.
 pub(crate) const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
@@ -193,6 +195,24 @@ pub(crate) fn mended(expected: &Value, mandatory: bool, stored: &Value) -> Optio
     (wanted != *stored).then_some(wanted)
 }
 
+/// A flow schema whose status says whether its level is there, if the stored one doesn't say so.
+pub(crate) fn dangling(schema: &Value, levels: &[Value], now: &str) -> Option<Value> {
+    let name = text(schema, "/spec/priorityLevelConfiguration/name");
+    let found = levels.iter().any(|level| text(level, "/metadata/name") == name);
+    let (status, reason, what) =
+        if found { ("False", "Found", "and it exists") } else { ("True", "NotFound", "but there is no such object") };
+    let shown = k3sd_objects::status::go::quote(name);
+    let message = format!("This FlowSchema references the PriorityLevelConfiguration object named {shown} {what}");
+    let said = items(schema, "/status/conditions").iter().find(|one| text(one, "/type") == "Dangling");
+    if said.is_some_and(|one| text(one, "/status") == status && text(one, "/message") == message) {
+        return None;
+    }
+    let mut wanted = schema.clone();
+    wanted["status"]["conditions"] = json!([{"type": "Dangling", "status": status, "reason": reason,
+        "message": message, "lastTransitionTime": now}]);
+    Some(wanted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,6 +239,23 @@ mod tests {
                 assert_eq!(defaulted["spec"], object["spec"]);
             }
         }
+    }
+
+    #[test]
+    fn a_schema_says_whether_its_level_is_there() {
+        let (schema, _) = schemas().remove(0);
+        let (level, _) = levels().remove(0);
+        let found = dangling(&schema, std::slice::from_ref(&level), "now").expect("said nothing yet");
+        assert_eq!(text(&found, "/status/conditions/0/status"), "False");
+        assert_eq!(dangling(&found, &[level], "later"), None);
+        let lost = dangling(&found, &[], "later").expect("changed");
+        assert_eq!(
+            (text(&lost, "/status/conditions/0/status"), text(&lost, "/status/conditions/0/message")),
+            (
+                "True",
+                "This FlowSchema references the PriorityLevelConfiguration object named \"exempt\" but there is no such object"
+            )
+        );
     }
 
     #[test]

@@ -27,7 +27,7 @@ use k3sd_runtime::{ChildSpec, Spec, Strategy, worker};
 
 use self::duties::{
     Aggregation, Authentication, DefaultRange, FlowControl, Identity, Kubernetes, Namespaces, PriorityClasses, Ranges,
-    Roles,
+    Roles, Tracking,
 };
 pub use self::hooks::Hooks;
 use self::keeper::{Duty, Keeper, KeeperArgs};
@@ -86,6 +86,7 @@ pub fn tree(args: &BootstrapArgs) -> Bootstrap {
         PriorityClasses::HOOK,
         FlowControl::HOOK,
         Authentication::HOOK,
+        Tracking::HOOK,
         Identity::HOOK,
         Kubernetes::HOOK,
         repair::HOOK,
@@ -109,6 +110,7 @@ pub fn tree(args: &BootstrapArgs) -> Bootstrap {
         .child(keeper("priority-classes", args, &hooks, PriorityClasses))
         .child(keeper("flow-control", args, &hooks, FlowControl))
         .child(keeper("authentication", args, &hooks, Authentication { source: args.authentication.clone() }))
+        .child(keeper("token-tracking", args, &hooks, Tracking))
         .child(keeper("identity", args, &hooks, Identity { host: args.place.host.clone(), life }))
         .child(keeper("kubernetes", args, &hooks, kubernetes))
         .child(worker::<Repair>(

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use k3sd_apiserver_access::{Query, RequestInfo, SYSTEM_MASTERS, User};
-use k3sd_apiserver_store::{ObjectStore, ReadAt, Snapshot};
+use k3sd_apiserver_store::{ListQuery, ObjectStore, ReadAt, Snapshot};
 use k3sd_client::storage::BoxFuture;
+use k3sd_objects::object::Object;
 use k3sd_objects::status::{Reason, Status};
 use serde_json::{Value, json};
 
@@ -71,7 +72,13 @@ pub(crate) fn store(api: &Api, kind: Kind) -> Result<Arc<ObjectStore>, Status> {
         .ok_or_else(|| Status::service_unavailable(format!("{} are not served yet", kind.plural)))
 }
 
-/// What is cached of a resource.
+/// All objects of a resource as they are stored now.
+pub(crate) async fn list(api: &Api, kind: Kind) -> Result<Vec<Value>, Status> {
+    let page = store(api, kind)?.list(&ListQuery::default()).await?;
+    Ok(page.objects.iter().map(Object::value).collect())
+}
+
+/// What is cached of a resource; nothing before the cache is filled.
 pub(crate) fn snapshot(api: &Api, kind: Kind) -> Arc<Snapshot> {
     store(api, kind).map(|store| store.snapshot()).unwrap_or_default()
 }

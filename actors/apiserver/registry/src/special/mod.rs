@@ -77,9 +77,10 @@ impl fmt::Debug for Special {
     }
 }
 
-/// How long objects of a resource live, if not for ever. `event_ttl` is in whole seconds.
+/// How long objects of a resource live, if not for ever. `event_ttl` is in whole seconds, zero for ever.
 pub(crate) fn time_to_live(resource: &Resource, event_ttl: Duration) -> Option<Duration> {
-    (&*resource.plural == "events" && !event_ttl.is_zero()).then_some(event_ttl)
+    let events = matches!((&*resource.group, &*resource.plural), ("" | "events.k8s.io", "events"));
+    (events && !event_ttl.is_zero()).then_some(event_ttl)
 }
 
 /// A failure of the kind that upstream has no reason for.

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use k3sd_apiserver_access::PolicyRule;
 use k3sd_apiserver_access::bootstrap::aggregated_rules;
-use k3sd_apiserver_store::Snapshot;
-use k3sd_objects::object::Object;
 use k3sd_objects::status::{Reason, Status};
 use serde_json::Value;
 
@@ -27,8 +25,7 @@ impl Duty for Aggregation {
     }
 
     async fn perform(&self, api: &Api) -> Result<Option<Duration>, Status> {
-        let snapshot = local::snapshot(api, CLUSTER_ROLES);
-        for wanted in outdated(&snapshot) {
+        for wanted in outdated(&local::list(api, CLUSTER_ROLES).await?) {
             match local::update(api, CLUSTER_ROLES, &wanted).await {
                 // Its change comes with the watch.
                 Err(status) if ![Reason::Conflict, Reason::NotFound].contains(&status.reason) => return Err(status),
@@ -40,11 +37,10 @@ impl Duty for Aggregation {
 }
 
 /// The roles as they should be that aren't.
-fn outdated(snapshot: &Snapshot) -> Vec<Value> {
-    let all: Vec<Value> = snapshot.iter().map(Object::value).collect();
+fn outdated(all: &[Value]) -> Vec<Value> {
     let mut wanted = Vec::new();
-    for role in &all {
-        let Some(rules) = aggregated_rules(role, &all) else { continue };
+    for role in all {
+        let Some(rules) = aggregated_rules(role, all) else { continue };
         if rules != PolicyRule::list_of(role) {
             let mut role = role.clone();
             role["rules"] = rules.iter().map(PolicyRule::to_value).collect();

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use k3sd_objects::status::Status;
+use k3sd_objects::status::{Reason, Status};
 use serde_json::Value;
 
 use super::ensure;
 use crate::api::Api;
-use crate::bootstrap::flow_control::{levels, mended, schemas};
+use crate::bootstrap::flow_control::{dangling, levels, mended, schemas};
 use crate::bootstrap::keeper::Duty;
 use crate::special::local::{self, Kind};
+use crate::special::pods::conditions::time;
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const LEVELS: Kind = Kind::v1(GROUP, "prioritylevelconfigurations");
@@ -31,7 +32,19 @@ impl Duty for FlowControl {
         let levels = levels().into_iter().map(|(object, mandatory)| keep(api, LEVELS, object, mandatory));
         all(levels).await?;
         all(schemas().into_iter().map(|(object, mandatory)| keep(api, SCHEMAS, object, mandatory))).await?;
+        let (levels, schemas) = (local::list(api, LEVELS).await?, local::list(api, SCHEMAS).await?);
+        let now = time(local::now(api));
+        all(schemas.iter().filter_map(|schema| dangling(schema, &levels, &now)).map(|wanted| tell(api, wanted)))
+            .await?;
         Ok(None)
+    }
+}
+
+async fn tell(api: &Api, schema: Value) -> Result<(), Status> {
+    match local::update_part(api, SCHEMAS, &schema, "status").await {
+        // Its change comes with the watch.
+        Err(status) if ![Reason::Conflict, Reason::NotFound].contains(&status.reason) => Err(status),
+        _ => Ok(()),
     }
 }
 

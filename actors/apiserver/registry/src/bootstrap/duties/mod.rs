@@ -9,6 +9,7 @@ mod kubernetes;
 mod namespaces;
 mod ranges;
 mod rbac;
+mod tracking;
 
 use k3sd_objects::status::{Reason, Status};
 use serde_json::Value;
@@ -22,6 +23,7 @@ pub(crate) use self::kubernetes::Kubernetes;
 pub(crate) use self::namespaces::Namespaces;
 pub(crate) use self::ranges::{DefaultRange, Ranges};
 pub(crate) use self::rbac::Roles;
+pub(crate) use self::tracking::Tracking;
 use crate::api::Api;
 use crate::special::local::{self, Kind};
 use crate::special::read::text;

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k3sd_objects::object::Object;
+use k3sd_apiserver_store::ListQuery;
 use k3sd_objects::status::{Reason, Status};
 use serde_json::{Value, json};
 
@@ -68,12 +68,12 @@ impl Duty for Ranges {
     }
 
     async fn perform(&self, api: &Api) -> Result<Option<Duration>, Status> {
-        let all: Vec<Value> = local::snapshot(api, local::SERVICE_CIDRS).iter().map(Object::value).collect();
+        let all = local::list(api, local::SERVICE_CIDRS).await?;
         let now = time(local::now(api));
         let mut pause = None;
         for cidr in &all {
             let going = !cidr["metadata"]["deletionTimestamp"].is_null();
-            let needed = going && is_needed(api, cidr, &all);
+            let needed = going && is_needed(api, cidr, &all).await?;
             if needed {
                 pause = Some(WAITING);
             }
@@ -93,16 +93,18 @@ impl Duty for Ranges {
 }
 
 /// Whether some address in use is in this range and in no other that stays.
-fn is_needed(api: &Api, cidr: &Value, all: &[Value]) -> bool {
+async fn is_needed(api: &Api, cidr: &Value, all: &[Value]) -> Result<bool, Status> {
     let stays = |other: &&Value| {
         other["metadata"]["name"] != cidr["metadata"]["name"] && other["metadata"]["deletionTimestamp"].is_null()
     };
     let others: Vec<_> = all.iter().filter(stays).flat_map(ranges_of).collect();
     let ours = ranges_of(cidr);
-    local::snapshot(api, local::IP_ADDRESSES).iter().any(|object| {
+    let store = local::store(api, local::IP_ADDRESSES)?;
+    let addresses = store.list(&ListQuery::default()).await?.objects;
+    Ok(addresses.iter().any(|object| {
         let Ok(address) = object.name().parse::<IpAddr>() else { return false };
         ours.iter().any(|range| range.contains(address)) && !others.iter().any(|range| range.contains(address))
-    })
+    }))
 }
 
 /// What is to be written of a range, and through which subresource.

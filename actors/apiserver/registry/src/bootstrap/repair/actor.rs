@@ -24,7 +24,7 @@ use crate::api::Api;
 use crate::bootstrap::hooks::Hooks;
 use crate::bootstrap::objects::DEFAULT_SERVICE_CIDR;
 use crate::special::local::{self, Kind};
-use crate::special::services::{Range, change_ports, ip_address, ranges_of};
+use crate::special::services::{Range, change_ports, held_addresses, ip_address, ranges_of};
 
 /// How often all ports are looked at; upstream's.
 const PORTS_INTERVAL: Duration = Duration::from_secs(180);
@@ -147,11 +147,20 @@ impl Repair {
         match core::check_owner(&address, &known, local::now(api).as_second()) {
             Fate::Stay => Ok(None),
             Fate::Wait(seconds) => Ok(Some(seconds)),
+            Fate::Free(_) if self.is_held(&address).await? => Ok(None),
             Fate::Free(told) => {
                 self.tell(&address, ADDRESS_CONTROLLER, &told).await;
                 free(api, name, Some(&local::only(&address))).await.map(|()| None)
             }
         }
+    }
+
+    /// Whether the Service that an address refers to has it, by what is stored now.
+    async fn is_held(&self, address: &Value) -> Result<bool, Status> {
+        let Some((namespace, name)) = core::owner(address) else { return Ok(false) };
+        let service = local::get(&self.args.api, local::SERVICES, namespace, name).await?;
+        let held = service.map(|service| held_addresses(&service)).unwrap_or_default();
+        Ok(held.iter().any(|one| address["metadata"]["name"] == one.as_str()))
     }
 
     async fn look(&mut self, ctx: &mut Context<RepairMsg>, key: Key) {
@@ -178,6 +187,9 @@ impl Repair {
     }
 
     async fn work(&mut self, ctx: &mut Context<RepairMsg>) {
+        if self.filled.len() < WATCHED.len() {
+            return; // Nobody would have an owner.
+        }
         // Whether an address is of any range can't be said before the first range is there.
         if local::snapshot(&self.args.api, local::SERVICE_CIDRS).get("", DEFAULT_SERVICE_CIDR).is_none() {
             self.plan(ctx, Some(WATCH_RETRY));
@@ -187,7 +199,7 @@ impl Repair {
             let Some(key) = self.queue.take(ctx.clock().now()) else { break };
             self.look(ctx, key).await;
         }
-        if self.queue.is_empty() && self.filled.len() == WATCHED.len() && self.ports_seen {
+        if self.queue.is_empty() && self.ports_seen {
             self.args.hooks.set_done(HOOK);
         }
         self.plan(ctx, None);
@@ -208,7 +220,7 @@ impl Repair {
 
     async fn look_at_ports(&mut self) -> Result<(), Status> {
         let api = self.args.api.clone();
-        let services: Vec<Value> = local::snapshot(&api, local::SERVICES).iter().map(Object::value).collect();
+        let services = local::list(&api, local::SERVICES).await?;
         let range = api.special().node_ports;
         let mut complaints = Vec::new();
         let mut leaks = self.leaks.clone();
@@ -257,7 +269,7 @@ impl Repair {
         if kind == local::SERVICES {
             if item.kind == WatchKind::Deleted {
                 // Its addresses should be gone with it.
-                for address in crate::special::services::held_addresses(&item.object.value()) {
+                for address in held_addresses(&item.object.value()) {
                     self.queue.add(Key::Address(address));
                 }
             }

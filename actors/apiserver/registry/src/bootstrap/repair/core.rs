@@ -94,7 +94,7 @@ fn check_address(service: &Value, held: &str, known: &impl Lookup) -> Option<(St
 }
 
 /// The Service that an `IPAddress` refers to.
-fn owner(address: &Value) -> Option<(&str, &str)> {
+pub(super) fn owner(address: &Value) -> Option<(&str, &str)> {
     let parent = &address["spec"]["parentRef"];
     let service = text(parent, "/group").is_empty() && text(parent, "/resource") == "services";
     service.then(|| (text(parent, "/namespace"), text(parent, "/name")))

@@ -17,9 +17,7 @@ pub(crate) mod ranges;
 
 use std::net::IpAddr;
 
-use k3sd_apiserver_store::ListQuery;
 use k3sd_client::storage::{Change, Precondition, StorageError, Write};
-use k3sd_objects::object::Object;
 use k3sd_objects::status::field::{Error, Path};
 use k3sd_objects::status::{Qualified, Reason, Status};
 use serde_json::{Value, json};
@@ -199,11 +197,9 @@ fn refused(service: &Value, asked: &str, error: &AddressError) -> Status {
 
 /// The ranges that addresses are given out of now. Whoever made one may use it at once.
 async fn open_ranges(api: &Api, family: Family) -> Result<Vec<Range>, AddressError> {
-    let failed = |status: Status| AddressError::Failed(status.message);
-    let store = local::store(api, local::SERVICE_CIDRS).map_err(failed)?;
-    let found = store.list(&ListQuery::default()).await.map_err(failed)?.objects;
-    let open = found.iter().map(Object::value).filter(is_open);
-    let ranges = open.flat_map(|cidr| ranges_of(&cidr));
+    let found = local::list(api, local::SERVICE_CIDRS).await;
+    let found = found.map_err(|status| AddressError::Failed(status.message))?;
+    let ranges = found.iter().filter(|cidr| is_open(cidr)).flat_map(ranges_of);
     Ok(ranges.filter(|range| range.family() == family).collect())
 }
 
@@ -319,7 +315,10 @@ pub(crate) async fn change_ports(
         let got = storage.get(ports::KEY.into(), None).await.map_err(|error| stored(&error))?;
         let range = api.special().node_ports;
         let read = got.found.as_ref().and_then(|found| Ports::from_bytes(&found.value, range));
-        let mut ports = read.unwrap_or_else(|| ports_of_services(api));
+        let mut ports = match read {
+            Some(ports) => ports,
+            None => ports_of_services(api).await?,
+        };
         if !decide(&mut ports)? {
             return Ok(());
         }
@@ -343,16 +342,15 @@ fn stored(error: &StorageError) -> Status {
 }
 
 /// The ports that Services have, for when nothing else says which are taken.
-fn ports_of_services(api: &Api) -> Ports {
+async fn ports_of_services(api: &Api) -> Result<Ports, Status> {
     let mut ports = Ports::new(api.special().node_ports);
-    for object in local::snapshot(api, local::SERVICES).iter() {
-        let service = object.value();
+    for service in local::list(api, local::SERVICES).await? {
         for port in ports::node_ports(&service).into_iter().chain(ports::health_check_port(&service)) {
             // Ports out of the range or held twice are for `repair` to tell people about.
             ports.take(i64::from(port)).ok();
         }
     }
-    ports
+    Ok(ports)
 }
 
 async fn release(api: &Api, addresses: &[String], node_ports: &[u16]) {

@@ -3,4 +3,5 @@
 mod pods;
 mod reviews;
 mod services;
+mod slow;
 pub(crate) mod world;

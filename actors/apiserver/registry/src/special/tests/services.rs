@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use k3sd_client::storage::Storage as _;
 use serde_json::{Value, json};
 
 use super::world::{Ask, World, service};
@@ -215,4 +216,73 @@ async fn many_at_once_get_different_ones() {
     };
     assert_eq!(different("/spec/clusterIP").len(), 24);
     assert_eq!(different("/spec/ports/0/nodePort").len(), 24);
+}
+
+/// What Services have, and what is noted as taken: addresses and ports.
+async fn books(world: &World) -> [BTreeSet<String>; 4] {
+    let all = world.get("/api/v1/services").await.expect("list");
+    let held = items(&all, "").iter().flat_map(crate::special::services::held_addresses).collect();
+    let ports = items(&all, "").iter().flat_map(crate::special::services::ports::node_ports);
+    let key = crate::special::services::ports::KEY;
+    let stored = world.memory.get(key.into(), None).await.expect("read").found.expect("noted");
+    let noted = crate::special::services::ports::Ports::from_bytes(&stored.value, world.api.special().node_ports);
+    let noted = noted.expect("ours").taken().iter().map(ToString::to_string).collect();
+    [held, taken(world).await, ports.map(|port| port.to_string()).collect(), noted]
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_dropped_anywhere_leave_nothing_for_long() {
+    let world = World::new(&["10.43.0.0/24"]).await;
+    for polls in 0..40 {
+        let name = format!("s{polls}");
+        let made = async {
+            world.post(SERVICES, service(&name, json!({"type": "NodePort"}))).await?;
+            if polls % 2 == 0 {
+                world.delete(&at(&name)).await?;
+            }
+            Ok::<_, k3sd_objects::status::Status>(())
+        };
+        let mut made = std::pin::pin!(made);
+        for _ in 0..polls {
+            let poll = std::future::poll_fn(|cx| std::task::Poll::Ready(made.as_mut().poll(cx))).await;
+            if poll.is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    // A port without an owner is freed when it was seen for the fourth time.
+    world.pass(Duration::from_secs(900)).await;
+    let [held, taken, ports, noted] = books(&world).await;
+    assert!(!ports.is_empty(), "some got through");
+    assert_eq!((held, ports), (taken, noted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_costs_an_address_for_a_minute() {
+    let world = World::new(&["10.43.0.0/24"]).await;
+    world.pass(Duration::from_secs(5)).await;
+    let before = taken(&world).await;
+    world.memory.lose_answers(1);
+    let lost = world.post(SERVICES, service("a", json!({}))).await.expect_err("unknown");
+    assert!(lost.code >= 500, "{lost:?}");
+    world.pass(Duration::from_secs(90)).await;
+    assert_eq!(taken(&world).await, before);
+    world.post(SERVICES, service("a", json!({}))).await.expect("made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_servers_give_out_different_ones() {
+    let ranges = ["10.43.0.0/26"];
+    let first = World::new(&ranges).await;
+    let second = World::over(first.memory.clone(), first.clock.clone(), &ranges, "10.1.1.2").await;
+    let work = (0..28).map(|number| {
+        let world = if number % 2 == 0 { &first } else { &second };
+        world.post(SERVICES, service(&format!("s{number}"), json!({"type": "NodePort"})))
+    });
+    let made = futures_util::future::join_all(work.collect::<Vec<_>>()).await;
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+    let [held, taken, ports, noted] = books(&second).await;
+    assert_eq!((held.len(), ports.len()), (29, 28));
+    assert_eq!((held, ports), (taken, noted));
 }

@@ -12,6 +12,7 @@ use k3sd_objects::status::Status;
 use k3sd_runtime::{Clock, Signal, Spec, Strategy, System, Tree, subtree};
 use serde_json::{Value, json};
 
+use super::slow::Slow;
 use crate::api::{Api, ApiArgs, ApiConfig};
 use crate::bootstrap::{self, BootstrapArgs, Hooks, RequestAuthentication, ServerPlace};
 use crate::call::{Call, Reply};
@@ -84,7 +85,7 @@ impl World {
 
     async fn start(memory: Memory, clock: Clock, ranges: &[&str], address: &str) -> Self {
         let catalog = CatalogHandle::new(Catalog::builtin(|resource| resource.served));
-        let stores = Stores::new(catalog, Arc::new(memory.clone()), clock.clone());
+        let stores = Stores::new(catalog, Arc::new(Slow(memory.clone())), clock.clone());
         let args = ApiArgs {
             stores: stores.clone(),
             admission: Arc::new(Admission::new(
