@@ -148,14 +148,22 @@ impl Api {
         let verbs = subresource.map_or(&resource.verbs, |subresource| &subresource.verbs);
         let needs_namespace = resource.namespaced && info.namespace.is_empty();
         let is_cluster_wide = matches!(info.verb.as_str(), "list" | "watch");
-        if !verbs.iter().any(|verb| *verb == info.verb) || needs_namespace && !is_cluster_wide {
+        // Objects are made in their collection, and changed one at a time.
+        let misplaced = match info.verb.as_str() {
+            "create" => subresource.is_none() && !info.name.is_empty(),
+            "update" | "patch" => info.name.is_empty(),
+            _ => false,
+        };
+        if !verbs.iter().any(|verb| *verb == info.verb) || misplaced || needs_namespace && !is_cluster_wide {
             return Err(Status::method_not_allowed(resource.qualified(), &info.verb));
         }
         if let Some(answer) = special::answer(self, call, resource, warnings).await {
             return answer;
         }
         let Some(store) = resource.stored.as_ref().and_then(|stored| self.args.stores.of(stored)) else {
-            return Err(Status::service_unavailable(format!("{} are not served yet", resource.qualified())));
+            // A definition was established a moment ago.
+            let text = format!("{} are not served yet", resource.qualified());
+            return Err(Status::service_unavailable(text).with_retry_after(1));
         };
         let namespace = if resource.namespaced { info.namespace.as_str() } else { "" };
         let mut scope = Scope { api: self, call, catalog, resource, store, part: Part::Main, namespace };

@@ -3,6 +3,7 @@
 mod create;
 mod custom;
 mod delete;
+mod failures;
 mod patch;
 mod peers;
 mod read;

@@ -21,6 +21,7 @@ pub(crate) fn admin() -> User {
 pub(crate) struct World {
     pub(crate) api: Api,
     pub(crate) stores: Stores,
+    pub(crate) memory: Memory,
     _tree: Tree,
 }
 
@@ -50,7 +51,7 @@ impl World {
     pub(crate) async fn with(served: impl Fn(&k3sd_objects::schema::Resource) -> bool) -> Self {
         let clock = Clock::simulated(1);
         let memory = Memory::new(clock.clone());
-        let stores = Stores::new(CatalogHandle::new(Catalog::builtin(served)), Arc::new(memory), clock.clone());
+        let stores = Stores::new(CatalogHandle::new(Catalog::builtin(served)), Arc::new(memory.clone()), clock.clone());
         let tree = System::new(clock.clone()).start(tree(&stores));
         tree.ready().await.expect("the tree starts");
         stores.ready().await;
@@ -72,7 +73,7 @@ impl World {
             clock,
             config: ApiConfig::default(),
         };
-        let world = Self { api: Api::new(args), stores, _tree: tree };
+        let world = Self { api: Api::new(args), stores, memory, _tree: tree };
         world.make("/api/v1/namespaces", &json!({ "metadata": { "name": "a" } })).await;
         world.make("/api/v1/namespaces/a/serviceaccounts", &json!({ "metadata": { "name": "default" } })).await;
         world
