@@ -232,11 +232,11 @@ mod tests {
             "clusterIPs": [address]}})
     }
 
-    fn known(addresses: &[Value], services: &[Value]) -> Known {
+    fn known(addresses: &[&Value], services: &[&Value]) -> Known {
         let name = |object: &Value| text(object, "/metadata/name").to_owned();
         Known {
-            addresses: addresses.iter().map(|one| (name(one), one.clone())).collect(),
-            services: services.iter().map(|one| (format!("ns/{}", name(one)), one.clone())).collect(),
+            addresses: addresses.iter().map(|one| (name(one), (*one).clone())).collect(),
+            services: services.iter().map(|one| (format!("ns/{}", name(one)), (*one).clone())).collect(),
             ranges: vec!["10.0.0.0/24".parse().expect("range")],
         }
     }
@@ -246,18 +246,19 @@ mod tests {
         let (a, b) = (service("a", "10.0.0.5"), service("b", "10.0.0.5"));
         let address: IpAddr = "10.0.0.5".parse().expect("address");
         let of_a = ip_address(address, &a);
+        let moved = service("a", "10.0.0.6");
         let mut unlabelled = of_a.clone();
         unlabelled["metadata"]["labels"] = json!({});
         let mut foreign = of_a.clone();
         foreign["spec"]["parentRef"] = json!({"group": "gateway", "resource": "gateways", "name": "g"});
         for (subject, known, expected) in [
-            (&a, known(&[of_a.clone()], &[a.clone()]), vec![]),
-            (&a, known(&[], &[a.clone()]), vec![(Step::Create(address), "ClusterIPNotAllocated")]),
-            (&b, known(&[of_a.clone()], &[a.clone()]), vec![(Step::Tell, "ClusterIPAlreadyAllocated")]),
-            (&b, known(&[of_a.clone()], &[b.clone()]), vec![(Step::Recreate(address), "ClusterIPNotAllocated")]),
-            (&b, known(&[of_a], &[service("a", "10.0.0.6")]), vec![(Step::Recreate(address), "ClusterIPNotAllocated")]),
-            (&a, known(&[foreign], &[a.clone()]), vec![(Step::Recreate(address), "ClusterIPNotAllocated")]),
-            (&a, known(&[unlabelled], &[a.clone()]), vec![(Step::Recreate(address), "")]),
+            (&a, known(&[&of_a], &[&a]), vec![]),
+            (&a, known(&[], &[&a]), vec![(Step::Create(address), "ClusterIPNotAllocated")]),
+            (&b, known(&[&of_a], &[&a]), vec![(Step::Tell, "ClusterIPAlreadyAllocated")]),
+            (&b, known(&[&of_a], &[&b]), vec![(Step::Recreate(address), "ClusterIPNotAllocated")]),
+            (&b, known(&[&of_a], &[&moved]), vec![(Step::Recreate(address), "ClusterIPNotAllocated")]),
+            (&a, known(&[&foreign], &[&a]), vec![(Step::Recreate(address), "ClusterIPNotAllocated")]),
+            (&a, known(&[&unlabelled], &[&a]), vec![(Step::Recreate(address), "")]),
             (&service("a", "10.1.0.5"), known(&[], &[]), vec![(Step::Tell, "ClusterIPOutOfRange")]),
             (&service("a", "rubbish"), known(&[], &[]), vec![(Step::Tell, "ClusterIPNotValid")]),
             (&service("a", "None"), known(&[], &[]), vec![]),
@@ -284,13 +285,13 @@ mod tests {
         foreign["spec"]["parentRef"]["resource"] = json!("gateways");
         let moved = service("a", "10.0.0.6");
         for (address, services, now, expected) in [
-            (&address, vec![a.clone()], 100, "Stay"),
+            (&address, vec![&a], 100, "Stay"),
             (&address, vec![], 130, "Wait(31)"),
             (&address, vec![], 160, "Wait(1)"),
             (&address, vec![], 161, "IPAddressNotAllocated"),
-            (&address, vec![moved.clone()], 130, "Wait(31)"),
-            (&address, vec![moved], 200, "IPAddressWrongReference"),
-            (&foreign, vec![a], 100, "IPAddressNotAllocated"),
+            (&address, vec![&moved], 130, "Wait(31)"),
+            (&address, vec![&moved], 200, "IPAddressWrongReference"),
+            (&foreign, vec![&a], 100, "IPAddressNotAllocated"),
             (&other, vec![], 1000, "Stay"),
         ] {
             assert_eq!(reason(check_owner(address, &known(&[], &services), now)), expected);

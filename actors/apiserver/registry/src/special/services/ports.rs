@@ -396,7 +396,7 @@ mod tests {
         let change = on_create(&mut dns, &mut ports, &mut rng()).expect("given");
         let got = node_ports(&dns);
         assert_eq!((got[0] == got[1], got[0] == got[2], change.taken.len()), (true, false, 2));
-        assert_eq!(change.taken.iter().all(|port| ports.has(*port)), true);
+        assert!(change.taken.iter().all(|port| ports.has(*port)));
 
         let mut named = service(json!({"type": "NodePort", "ports": [
             {"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP", "nodePort": 30053}]}));
