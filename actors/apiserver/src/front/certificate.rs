@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k3sd_apiserver_access::User;
-use k3sd_apiserver_access::authn::user_of_certificate;
+use k3sd_apiserver_access::authn::{authenticated, user_of_certificate};
 use ring::digest::{SHA256, digest};
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
@@ -62,7 +62,8 @@ fn user(subject: &Name, certificate: &[u8]) -> Option<Result<Arc<User>, String>>
     let attributes: Vec<(&str, &str)> = attributes.iter().map(|(kind, text)| (kind.as_str(), text.as_str())).collect();
     let hash = digest(&SHA256, certificate);
     let hash = hash.as_ref().try_into().expect("SHA-256 has 32 bytes");
-    user_of_certificate(&attributes, hash).map_err(|error| error.to_string()).transpose().map(|user| user.map(Arc::new))
+    let user = user_of_certificate(&attributes, hash).map_err(|error| error.to_string()).transpose();
+    user.map(|user| user.map(|user| Arc::new(authenticated(user))))
 }
 
 /// Identifiers and texts of a name, in their order. What is no text is left out: nobody is called so.

@@ -45,18 +45,20 @@ async fn watchers_miss_nothing_when_caches_die() {
             version.clone(),
         ));
     }
-    let mut expected = BTreeSet::new();
+    let (mut expected, mut kills) = (BTreeSet::new(), 0);
     for number in 0..20 {
         let name = format!("m{number}");
         assert_eq!(admin.post(MAPS, &config_map(&name, "one")).await.code, 201);
         expected.insert(name);
-        if number % 5 == 2 {
-            assert!(server.tree.system().signal("caches/resources/configmaps", Signal::Kill), "it is there");
-        }
-        if number == 9 {
-            assert!(server.tree.system().signal("caches/log", Signal::Kill), "it is there");
-        }
+        // Whoever died a moment ago may be away still.
+        let killed = match number % 5 {
+            2 => server.tree.system().signal("caches/resources/configmaps", Signal::Kill),
+            4 => server.tree.system().signal("caches/log", Signal::Kill),
+            _ => false,
+        };
+        kills += u32::from(killed);
     }
+    assert!(kills >= 2, "both were there at first");
     for (number, (events, seen, last)) in watchers.iter_mut().enumerate() {
         while *seen != expected {
             let Some(event) = events.next().await else {

@@ -134,6 +134,8 @@ impl Server {
         let port = listener.local_addr().expect("bound").port();
         let mut config = ApiServerConfig {
             static_tokens: Arc::new(StaticTokens::parse("secret-token,bob,7,\"dev,ops\"\n").expect("a file")),
+            // No endpoint may be on loopback.
+            advertise_address: [192, 0, 2, 1].into(),
             ..ApiServerConfig::default()
         };
         config.front_proxy.allowed_names = vec!["proxy".to_owned()];

@@ -128,7 +128,9 @@ async fn a_part_of_the_process_takes_the_same_way() {
     };
     let (code, body) = ask(User::new("system:apiserver", &["system:masters"]), "/api/v1/namespaces").await;
     assert_eq!((code, &serde_json::from_slice::<Value>(&body).expect("JSON")["kind"]), (200, &"NamespaceList".into()));
-    let (code, body) = ask(User::new("system:kube-scheduler", &[]), "/api/v1/nodes").await;
+    let (code, _) = ask(User::new("system:kube-scheduler", &[]), "/api/v1/nodes").await;
+    assert_eq!(code, 200, "the role that it has in every cluster");
+    let (code, body) = ask(User::new("system:kube-scheduler", &[]), "/api/v1/secrets").await;
     assert_eq!(code, 403, "its rights are looked at like everybody's");
     assert!(String::from_utf8_lossy(&body).contains("system:kube-scheduler"));
 }
