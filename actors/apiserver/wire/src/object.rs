@@ -47,7 +47,12 @@ pub fn object(format: Format, resource: &Resource, content: Content<'_>, now: i6
 /// Writes an error, or whatever else a `Status` says.
 #[must_use]
 pub fn status(format: Format, status: &Status) -> Bytes {
-    document(format, &status.to_value()).unwrap_or_else(|_| Bytes::from(status.to_bytes()))
+    match format.media {
+        // Its fields in upstream's order, which is easier to read.
+        Media::Json if format.pretty => Bytes::from(indent(&status.to_bytes())),
+        Media::Json => Bytes::from([&*status.to_bytes(), b"\n"].concat()),
+        _ => document(format, &status.to_value()).unwrap_or_else(|_| Bytes::from(status.to_bytes())),
+    }
 }
 
 /// Writes a document that is no object of a resource, such as a list of groups: never a table.

@@ -1,5 +1,8 @@
 //! Tables: what people see of objects, made here so that a client shows kinds that it does not know.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
 use k3sd_apiserver_store::Resource;
 use k3sd_objects::decode::to_bytes;
 use k3sd_objects::status::Status;
@@ -75,19 +78,19 @@ fn of_custom(columns: &[CustomColumn]) -> Value {
     columns.iter().map(row).collect()
 }
 
+/// The columns of custom resources that ask for none.
+static STANDARD: LazyLock<Vec<CustomColumn>> =
+    LazyLock::new(|| custom_columns(&Value::Null).expect("the paths of the standard columns are well formed"));
+
 /// The columns of a custom resource; none for a built-in one.
-fn custom(resource: &Resource) -> Option<Vec<CustomColumn>> {
+fn custom(resource: &Resource) -> Option<Cow<'_, [CustomColumn]>> {
     let own = &resource.custom.as_ref()?.columns;
-    let standard = || custom_columns(&Value::Null).expect("the paths of the standard columns are well formed");
-    if own.is_empty() {
-        return Some(standard());
-    }
-    if own[0].format == "name" {
-        return Some(own.clone());
-    }
-    // The name comes first, whoever else is there.
-    let name = standard().into_iter().take(1);
-    Some(name.chain(own.iter().cloned()).collect())
+    Some(match own.first() {
+        None => Cow::Borrowed(&**STANDARD),
+        Some(first) if first.format == "name" => Cow::Borrowed(&**own),
+        // The name comes first, whoever else is there.
+        Some(_) => STANDARD.iter().take(1).chain(own).cloned().collect(),
+    })
 }
 
 /// Built-in cells are read from an object as it is stored, whatever version is asked for: they say the same.

@@ -79,6 +79,10 @@ impl Writer<'_> {
 
     /// Adds `apiVersion`, `kind` and `metadata`, described as they are for a built-in type.
     fn put_type(&self, model: &mut Value, like: &str, metadata: &str) {
+        // What somebody else stored may be malformed.
+        if !model["properties"].is_object() {
+            model["properties"] = json!({});
+        }
         let like = builtin().type_named(like);
         let described = |name: &str| like.map_or("", |like| self.descriptions.of_field(like, name));
         for name in ["apiVersion", "kind"] {
@@ -117,9 +121,6 @@ impl Writer<'_> {
         // Where anything is allowed, clients of the older edition would refuse what isn't named.
         if !has(EMBEDDED) || (has(PRESERVE) && self.edition == Edition::V2) {
             return;
-        }
-        if !map.get("properties").is_some_and(Value::is_object) {
-            map.insert("properties".to_owned(), json!({}));
         }
         let mut required = map.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
         for name in ["kind", "apiVersion"] {
@@ -175,7 +176,9 @@ fn older(schema: Value, depth: usize) -> Value {
     if let Some(Value::Object(properties)) = schema.remove("properties").filter(|_| !nullable && !preserves) {
         // A field that may be null may as well be missing, to clients that don't know null.
         if let Some(Value::Array(names)) = &mut required {
-            names.retain(|name| !name.as_str().is_some_and(|name| has(&properties[name], "nullable")));
+            names.retain(|name| {
+                !name.as_str().and_then(|name| properties.get(name)).is_some_and(|below| has(below, "nullable"))
+            });
         }
         let properties: Map<String, Value> =
             properties.into_iter().map(|(name, below)| (name, older(below, depth + 1))).collect();

@@ -2,6 +2,7 @@
 
 use k3sd_apiserver_store::{CustomVersion, Schema, Subresource};
 use k3sd_objects::object::Selectable;
+use k3sd_objects::schema::openapi::Edition;
 use k3sd_objects::schema::structural;
 use serde_json::Value;
 
@@ -258,6 +259,43 @@ fn what_the_conformance_suite_compares_is_published_as_it_came() {
     let mut published = tree(&reply)["definitions"]["com.example.shop.v1.Widget"].take();
     published.as_object_mut().unwrap().remove("x-kubernetes-group-version-kind");
     assert_eq!(published, json!({ "type": "object" }));
+}
+
+/// All places in a value.
+fn places(value: &Value, prefix: &str, found: &mut Vec<String>) {
+    found.push(prefix.to_owned());
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| places(value, &format!("{prefix}/{key}"), found)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, value)| places(value, &format!("{prefix}/{index}"), found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn odd_schemas_make_odd_documents_and_nothing_worse() {
+    let mut schema = schema();
+    schema["required"] = json!(["spec", "ghost"]);
+    let (catalog, mut found) = (with_custom(), Vec::new());
+    let custom = catalog.resource("shop.example.com", "v1", "widgets").unwrap();
+    let descriptions = k3sd_objects::schema::Descriptions::load();
+    places(&schema, "", &mut found);
+    for place in found {
+        for odd in
+            [json!(null), json!(true), json!(1), json!("x"), json!([]), json!([null, "a", {}]), json!({ "": null })]
+        {
+            let mut changed = schema.clone();
+            *changed.pointer_mut(&place).unwrap() = odd;
+            let definition = definition(1, &changed);
+            for edition in [Edition::V2, Edition::V3] {
+                for (name, model) in custom::models(custom, Some(&definition), &descriptions, edition) {
+                    assert!(model.is_object(), "{name}");
+                    gnostic::put_definition(&mut Vec::new(), &name, &model);
+                }
+            }
+        }
+    }
 }
 
 #[test]
