@@ -264,7 +264,7 @@ impl Pipeline {
             _ => Answer::Object,
         };
         let wish = asked.wish();
-        let format = negotiate(&wish, wanted, Offer::of(&resource, &info.subresource))?;
+        let format = negotiate(&wish, wanted, Offer::of(resource, &info.subresource))?;
         let body = self.read(&asked.parts.headers, body).await?;
         let wall = self.clock().wall();
         let text = |name| asked.parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
