@@ -239,11 +239,14 @@ pub struct Group {
     pub versions: Vec<Version>,
 }
 
+/// Group, version and plural.
+type Path = (Arc<str>, Arc<str>, Arc<str>);
+
 /// All that is served, at one time. Never changes.
 #[derive(Debug, Default)]
 pub struct Catalog {
     groups: Vec<Group>,
-    by_path: HashMap<(Arc<str>, Arc<str>, Arc<str>), Arc<Resource>>,
+    by_path: HashMap<Path, Arc<Resource>>,
 }
 
 impl Catalog {

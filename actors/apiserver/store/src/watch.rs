@@ -196,8 +196,7 @@ impl Watch {
 impl Initial {
     /// Takes the next piece, and notes where the one behind it begins.
     fn fetch(&mut self, from: &[u8], board: &Board, selection: &Selection) {
-        let mut read = 0;
-        for object in self.snapshot.objects.range(from) {
+        for (read, object) in self.snapshot.objects.range(from).enumerate() {
             let namespace = selection.namespace.as_deref().filter(|_| board.stored.namespaced);
             if namespace.is_some_and(|namespace| namespace != object.namespace()) {
                 return; // The namespace is over.
@@ -206,7 +205,6 @@ impl Initial {
                 self.next = Some(relative_key(object.namespace(), object.name()));
                 return;
             }
-            read += 1;
             if selection.matches(object, &board.stored.selectable) {
                 self.chunk.push_back(object.clone());
             }

@@ -141,3 +141,76 @@ impl Cache {
 pub(super) fn report(key: &[u8], error: &crate::codec::CodecError) {
     tracing::error!(key = %key.escape_ascii(), %error, "a stored object can't be read and is left out");
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cache::watchers::End;
+    use crate::catalog::Catalog;
+
+    fn pods() -> Arc<Stored> {
+        let catalog = Catalog::builtin(|resource| resource.served);
+        catalog.preferred("", "pods").and_then(|pods| pods.stored.clone()).expect("pods are stored")
+    }
+
+    /// A pod that is written at a revision, or deleted then.
+    fn event(name: &str, revision: u64, there: bool) -> Event {
+        let value = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "a" } });
+        Event {
+            key: Bytes::from(format!("/registry/pods/a/{name}")),
+            revision: Revision::new(revision),
+            value: there.then(|| Bytes::from(value.to_string())),
+            previous: None,
+        }
+    }
+
+    fn apply(cache: &mut Cache, events: &[Event]) -> Vec<(u64, bool)> {
+        let changes = cache.apply(&pods(), events.to_vec(), Moment::START);
+        changes.iter().map(|change| (change.revision.get(), change.deleted)).collect()
+    }
+
+    #[test]
+    fn events_that_come_twice_or_came_with_the_list_change_nothing() {
+        let mut cache = Cache::default();
+        cache.fill(Map::default(), Revision::new(5));
+        let first = [event("x", 4, true), event("x", 6, true), event("y", 7, true), event("x", 8, false)];
+        assert_eq!(apply(&mut cache, &first), [(6, false), (7, false), (8, true)]);
+        assert_eq!(apply(&mut cache, &first), []);
+        assert_eq!((cache.revision().get(), cache.snapshot().len()), (8, 1));
+        // Two changes of one transaction of somebody else's have one revision, and may come apart.
+        assert_eq!(apply(&mut cache, &[event("v", 9, true)]), [(9, false)]);
+        assert_eq!(apply(&mut cache, &[event("v", 9, true), event("w", 9, true)]), [(9, false)]);
+        // Nothing was there to delete, but the cache has come that far.
+        assert_eq!(apply(&mut cache, &[event("none", 10, false)]), []);
+        assert_eq!(cache.revision(), Revision::new(10));
+    }
+
+    #[test]
+    fn an_object_that_becomes_unreadable_is_gone() {
+        let mut cache = Cache::default();
+        cache.fill(Map::default(), Revision::new(5));
+        apply(&mut cache, &[event("x", 6, true)]);
+        let broken = Event { value: Some(Bytes::from("{")), ..event("x", 7, true) };
+        assert_eq!(apply(&mut cache, &[broken]), [(7, true)]);
+        assert_eq!(apply(&mut cache, &[event("x", 8, true)]), [(8, false)]);
+    }
+
+    #[test]
+    fn what_a_panic_left_behind_is_not_served() {
+        let mut cache = Cache::default();
+        cache.fill(Map::default(), Revision::new(5));
+        let published = cache.snapshot();
+        let watch = cache.watch(&published, Selection::default(), None).expect("it is filled");
+        cache.changing = true;
+        assert!(!cache.is_filled());
+        cache.empty();
+        assert_eq!((watch.ended.get(), watch.queue.is_closed()), (Some(&End::Lost), true));
+        cache.fill(Map::default(), Revision::new(9));
+        assert!(cache.is_filled());
+        let old = cache.watch(&published, Selection::default(), Some(Revision::new(8)));
+        assert_eq!(old.expect_err("nobody saw that").code, 410);
+    }
+}

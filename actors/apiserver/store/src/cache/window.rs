@@ -13,7 +13,7 @@ use crate::event::CacheEvent;
 const EVENTS_MAX: usize = 4096;
 
 /// Bytes that are kept at most, beyond [`EVENTS_MIN`].
-const BYTES_MAX: usize = 8 << 20;
+const BYTES_MAX: usize = 4 << 20;
 
 /// Events that are kept whatever their age and size.
 const EVENTS_MIN: usize = 100;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use k3sd_apiserver_store::WatchQuery;
+use k3sd_apiserver_store::{ReadAt, WatchQuery};
 use k3sd_client::storage::{Revision, Storage};
 
-use crate::world::{World, create, list, names, since, told};
+use crate::world::{World, create, list, names, since, told, update};
 
 #[tokio::test(start_paused = true)]
 async fn watches_outlive_the_cache_and_the_log() {
@@ -27,6 +27,42 @@ async fn watches_outlive_the_cache_and_the_log() {
     assert_eq!(words, wanted);
     let mut old = pods.watch(&since(Revision::new(1))).await.expect("the window is as it was");
     assert_eq!(told(&mut old).await, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_between_two_changes_costs_nothing() {
+    let world = World::new().await;
+    let pods = world.pods();
+    let mut watch = pods.watch(&WatchQuery::default()).await.expect("a watch");
+    for number in 0..6 {
+        create(&pods, "a", &format!("x{number}")).await;
+        world.panic(if number % 2 == 0 { "resources/pods" } else { "log" });
+        world.pass(Duration::from_secs(10)).await;
+    }
+    assert_eq!(told(&mut watch).await.len(), 6);
+}
+
+/// A crowd of writes while nobody takes them in: what does not fit into the queue is listed.
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_is_away_for_too_long_lists_again() {
+    let world = World::new().await;
+    let pods = world.pods();
+    let x = create(&pods, "a", "x").await;
+    let mut watch = pods.watch(&WatchQuery::default()).await.expect("a watch");
+    told(&mut watch).await;
+    world.set_away(true).await;
+    let mut x = x;
+    for mark in 1..5000 {
+        x = update(&pods, &x, "x", mark).await.expect("writes need no cache");
+        tokio::task::yield_now().await;
+    }
+    world.set_away(false).await;
+    let found = pods.get("a", "x", ReadAt::Latest).await.expect("a read").expect("it is there");
+    assert_eq!(found.resource_version(), x.resource_version());
+    assert_eq!(told(&mut watch).await, ["error 410", "end"]);
+    let mut watch = pods.watch(&WatchQuery::default()).await.expect("a watch");
+    update(&pods, &x, "y", 0).await.expect("it is updated");
+    assert_eq!(told(&mut watch).await.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

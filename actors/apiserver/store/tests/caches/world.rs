@@ -60,6 +60,18 @@ impl World {
         self.system.signal(actor, Signal::Kill)
     }
 
+    /// Makes an actor panic where it waits.
+    pub(crate) fn panic(&self, actor: &str) {
+        assert!(self.system.signal(actor, Signal::Panic), "{actor} runs");
+    }
+
+    /// Stops the cache of pods, which keeps its place, or starts it again.
+    pub(crate) async fn set_away(&self, is_away: bool) {
+        let (supervisor, limit) = (self.system.supervisor("resources").expect("it is one"), Duration::from_secs(1));
+        let done = if is_away { supervisor.stop(limit, "pods").await } else { supervisor.restart(limit, "pods").await };
+        done.expect("it does what it is told");
+    }
+
     /// The names of the caches' actors.
     pub(crate) async fn caches(&self) -> Vec<String> {
         let supervisor = self.system.supervisor("resources").expect("it is one");
