@@ -25,6 +25,8 @@ pub(crate) const PKI_PATH: &str = "server/pki";
 /// As many connections as may wait for a listener; the kernel cuts it to its own limit.
 const BACKLOG: i32 = 4096;
 
+/// The common name of the front proxy's certificate.
+const FRONT_PROXY: &str = "system:auth-proxy";
 /// What K3s calls a token of its own.
 const OWN_AUDIENCE: &str = "k3s";
 
@@ -71,6 +73,7 @@ fn settings(config: &ServerConfig, identity: &Identity) -> Result<ApiServerConfi
         issuers: vec![issuer],
         ..ApiServerConfig::default()
     };
+    settings.front_proxy.allowed_names = vec![FRONT_PROXY.to_owned()];
     for argument in &config.arguments.apiserver {
         match argument.trim_start_matches("--").split_once('=') {
             // The file is read by whoever may read files: us.
@@ -82,7 +85,8 @@ fn settings(config: &ServerConfig, identity: &Identity) -> Result<ApiServerConfi
 }
 
 fn static_tokens(path: PathBuf) -> Result<StaticTokens, ServerError> {
-    let text = std::fs::read_to_string(&path).map_err(|source| ServerError::TokenFile { path: path.clone(), source })?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| ServerError::TokenFile { path: path.clone(), source })?;
     StaticTokens::parse(&text).map_err(|source| ServerError::Tokens { path, source })
 }
 

@@ -111,17 +111,17 @@ fn matches(wanted: &[&str], lines: &[&str]) -> bool {
     }
 }
 
-/// In lines with a wildcard the number of spaces doesn't count: columns are as wide as what stands in them.
+/// How many spaces stand between two words doesn't count: columns are as wide as what stands in them.
 fn line_matches(wanted: &str, line: &str) -> bool {
-    match wanted.contains("<*>") {
-        true => text_matches(&squeezed(wanted), &squeezed(line)),
-        false => wanted == line,
-    }
+    text_matches(&squeezed(wanted), &squeezed(line))
 }
 
+/// The line with single spaces between its words. What it begins with stays.
 fn squeezed(line: &str) -> String {
-    let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
-    words.join(" ")
+    let words = line.trim_start_matches(' ');
+    let words: Vec<&str> = words.split(' ').filter(|word| !word.is_empty()).collect();
+    let indent = line.len() - line.trim_start_matches(' ').len();
+    format!("{}{}", " ".repeat(indent), words.join(" "))
 }
 
 fn text_matches(wanted: &str, line: &str) -> bool {

@@ -46,6 +46,7 @@ const SUBSYSTEMS: &[(&str, &[&str])] = &[
 
 /// The parts of the API server, each a crate that compiles and tests alone. Nobody but the API server uses them.
 const PARTS: &[(&str, &[&str])] = &[
+    ("k3sd-apiserver-cel", &["k3sd-objects"]),
     ("k3sd-apiserver-validation", &["k3sd-objects"]),
     ("k3sd-apiserver-access", &["k3sd-objects"]),
     ("k3sd-apiserver-store", COMMON),

@@ -84,15 +84,9 @@ fn selectors(scope: &Scope<'_>) -> Result<(LabelSelector, FieldSelector), Status
         .parse()
         .map_err(|error: k3sd_objects::selector::FieldSelectorError| Status::bad_request(error.to_string()))?;
     let (stored, resource) = (scope.store.stored(), scope.resource);
-    let fields = fields.rename(|field| known_field(field, resource, &stored.selectable)).map_err(|unknown| {
-        let version = format!("{}/{}, Resource={}", resource.group, resource.version, resource.plural);
-        Status::bad_request(format!(
-            "Unable to find {} that match label selector {}, field selector {}: {unknown}",
-            go::quote(&version),
-            go::quote(labels.unwrap_or_default()),
-            go::quote(text)
-        ))
-    })?;
+    // kubectl says in front of this what it looked for.
+    let known = |field: &str| known_field(field, resource, &stored.selectable);
+    let fields = fields.rename(known).map_err(Status::bad_request)?;
     Ok((parsed, fields))
 }
 
