@@ -23,6 +23,8 @@ mod plugins;
 mod pod_resources;
 mod quota;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,10 +1,15 @@
 //! What admission looks up of the cluster.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use k3sd_apiserver_store::{ReadAt, Stores, WriteError};
-use k3sd_client::storage::BoxFuture;
 use k3sd_objects::object::Object;
 use k3sd_objects::status::Status;
 use serde_json::Value;
+
+/// An answer that may have to wait for the store.
+pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Group and plural of something that is looked up.
 pub(crate) type Place = (&'static str, &'static str);
@@ -38,10 +43,10 @@ pub(crate) trait Lookup: Send + Sync + 'static {
         place: Place,
         namespace: &'a str,
         name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Object>, Status>>;
+    ) -> Pending<'a, Result<Option<Object>, Status>>;
 
     /// Writes an object if nobody has since `old` was read.
-    fn update<'a>(&'a self, place: Place, old: &'a Object, value: Value) -> BoxFuture<'a, Result<Object, WriteError>>;
+    fn update<'a>(&'a self, place: Place, old: &'a Object, value: Value) -> Pending<'a, Result<Object, WriteError>>;
 
     /// Whether a field selector sees this value in an object. Parses nothing.
     fn selects(&self, place: Place, label: &str, value: &str, object: &Object) -> bool;
@@ -68,7 +73,7 @@ impl Lookup for Stores {
         (group, plural): Place,
         namespace: &'a str,
         name: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Object>, Status>> {
+    ) -> Pending<'a, Result<Option<Object>, Status>> {
         Box::pin(async move {
             match self.get(group, plural) {
                 Some(store) => store.get(namespace, name, ReadAt::Latest).await,
@@ -82,7 +87,7 @@ impl Lookup for Stores {
         (group, plural): Place,
         old: &'a Object,
         value: Value,
-    ) -> BoxFuture<'a, Result<Object, WriteError>> {
+    ) -> Pending<'a, Result<Object, WriteError>> {
         Box::pin(async move {
             match self.get(group, plural) {
                 Some(store) => store.update(old, value, None).await,
