@@ -101,10 +101,9 @@ impl<'a> SchemaRef<'a> {
     fn property_at(self, index: usize) -> Property<'a> {
         let field = &self.arena.fields[index];
         let name = self.arena.str(field.name);
-        let schema = match object_meta().filter(|_| self.is_embedded() && name == "metadata") {
-            Some(metadata) => metadata,
-            None => Self::new(self.arena, field.node),
-        };
+        // Asked of every field of every object: what is quick to know comes first.
+        let whole = (name == "metadata" && self.is_embedded()).then(object_meta).flatten();
+        let schema = whole.unwrap_or_else(|| Self::new(self.arena, field.node));
         Property { name, schema, required: field.required, presence: field.presence }
     }
 
