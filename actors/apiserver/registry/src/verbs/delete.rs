@@ -16,10 +16,10 @@ use super::Scope;
 use super::create::dry_reply;
 use super::read::selected;
 use super::write::Refusal;
+use crate::allocate;
 use crate::body::{Expected, Media, check_size};
 use crate::call::{Reply, Shown};
 use crate::options::{DeleteOptions, FieldValidation};
-use crate::{allocate, version};
 
 use self::plan::{Plan, Subject};
 
@@ -123,9 +123,10 @@ async fn attempt(
 ) -> Result<Deleted, Refusal> {
     check_preconditions(scope, name, old, options)?;
     let value = old.value();
-    let shown = version::to_resource(value.clone(), scope.resource)?;
+    let converted = scope.converted(&value)?;
+    let shown = converted.as_ref().unwrap_or(&value);
     let shown_options = options.to_value();
-    let attributes = scope.attributes(Operation::Delete, name, Some(&shown), &shown_options, options.dry_run);
+    let attributes = scope.attributes(Operation::Delete, name, Some(shown), &shown_options, options.dry_run);
     let admission = scope.api.admission();
     warnings.extend(admission.mutate(&attributes, &mut Value::Null).await?);
     warnings.extend(admission.validate(&attributes, None).await?.warnings);

@@ -80,6 +80,14 @@ impl<'a> Scope<'a> {
         version::to_resource(object.value(), self.resource)
     }
 
+    /// The same for one that was read; none where it is in that version already.
+    pub(crate) fn converted(&self, value: &Value) -> Result<Option<Value>, Status> {
+        if self.resource.is_storage_version() {
+            return Ok(None);
+        }
+        version::to_resource(value.clone(), self.resource).map(Some)
+    }
+
     /// The answer with one object.
     pub(crate) fn reply(&self, code: u16, object: Shown) -> Reply {
         let (resource, subresource) = (self.resource.clone(), self.subresource().to_owned());

@@ -141,16 +141,17 @@ async fn attempt(
     warnings: &mut Vec<String>,
 ) -> Result<Reply, Refusal> {
     let old_value = old.value();
-    let old_shown = scope.shown(old)?;
-    let mut new = change.apply(scope, &old_shown, warnings)?;
-    check_version(scope, change, &new, &old_shown)?;
+    let converted = scope.converted(&old_value)?;
+    let old_shown = converted.as_ref().unwrap_or(&old_value);
+    let mut new = change.apply(scope, old_shown, warnings)?;
+    check_version(scope, change, &new, old_shown)?;
     let shown_options = options.to_value();
     let attributes =
-        scope.attributes(Operation::Update, scope.name(), Some(&old_shown), &shown_options, options.dry_run);
+        scope.attributes(Operation::Update, scope.name(), Some(old_shown), &shown_options, options.dry_run);
     warnings.extend(scope.api.admission().mutate(&attributes, &mut new).await?);
     scope.renew_defaults(&mut new);
     settle_owners(&mut new, warnings);
-    let new = settle_times(&old_shown, new);
+    let new = settle_times(old_shown, new);
     let mut stored = scope.prepare_update(new, &old_value)?;
     let claim = allocate::claim(scope, &mut stored, Some(&old_value), options.dry_run).await?;
     let outcome = admit_and_write(scope, old, &old_value, stored, options, warnings).await;
