@@ -51,7 +51,18 @@ const PARTS: &[(&str, &[&str])] = &[
     ("k3sd-apiserver-access", &["k3sd-objects"]),
     ("k3sd-apiserver-store", COMMON),
     ("k3sd-apiserver-wire", &["k3sd-apiserver-store", "k3sd-objects"]),
-    ("k3sd-apiserver-custom", &["k3sd-apiserver-store", "k3sd-apiserver-validation", "k3sd-objects", "k3sd-runtime"]),
+    (
+        "k3sd-apiserver-custom",
+        &[
+            "k3sd-apiserver-cel",
+            "k3sd-apiserver-store",
+            "k3sd-apiserver-validation",
+            // For its tests, which need a store.
+            "k3sd-client",
+            "k3sd-objects",
+            "k3sd-runtime",
+        ],
+    ),
     ("k3sd-apiserver-admission", &["k3sd-apiserver-access", "k3sd-apiserver-store", "k3sd-objects", "k3sd-runtime"]),
     (
         "k3sd-apiserver-registry",
