@@ -25,6 +25,7 @@ mod options;
 mod query;
 mod row;
 mod rows;
+mod share;
 mod wal;
 mod writer;
 
@@ -149,8 +150,8 @@ impl Sqlite {
         for number in 0..readers {
             let connection = open::open_beside(&options, true)?;
             let (guide, inbox) = (guide.clone(), read_inbox.clone());
-            let (gate, closing) = (gate.clone(), closing.clone());
-            let run = move || answer_reads(&connection, &guide, &inbox, &gate, &closing);
+            let (helpers, gate, closing) = (reads.downgrade(), gate.clone(), closing.clone());
+            let run = move || answer_reads(&connection, &guide, helpers, &inbox, &gate, &closing);
             body(format!("store-reader-{number}"), Box::new(run));
         }
         let (retained, keep_log) = (options.retained_revisions_min.max(0), options.keep_log);
@@ -224,12 +225,13 @@ fn empty_log(connection: &rusqlite::Connection, path: &Path) {
 fn answer_reads(
     connection: &rusqlite::Connection,
     guide: &Guide,
+    helpers: mpsc::WeakSender<Read>,
     inbox: &Mutex<mpsc::Receiver<Read>>,
     gate: &Gate,
     closing: &AtomicBool,
 ) {
     let mut queries = match Queries::prepare(connection, guide) {
-        Ok(queries) => queries,
+        Ok(queries) => queries.helped(helpers),
         Err(error) => {
             tracing::error!(%error, path = %guide.path.display(), "a reader could not prepare its statements");
             return;

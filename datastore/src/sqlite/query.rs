@@ -4,11 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, Statement};
+use tokio::sync::mpsc;
 
+use super::Read;
 use super::fault::store_error;
 use super::index::{Index, Pruned};
 use super::row::{End, Name, event};
 use super::rows::{Rows, follow};
+use super::share::Work;
 use crate::error::{Op, StoreError, check_readable, check_watchable, is_reserved};
 use crate::request::{CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse, Status};
 use crate::types::{Event, KeyRange, KeyValue, Revision};
@@ -47,6 +50,8 @@ pub(super) struct Queries<'c> {
     compacted: Statement<'c>,
     events: Statement<'c>,
     pub(super) rows: Rows<'c>,
+    /// How to ask other readers for help, if there are any.
+    helpers: Option<mpsc::WeakSender<Read>>,
 }
 
 /// What the snapshot shows.
@@ -90,7 +95,13 @@ impl<'c> Queries<'c> {
             compacted: connection.prepare(COMPACTED)?,
             events: connection.prepare(EVENTS)?,
             rows: Rows::prepare(connection)?,
+            helpers: None,
         })
+    }
+
+    /// With the queue of all readers, some of whom may have nothing to do.
+    pub(super) fn helped(self, by: mpsc::WeakSender<Read>) -> Self {
+        Self { helpers: Some(by), ..self }
     }
 
     /// The revision of the store, and that of the last compaction. For the writer, which is in a transaction or alone.
@@ -165,7 +176,7 @@ impl<'c> Queries<'c> {
             let wanted = most - kvs.len();
             let names = self.guide.index.select(&rest, at, wanted)?;
             let last = names.last().filter(|_| names.len() == wanted).map(|kv| kv.key.clone());
-            let mut found = self.rows.complete(names, request.keys_only)?;
+            let mut found = self.complete(names, request.keys_only)?;
             found.retain(|kv| !request.expiring_only || !kv.ttl.is_none());
             if kvs.is_empty() {
                 kvs = found;
@@ -176,6 +187,50 @@ impl<'c> Queries<'c> {
                 Some(last) if kvs.len() < most => rest = rest.after(&last),
                 _ => return Ok(kvs),
             }
+        }
+    }
+
+    /// Completes keys that have their name and `mod_revision`, with or without values. They keep their order; those
+    /// without a row go. The rows are read in the order in which they lie: in that of names each would be on a page of
+    /// its own.
+    fn complete(&mut self, mut kvs: Vec<KeyValue>, keys_only: bool) -> rusqlite::Result<Vec<KeyValue>> {
+        let mut order: Vec<usize> = (0..kvs.len()).collect();
+        order.sort_unstable_by_key(|place| kvs[*place].mod_revision);
+        let work = Work::new(order.iter().map(|place| kvs[*place].mod_revision).collect(), keys_only);
+        if work.is_for_many() {
+            self.ask_for_help(&work);
+        }
+        let found = work.finish(&mut self.rows)?;
+        let missing = found.iter().any(Option::is_none);
+        for (place, held) in order.into_iter().zip(found) {
+            let kv = &mut kvs[place];
+            match held {
+                Some(held) => (kv.value, kv.create_revision, kv.ttl) = (held.value, held.create_revision, held.ttl),
+                None => kv.mod_revision = Revision::ZERO,
+            }
+        }
+        if missing {
+            kvs.retain(|kv| kv.mod_revision != Revision::ZERO);
+        }
+        Ok(kvs)
+    }
+
+    /// Has another reader take part, unless there are other questions to answer.
+    fn ask_for_help(&self, work: &Arc<Work>) {
+        let Some(helpers) = self.helpers.as_ref().and_then(mpsc::WeakSender::upgrade) else { return };
+        if helpers.capacity() == helpers.max_capacity() {
+            let work = work.clone();
+            // Whoever finds the queue full or closed does it alone.
+            helpers.try_send(Box::new(move |queries| queries.help(&work))).unwrap_or_default();
+        }
+    }
+
+    /// Takes part in another reader's work, in a snapshot of its own.
+    fn help(&mut self, work: &Work) {
+        if work.is_left() && self.connection.execute_batch("BEGIN").is_ok() {
+            // What goes wrong here, the other one does again, and tells.
+            work.join_in(&mut self.rows).unwrap_or_default();
+            self.connection.execute_batch("ROLLBACK").unwrap_or_default();
         }
     }
 

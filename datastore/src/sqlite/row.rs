@@ -93,12 +93,18 @@ fn key_value(row: &Row<'_>) -> rusqlite::Result<KeyValue> {
     })
 }
 
-/// Reads `id, created, create_revision, lease, value` into what has its key already, and has the value kept by somebody.
-pub(super) fn complete(row: &Row<'_>, kv: &mut KeyValue, keep: impl FnOnce(&[u8]) -> Bytes) -> rusqlite::Result<()> {
-    kv.value = bytes(row, 4, keep)?;
-    kv.create_revision = creation(flag(row, 1)?, kv.mod_revision, revision(row, 2)?);
-    kv.ttl = ttl(row, 3)?;
-    Ok(())
+/// What a row says beside its key and its revision.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) value: Bytes,
+    pub(super) create_revision: Revision,
+    pub(super) ttl: Ttl,
+}
+
+/// Reads `id, created, create_revision, lease, value`, and has the value kept by somebody.
+pub(super) fn held(row: &Row<'_>, keep: impl FnOnce(&[u8]) -> Bytes) -> rusqlite::Result<Held> {
+    let create_revision = creation(flag(row, 1)?, revision(row, 0)?, revision(row, 2)?);
+    Ok(Held { value: bytes(row, 4, keep)?, create_revision, ttl: ttl(row, 3)? })
 }
 
 /// Reads `id, name, created, create_revision, lease, value, deleted, prev_revision, old_value` and, of the row before

@@ -1,12 +1,12 @@
 //! Reads rows by their number, which the index knows.
 
 use bytes::Bytes;
-use rusqlite::{Connection, Row, Statement};
+use rusqlite::{Connection, Statement};
 
 use super::index::{Index, Version};
-use super::row::{Arena, complete, flag, name};
+use super::row::{Arena, Held, flag, held, name};
 use crate::error::{COMPACT_REV_KEY, is_reserved};
-use crate::types::{Key, KeyValue, Revision, Ttl};
+use crate::types::{Key, KeyValue, Revision};
 
 /// What of a row is read, beside its name.
 macro_rules! rows {
@@ -44,7 +44,7 @@ pub(super) fn follow(connection: &Connection, index: &Index) -> rusqlite::Result
             if is_reserved(name) {
                 index.skip(version.revision);
             } else {
-                index.push(name, version);
+                index.push(name, None, version);
             }
             name == COMPACT_REV_KEY.as_bytes()
         })?;
@@ -80,52 +80,44 @@ impl<'c> Rows<'c> {
     pub(super) fn get(&mut self, key: &Key, revision: Revision) -> rusqlite::Result<Option<KeyValue>> {
         let mut rows = self.one.query([revision.get()])?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        let mut kv = KeyValue {
-            key: key.clone(),
-            value: Bytes::new(),
-            create_revision: Revision::ZERO,
-            mod_revision: revision,
-            ttl: Ttl::NONE,
-        };
-        complete(row, &mut kv, Bytes::copy_from_slice)?;
-        Ok(Some(kv))
+        let Held { value, create_revision, ttl } = held(row, Bytes::copy_from_slice)?;
+        Ok(Some(KeyValue { key: key.clone(), value, create_revision, mod_revision: revision, ttl }))
     }
 
-    /// Completes keys that have their name and `mod_revision`, with or without values. They keep their order; those
-    /// without a row go. The rows are read in the order in which they lie: in that of names each would be on a page of
-    /// its own.
-    pub(super) fn complete(&mut self, mut kvs: Vec<KeyValue>, keys_only: bool) -> rusqlite::Result<Vec<KeyValue>> {
-        let mut order: Vec<usize> = (0..kvs.len()).collect();
-        order.sort_unstable_by_key(|place| kvs[*place].mod_revision);
-        let (Some(first), Some(last)) = (order.first(), order.last()) else { return Ok(kvs) };
-        let (first, last) = (kvs[*first].mod_revision.get(), kvs[*last].mod_revision.get());
+    /// Reads the rows of some revisions, which are in order, with or without values. Nothing for those that are not
+    /// there.
+    pub(super) fn read(
+        &mut self,
+        revisions: &[Revision],
+        keys_only: bool,
+        arena: &mut Arena,
+    ) -> rusqlite::Result<Vec<Option<Held>>> {
+        let (Some(first), Some(last)) = (revisions.first(), revisions.last()) else { return Ok(Vec::new()) };
         let (one, between) = match keys_only {
             true => (&mut self.one_key, &mut self.between_keys),
             false => (&mut self.one, &mut self.between),
         };
-        let mut arena = Arena::default();
-        let mut fill = |row: &Row<'_>, kv: &mut KeyValue| complete(row, kv, |bytes| arena.keep(bytes));
-        if (last - first) / ROWS_PER_WANTED <= i64::try_from(kvs.len()).unwrap_or(i64::MAX) {
-            let mut rows = between.query((first, last))?;
-            let mut wanted = order.into_iter().peekable();
-            while let Some(row) = rows.next()? {
-                let id = Revision::new(row.get(0)?);
-                while wanted.next_if(|place| kvs[*place].mod_revision < id).is_some() {}
-                if let Some(place) = wanted.next_if(|place| kvs[*place].mod_revision == id) {
-                    fill(row, &mut kvs[place])?;
-                }
+        let mut found = Vec::with_capacity(revisions.len());
+        if (last.get() - first.get()) / ROWS_PER_WANTED > i64::try_from(revisions.len()).unwrap_or(i64::MAX) {
+            for revision in revisions {
+                let mut rows = one.query([revision.get()])?;
+                let row = rows.next()?;
+                found.push(row.map(|row| held(row, |bytes| arena.keep(bytes))).transpose()?);
             }
-        } else {
-            for place in order {
-                let mut rows = one.query([kvs[place].mod_revision.get()])?;
-                if let Some(row) = rows.next()? {
-                    fill(row, &mut kvs[place])?;
-                }
+            return Ok(found);
+        }
+        let mut rows = between.query((first.get(), last.get()))?;
+        while let Some(row) = rows.next()? {
+            let revision = Revision::new(row.get(0)?);
+            while revisions.get(found.len()).is_some_and(|wanted| *wanted < revision) {
+                found.push(None);
+            }
+            if revisions.get(found.len()) == Some(&revision) {
+                found.push(Some(held(row, |bytes| arena.keep(bytes))?));
             }
         }
-        // Every row says when its key was created.
-        kvs.retain(|kv| kv.create_revision != Revision::ZERO);
-        Ok(kvs)
+        found.resize_with(revisions.len(), || None);
+        Ok(found)
     }
 }
 

@@ -261,7 +261,7 @@ impl<'c> Writer<'c> {
     ) -> rusqlite::Result<Result<WriteResponse, StoreError>> {
         let WriteRequest { key, change, precondition } = request;
         let revision = batch.revision;
-        let newest = self.guide.index.latest(&key);
+        let (newest, place) = self.guide.index.latest(&key).unzip();
         let current = match newest.filter(|newest| !newest.deleted) {
             Some(newest) => self.value(&key, newest.revision, batch)?,
             None => None,
@@ -277,7 +277,7 @@ impl<'c> Writer<'c> {
             Change::Put { value, ttl } => Event::put(key, value, ttl, next, current),
         };
         let version = Version { revision: next, deleted: event.kind == EventKind::Delete };
-        self.guide.index.push(event.kv.key.as_bytes(), version);
+        self.guide.index.push(event.kv.key.as_bytes(), place, version);
         let response = WriteResponse { revision: next, prev: event.prev.clone() };
         batch.revision = next;
         batch.events.push(Arc::new(event));

@@ -8,6 +8,7 @@ mod full_disk;
 mod growth;
 mod kine_layout;
 mod lifecycle;
+mod long_lists;
 mod model;
 mod reads;
 mod rules;

@@ -34,10 +34,10 @@ impl Leaf {
         self.entries.binary_search_by(|entry| (*entry.key).cmp(key))
     }
 
-    /// Adds the newest version of a key.
-    pub(super) fn push(&mut self, key: &[u8], version: Version) {
+    /// Adds the newest version of a key, whose place may be known.
+    pub(super) fn push(&mut self, key: &[u8], place: Result<usize, usize>, version: Version) {
         self.newest = self.newest.max(version.revision);
-        let was_live = match self.find(key) {
+        let was_live = match place {
             Ok(place) => {
                 let versions = &mut self.entries[place].versions;
                 let was_live = !versions.newest().deleted;

@@ -49,6 +49,13 @@ struct State {
     pruned: Revision,
 }
 
+/// Where a key was found. It may be elsewhere by now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    leaf: usize,
+    entry: usize,
+}
+
 /// How far a pruning has come.
 #[derive(Debug)]
 pub(super) struct Pruning {
@@ -69,11 +76,11 @@ impl Index {
         self.lock().newest
     }
 
-    /// Adds the row of a revision, unless it is in already.
-    pub(super) fn push(&self, key: &[u8], version: Version) {
+    /// Adds the row of a revision, unless it is in already. Where the key was found spares looking for it again.
+    pub(super) fn push(&self, key: &[u8], found: Option<Place>, version: Version) {
         let mut state = self.lock();
         if version.revision > state.newest {
-            state.push(key, version);
+            state.push(key, found, version);
             state.newest = version.revision;
         }
     }
@@ -93,9 +100,12 @@ impl Index {
         state.newest = newest;
     }
 
-    /// What the key is now, rows without a commit included: for the writer.
-    pub(super) fn latest(&self, key: &Key) -> Option<Version> {
-        self.lock().at(key.as_bytes(), Revision::new(i64::MAX))
+    /// What the key is now, rows without a commit included, and where that was found: for the writer.
+    pub(super) fn latest(&self, key: &Key) -> Option<(Version, Place)> {
+        let state = self.lock();
+        let leaf = state.leaf_of(key.as_bytes());
+        let entry = state.leaves.get(leaf)?.find(key.as_bytes()).ok()?;
+        Some((state.leaves[leaf].entries[entry].versions.newest(), Place { leaf, entry }))
     }
 
     /// What the key was at a revision.
@@ -173,13 +183,20 @@ impl State {
         self.leaves.partition_point(|leaf| leaf.first() <= key).saturating_sub(1)
     }
 
-    fn push(&mut self, key: &[u8], version: Version) {
+    fn push(&mut self, key: &[u8], found: Option<Place>, version: Version) {
         if self.leaves.is_empty() {
             self.leaves.push(Leaf::default());
         }
+        let still_there = |found: &Place| {
+            let entry = self.leaves.get(found.leaf).and_then(|leaf| leaf.entries.get(found.entry));
+            entry.is_some_and(|entry| *entry.key == *key)
+        };
+        if let Some(Place { leaf, entry }) = found.filter(still_there) {
+            return self.leaves[leaf].push(key, Ok(entry), version);
+        }
         let place = self.leaf_of(key);
         let leaf = &mut self.leaves[place];
-        leaf.push(key, version);
+        leaf.push(key, leaf.find(key), version);
         if leaf.entries.len() > LEAF_KEYS_MAX {
             let upper = leaf.split();
             self.leaves.insert(place + 1, upper);
@@ -309,7 +326,10 @@ mod tests {
 
     fn write(index: &Index, model: &mut Model, key: Key, deleted: bool) {
         model.0.push((key.clone(), deleted));
-        index.push(key.as_bytes(), Version { revision: rev(model.0.len() as i64), deleted });
+        // Every other one where it was found, or where another key was.
+        let found = index.latest(&key).map(|(_, place)| place).or(Some(Place { leaf: 1, entry: 5 }));
+        let found = found.filter(|_| model.0.len().is_multiple_of(2));
+        index.push(key.as_bytes(), found, Version { revision: rev(model.0.len() as i64), deleted });
     }
 
     proptest! {
@@ -333,7 +353,7 @@ mod tests {
                     Step::TakeBack { first, count } => {
                         let rows: Vec<_> = (first..first + count).map(key).zip(now + 1..).collect();
                         for (key, revision) in &rows {
-                            index.push(key.as_bytes(), Version { revision: rev(*revision), deleted: false });
+                            index.push(key.as_bytes(), None, Version { revision: rev(*revision), deleted: false });
                         }
                         index.take_back(rows.iter().map(|(key, revision)| (key, rev(*revision))), rev(now));
                     }
@@ -381,7 +401,7 @@ mod tests {
     fn a_row_that_is_in_already_changes_nothing() {
         let index = Index::default();
         for revision in [5, 3, 5] {
-            index.push(b"k", Version { revision: rev(revision), deleted: false });
+            index.push(b"k", None, Version { revision: rev(revision), deleted: false });
         }
         index.skip(rev(4));
         assert_eq!((index.newest(), index.at(&"k".into(), rev(4))), (rev(5), Ok(None)));
