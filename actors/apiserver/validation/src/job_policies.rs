@@ -145,7 +145,7 @@ fn check_success_rule(rule: &At<'_>, completions: i64, out: &mut Errors) {
 }
 
 /// How many indexes a list such as `1,3-5` has; they rise and stay below the number of completions.
-fn count_indexes(list: &str, completions: i64) -> Result<i64, String> {
+pub(super) fn count_indexes(list: &str, completions: i64) -> Result<i64, String> {
     let mut total = 0;
     let mut last = None;
     let fragments = list.split(',').filter(|_| !list.is_empty());

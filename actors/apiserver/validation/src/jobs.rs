@@ -244,13 +244,6 @@ fn placeless(template: &Value) -> Value {
     template
 }
 
-/// The status of a Job: counts.
-pub(super) fn update_job_status(new: &At<'_>, _: &At<'_>, _: &Context, out: &mut Errors) {
-    for name in ["active", "succeeded", "failed", "ready", "terminating"] {
-        new.field("status").not_negative(name, out);
-    }
-}
-
 /// A CronJob.
 pub(super) fn check_cron_job(object: &At<'_>, context: &Context, out: &mut Errors) {
     check_cron_spec(&object.field("spec"), None, context, out);

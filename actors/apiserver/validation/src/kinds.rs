@@ -6,8 +6,8 @@ use super::meta::NameRule;
 use super::read::{At, Errors};
 use super::{
     Context, Subresource, aggregation, autoscaling, certificates, claims, cluster, data, devices, discovery, drivers,
-    endpoints, events, flow, hooks, jobs, limits, networking, nodes, permissions, pod, policies, services, slices,
-    statuses, storage, volumes, workloads,
+    endpoints, events, flow, hooks, job_status, jobs, limits, networking, nodes, permissions, pod, policies, services,
+    slices, statuses, storage, volumes, workloads,
 };
 
 /// A check of an object as it is.
@@ -98,8 +98,7 @@ pub(super) const KINDS: &[Rules] = &[
     inside("apps", "StatefulSet", workloads::check_stateful_set, workloads::update_stateful_set)
         .through(&[(Subresource::Status, statuses::update_stateful_set)]),
     inside("apps", "ControllerRevision", workloads::check_controller_revision, workloads::update_controller_revision),
-    inside("batch", "Job", jobs::check_job, jobs::update_job)
-        .through(&[(Subresource::Status, jobs::update_job_status)]),
+    inside("batch", "Job", jobs::check_job, jobs::update_job).through(&[(Subresource::Status, job_status::update)]),
     inside("batch", "CronJob", jobs::check_cron_job, jobs::update_cron_job),
     inside("autoscaling", "HorizontalPodAutoscaler", autoscaling::check, autoscaling::update)
         .through(&[(Subresource::Status, autoscaling::update_status)]),

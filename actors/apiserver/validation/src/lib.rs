@@ -23,6 +23,7 @@ mod events;
 mod flow;
 mod hooks;
 mod job_policies;
+mod job_status;
 mod jobs;
 mod kinds;
 mod limits;

@@ -9,6 +9,7 @@ mod discovery;
 mod drivers;
 mod flow;
 mod hooks;
+mod job_status;
 mod jobs;
 mod limits;
 mod metadata;
