@@ -60,7 +60,8 @@ fn message(
         let json = json.map_or(field.name.as_str(), |(_, json)| json);
         let (wire, target) = match position(arena, object, json) {
             Some(target) => {
-                let wrapped = WRAPPERS.iter().any(|wrapper| field.of.ends_with(wrapper));
+                // In a map the values are wrapped, not the map.
+                let wrapped = !field.map && WRAPPERS.iter().any(|wrapper| field.of.ends_with(wrapper));
                 check(arena, object, target, field, name);
                 (if wrapped { Wire::Wrapped } else { Wire::Plain }, target)
             }
