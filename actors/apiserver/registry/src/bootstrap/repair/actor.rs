@@ -15,7 +15,7 @@ use k3sd_apiserver_store::{Watch, WatchFrom, WatchItem, WatchKind, WatchQuery};
 use k3sd_objects::object::Object;
 use k3sd_objects::status::{Reason, Status};
 use k3sd_runtime::workqueue::WorkQueue;
-use k3sd_runtime::{Actor, ActorError, Backoff, Context, TimerId, message_kinds};
+use k3sd_runtime::{Actor, ActorError, Backoff, Context, Moment, TimerId, message_kinds};
 use serde_json::Value;
 
 use super::core::{self, Complaint, Fate, Lookup, Step};
@@ -30,6 +30,8 @@ use crate::special::services::{Range, change_ports, held_addresses, ip_address, 
 const PORTS_INTERVAL: Duration = Duration::from_secs(180);
 /// The pause after a watch that couldn't begin or that ended.
 const WATCH_RETRY: Duration = Duration::from_millis(200);
+/// How long a request may take that allocates or gives back.
+const GRACE: Duration = Duration::from_secs(core::GRACE_SECONDS.unsigned_abs());
 /// How many keys are looked at before other messages get their turn.
 const KEYS_AT_ONCE: usize = 32;
 
@@ -255,7 +257,7 @@ impl Repair {
         }
     }
 
-    fn note(&mut self, kind: Kind, item: &WatchItem) {
+    fn note(&mut self, kind: Kind, item: &WatchItem, now: Moment) {
         if let WatchKind::Bookmark { initial_events_end: true } = item.kind {
             if !self.filled.contains(&kind) {
                 self.filled.push(kind);
@@ -268,9 +270,9 @@ impl Repair {
         let (namespace, name) = (item.object.namespace().to_owned(), item.object.name().to_owned());
         if kind == local::SERVICES {
             if item.kind == WatchKind::Deleted {
-                // Its addresses should be gone with it.
+                // Whoever deleted it is about to give its addresses back.
                 for address in held_addresses(&item.object.value()) {
-                    self.queue.add(Key::Address(address));
+                    self.queue.add_at(Key::Address(address), now + GRACE, now);
                 }
             }
             self.queue.add(Key::Service(namespace, name));
@@ -327,7 +329,7 @@ impl Actor for Repair {
         match message {
             RepairMsg::WatchTick { kind } => self.watch(ctx, kind).await,
             RepairMsg::Seen { kind, watch, item: Some(item) } if !matches!(item.kind, WatchKind::Error(_)) => {
-                self.note(kind, &item);
+                self.note(kind, &item, ctx.clock().now());
                 next(ctx, kind, watch);
                 self.plan(ctx, Some(Duration::ZERO));
             }
