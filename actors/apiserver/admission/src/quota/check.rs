@@ -7,26 +7,18 @@ use super::usage::Meter;
 use crate::attributes::{Attributes, Operation};
 use crate::read::{Amounts, amounts, entries, field, has, text};
 
-/// What an object takes, as far as quotas have to do with it.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Demand {
-    /// How it is measured.
-    pub(crate) meter: Meter,
-    /// What is taken beyond what was taken before; nothing that is zero.
-    pub(crate) amounts: Amounts,
-}
-
-/// Checks what the quotas that an object counts against ask of it, and measures it. `None` if it takes nothing.
+/// Checks what the quotas that an object counts against ask of it, and measures what it takes beyond what it took before:
+/// nothing that is zero, and `None` if that is all.
 ///
 /// # Errors
 ///
 /// Fails with the words for a 403.
-pub(crate) fn measure(
+pub(super) fn measure(
     a: &Attributes<'_>,
-    meter: Meter,
+    meter: &Meter,
     object: &Value,
     quotas: &[&Value],
-) -> Result<Option<Demand>, String> {
+) -> Result<Option<Amounts>, String> {
     for quota in quotas {
         let name = text(field(quota, "metadata"), "name");
         let limited = || hard(quota).filter(|resource| meter.measures(resource));
@@ -59,7 +51,7 @@ pub(crate) fn measure(
         }
     }
     amounts.retain(|_, amount| amount.signum() > 0);
-    Ok((!amounts.is_empty()).then_some(Demand { meter, amounts }))
+    Ok((!amounts.is_empty()).then_some(amounts))
 }
 
 fn hard(quota: &Value) -> impl Iterator<Item = &str> {
@@ -67,7 +59,7 @@ fn hard(quota: &Value) -> impl Iterator<Item = &str> {
 }
 
 /// What of a demand a quota counts.
-pub(crate) fn counted(quota: &Value, demand: &Amounts) -> Amounts {
+pub(super) fn counted(quota: &Value, demand: &Amounts) -> Amounts {
     let hard = field(field(quota, "status"), "hard");
     demand.iter().filter(|(name, _)| has(hard, name)).map(|(name, amount)| (name.clone(), *amount)).collect()
 }
@@ -77,7 +69,7 @@ pub(crate) fn counted(quota: &Value, demand: &Amounts) -> Amounts {
 /// # Errors
 ///
 /// Fails with the words for a 403 if that is more than the quota has.
-pub(crate) fn used_after(quota: &Value, taken: &Amounts) -> Result<Amounts, String> {
+pub(super) fn used_after(quota: &Value, taken: &Amounts) -> Result<Amounts, String> {
     let status = field(quota, "status");
     let (hard, used) = (amounts(status, "hard"), amounts(status, "used"));
     let after = |name: &String, amount: &Quantity| used.get(name).copied().unwrap_or_default() + *amount;
@@ -101,7 +93,7 @@ pub(crate) fn used_after(quota: &Value, taken: &Amounts) -> Result<Amounts, Stri
 }
 
 /// What is used once `taken` is given back; never less than nothing.
-pub(crate) fn used_before(quota: &Value, taken: &Amounts) -> Amounts {
+pub(super) fn used_before(quota: &Value, taken: &Amounts) -> Amounts {
     let mut used = amounts(field(quota, "status"), "used");
     for (name, amount) in taken {
         if let Some(slot) = used.get_mut(name) {

@@ -57,7 +57,7 @@ enum Measure {
 
 /// How the objects of one request are measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Meter {
+pub(super) struct Meter {
     measure: Measure,
     plural: String,
     /// `count/deployments.apps`.
@@ -66,7 +66,7 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// The meter for a request; `None` if it can't take anything.
-    pub(crate) fn of(a: &Attributes<'_>) -> Option<Self> {
+    pub(super) fn of(a: &Attributes<'_>) -> Option<Self> {
         if a.namespace.is_empty() || a.resource.stored.is_none() || a.is("", "namespaces") {
             return None;
         }
@@ -90,7 +90,7 @@ impl Meter {
     }
 
     /// Whether the meter tells anything about a resource of a quota.
-    pub(crate) fn measures(&self, resource: &str) -> bool {
+    pub(super) fn measures(&self, resource: &str) -> bool {
         if resource == self.count {
             return true;
         }
@@ -111,7 +111,7 @@ impl Meter {
     }
 
     /// Whether an object counts against a quota.
-    pub(crate) fn matches(&self, quota: &Value, object: &Value) -> bool {
+    pub(super) fn matches(&self, quota: &Value, object: &Value) -> bool {
         let spec = field(quota, "spec");
         entries(field(quota, "status"), "hard").any(|(resource, _)| self.measures(resource))
             && texts(spec, "scopes").all(|scope| self.is_in(scope, "Exists", &[], object))
@@ -144,7 +144,7 @@ impl Meter {
     }
 
     /// What an object takes.
-    pub(crate) fn usage(&self, object: &Value) -> Amounts {
+    pub(super) fn usage(&self, object: &Value) -> Amounts {
         let mut usage = Amounts::from([(self.count.clone(), one())]);
         match self.measure {
             Measure::Pods => add_pod(object, &mut usage),
@@ -159,7 +159,7 @@ impl Meter {
     }
 
     /// What containers have to ask for, since some quota limits it, and don't.
-    pub(crate) fn fault<'q>(&self, limited: impl Iterator<Item = &'q str>, object: &Value) -> Option<String> {
+    pub(super) fn fault<'q>(&self, limited: impl Iterator<Item = &'q str>, object: &Value) -> Option<String> {
         if self.measure != Measure::Pods {
             return None;
         }

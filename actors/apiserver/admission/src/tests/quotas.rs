@@ -119,6 +119,47 @@ async fn of_many_writers_only_as_many_pass_as_there_is_room_for() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_has_the_turn_writes_for_all_who_wait() {
+    let world = World::new();
+    quota(&world, "q", json!({"pods": "30"}), json!({"pods": "0"}), json!({}));
+    let before = world.cluster.revision();
+    let (attributes, object) = (pods(), ready(pod(json!({}))));
+    let outcomes = join_all((0..40).map(|_| world.admission.validate(&attributes, Some(&object))).collect()).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 30);
+    assert_eq!(used(&world, "q"), json!({"pods": "30"}));
+    let writes = world.cluster.revision() - before;
+    assert!(writes <= 2, "{writes} writes");
+    // Given back one by one, they are all given back.
+    for admitted in outcomes.into_iter().flatten() {
+        admitted.charge.refund().await;
+    }
+    assert_eq!(used(&world, "q"), json!({"pods": "0"}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_one_who_left() {
+    let world = World::new();
+    quota(&world, "q", json!({"pods": "9"}), json!({"pods": "0"}), json!({}));
+    let (attributes, object) = (pods(), ready(pod(json!({}))));
+    let mut first = Box::pin(world.admission.validate(&attributes, Some(&object)));
+    let mut second = Box::pin(world.admission.validate(&attributes, Some(&object)));
+    // The first one has the turn and is about to write; the second one waits.
+    assert!(poll_once(&mut first).await.is_none());
+    assert!(poll_once(&mut second).await.is_none());
+    drop(first);
+    assert!(!second.await.unwrap().charge.is_empty());
+    assert_eq!(used(&world, "q"), json!({"pods": "1"}));
+}
+
+async fn poll_once<F: std::future::Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    std::future::poll_fn(|context| match std::pin::Pin::new(&mut *future).poll(context) {
+        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
+}
+
 /// Polls all of them in turn until each has ended.
 async fn join_all<F: std::future::Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
