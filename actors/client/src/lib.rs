@@ -1,5 +1,11 @@
 //! The one way to reach the API, and the narrow types in which subsystems meet.
 //!
 //! * [`storage`] is what the API server asks of whoever keeps its bytes.
+//! * [`api`] makes clients, in this process or over TLS; feature `api`.
+//! * [`informer`] keeps local copies of what there is, shared by all who read it; feature `api`.
 
+#[cfg(feature = "api")]
+pub mod api;
+#[cfg(feature = "api")]
+pub mod informer;
 pub mod storage;

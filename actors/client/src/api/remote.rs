@@ -69,7 +69,11 @@ pub struct ServerAddress {
 
 impl ServerAddress {
     fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -95,7 +99,8 @@ impl fmt::Debug for Remote {
 /// [`RemoteError::Name`] for a host that no certificate can name, [`RemoteError::Path`] for one that no URI can hold.
 pub fn link(name: &str, address: ServerAddress, mut tls: ClientConfig) -> Result<(ChildSpec, Remote), RemoteError> {
     let server_name = ServerName::try_from(address.host.clone()).map_err(RemoteError::Name)?;
-    let authority: Authority = address.authority().try_into().map_err(|error: http::uri::InvalidUri| RemoteError::Path(error.into()))?;
+    let authority: Authority =
+        address.authority().try_into().map_err(|error: http::uri::InvalidUri| RemoteError::Path(error.into()))?;
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let connector = TlsConnector::from(Arc::new(tls));
     let (place, receiver) = watch::channel(None);

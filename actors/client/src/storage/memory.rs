@@ -96,6 +96,11 @@ impl Memory {
         self.changed();
     }
 
+    /// Takes a number for something that is no event, as databases do for their own purposes.
+    pub fn skip_revision(&self) {
+        self.with(|inner| inner.revision = inner.revision.next());
+    }
+
     /// Whether there is no space left for writes.
     pub fn set_full(&self, is_full: bool) {
         self.with(|inner| inner.is_full = is_full);
