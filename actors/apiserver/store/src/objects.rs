@@ -27,6 +27,9 @@ use crate::watch::Watch;
 /// How long a reader waits for a cache to become fresh; upstream's. Then the storage itself is read, or the client told.
 pub(crate) const FRESH_LIMIT: Duration = Duration::from_secs(3);
 
+/// Events are never so late after their write, unless something is wrong or there is no event.
+const EVENTS_LATE: Duration = Duration::from_millis(20);
+
 /// Questions that may wait for a cache; those who ask wait for room.
 const COMMANDS: usize = 256;
 
@@ -87,7 +90,13 @@ impl ObjectStore {
 
     /// The cache as it is at `revision` or later, and the revision it is good for; `None` if that takes too long.
     pub(crate) async fn fresh(&self, revision: Revision) -> Option<(Arc<Snapshot>, Revision)> {
-        timeout(FRESH_LIMIT, self.board.at_least(revision)).await.ok()
+        let mut reached = std::pin::pin!(self.board.at_least(revision));
+        if let Ok(reached) = timeout(EVENTS_LATE, &mut reached).await {
+            return Some(reached);
+        }
+        // A revision that no event belongs to is told only to those who ask. What it answers, the feed says too.
+        drop(timeout(FRESH_LIMIT, self.board.storage.progress()).await);
+        timeout(FRESH_LIMIT - EVENTS_LATE, reached).await.ok()
     }
 
     pub(crate) async fn not_older_than(&self, revision: Revision) -> Result<(Arc<Snapshot>, Revision), Status> {

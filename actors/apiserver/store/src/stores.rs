@@ -110,7 +110,8 @@ impl Stores {
         stores.map(|store| name(store.stored())).collect()
     }
 
-    fn all(&self) -> Vec<Arc<ObjectStore>> {
+    /// The store of each resource, in no order.
+    pub fn all(&self) -> Vec<Arc<ObjectStore>> {
         self.0.table.borrow().all().map(|entry| entry.store.clone()).collect()
     }
 

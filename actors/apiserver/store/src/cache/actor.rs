@@ -9,12 +9,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use k3sd_client::storage::{List, Revision, StorageError};
+use k3sd_client::storage::{KeyValue, List, Revision, StorageError};
 use k3sd_runtime::lend::Lend;
 use k3sd_runtime::{ActorError, Moment, Rng, TaskHandle};
 
 use super::core::report;
 use super::{Board, Command, State};
+use crate::catalog::Stored;
 use crate::codec::decode;
 use crate::log::{Batch, RETRY};
 use crate::map::Map;
@@ -38,6 +39,8 @@ pub(crate) async fn run(task: TaskHandle, board: Arc<Board>, state: Lend<State>)
     loop {
         if !cache.is_filled() || board.route.is_lost() {
             cache.empty();
+            // What was kept for pages may belong to another history of the store.
+            board.kept.send_replace(Vec::new());
             let (objects, revision) = fill(&mut rng, &board).await;
             cache.fill(objects, revision);
             publish(&board, cache);
@@ -105,23 +108,31 @@ async fn fill(rng: &mut Rng, board: &Board) -> (Map, Revision) {
     }
 }
 
-/// All objects as they are at one revision.
+/// All objects as they are at one revision. A page is read while the one before it is decoded.
 async fn list(board: &Board) -> Result<(Map, Revision), StorageError> {
     let prefix = Bytes::copy_from_slice(board.stored.prefix.as_bytes());
     let mut page = List { prefix, limit: Some(PAGE_OBJECTS), ..List::default() };
     let mut objects = Map::default();
+    let mut listed = board.storage.list(page.clone()).await?;
+    let revision = listed.revision;
     loop {
-        let listed = board.storage.list(page.clone()).await?;
-        let revision = *page.at.get_or_insert(listed.revision);
-        for found in &listed.found {
-            match decode(&board.stored, &found.key, &found.value, found.modified) {
-                Ok(object) => drop(objects.insert(object)),
-                Err(error) => report(&found.key, &error),
-            }
-        }
-        match listed.found.last().filter(|_| listed.more) {
-            Some(last) => page.after = Some(last.key.clone()),
+        page.at = Some(revision);
+        page.after = listed.found.last().map(|last| last.key.clone());
+        let next = async { if listed.more { board.storage.list(page.clone()).await.map(Some) } else { Ok(None) } };
+        let decoded = async { decode_all(&board.stored, &listed.found, &mut objects) };
+        let (next, ()) = tokio::join!(biased; next, decoded);
+        match next? {
+            Some(next) => listed = next,
             None => return Ok((objects, revision)),
+        }
+    }
+}
+
+fn decode_all(stored: &Stored, found: &[KeyValue], objects: &mut Map) {
+    for found in found {
+        match decode(stored, &found.key, &found.value, found.modified) {
+            Ok(object) => drop(objects.insert(object)),
+            Err(error) => report(&found.key, &error),
         }
     }
 }

@@ -4,6 +4,7 @@ mod deaths;
 mod history;
 mod lists;
 mod resources;
+mod threads;
 mod watches;
 mod world;
 mod writes;

@@ -27,7 +27,10 @@ pub(crate) struct World {
 impl World {
     /// Nothing runs yet.
     pub(crate) fn asleep() -> Self {
-        let clock = Clock::simulated(1);
+        Self::on(Clock::simulated(1))
+    }
+
+    pub(crate) fn on(clock: Clock) -> Self {
         let memory = Memory::new(clock.clone());
         let catalog = CatalogHandle::new(Catalog::builtin(|resource| resource.served));
         let stores = Stores::new(catalog, Arc::new(memory.clone()), clock.clone());
@@ -35,9 +38,12 @@ impl World {
     }
 
     pub(crate) async fn new() -> Self {
-        let mut world = Self::asleep();
-        world.start().await;
-        world
+        Self::asleep().started().await
+    }
+
+    pub(crate) async fn started(mut self) -> Self {
+        self.start().await;
+        self
     }
 
     pub(crate) async fn start(&mut self) {

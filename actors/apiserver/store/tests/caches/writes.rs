@@ -65,6 +65,18 @@ async fn whoever_wrote_reads_it_whether_the_store_tells_its_revision_or_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_revision_without_an_event_holds_no_read_up() {
+    let world = World::new().await;
+    let pods = world.pods();
+    create(&pods, "a", "x").await;
+    world.memory.skip_revision();
+    let begin = world.clock.now();
+    let listed = pods.list(&list()).await.expect("a list");
+    assert_eq!((listed.revision, names(&listed)), (Revision::new(3), vec!["a/x".to_owned()]));
+    assert!(world.clock.now().since(begin) < Duration::from_millis(100));
+}
+
+#[tokio::test(start_paused = true)]
 async fn trouble_is_told_as_it_is() {
     let world = World::new().await;
     let pods = world.pods();
