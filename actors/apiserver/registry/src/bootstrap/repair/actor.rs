@@ -24,7 +24,7 @@ use crate::api::Api;
 use crate::bootstrap::hooks::Hooks;
 use crate::bootstrap::objects::DEFAULT_SERVICE_CIDR;
 use crate::special::local::{self, Kind};
-use crate::special::services::{Range, change_ports, held_addresses, ip_address, ranges_of};
+use crate::special::services::{Range, change_ports, held_addresses, ip_address, ranges_of, services_on_nodes};
 
 /// How often all ports are looked at; upstream's.
 const PORTS_INTERVAL: Duration = Duration::from_secs(180);
@@ -222,7 +222,7 @@ impl Repair {
 
     async fn look_at_ports(&mut self) -> Result<(), Status> {
         let api = self.args.api.clone();
-        let services = local::list(&api, local::SERVICES).await?;
+        let services = services_on_nodes(&api).await?;
         let range = api.special().node_ports;
         let mut complaints = Vec::new();
         let mut leaks = self.leaks.clone();

@@ -17,7 +17,9 @@ pub(crate) mod ranges;
 
 use std::net::IpAddr;
 
+use k3sd_apiserver_store::ListQuery;
 use k3sd_client::storage::{Change, Precondition, StorageError, Write};
+use k3sd_objects::object::Object;
 use k3sd_objects::status::field::{Error, Path};
 use k3sd_objects::status::{Qualified, Reason, Status};
 use serde_json::{Value, json};
@@ -344,13 +346,21 @@ fn stored(error: &StorageError) -> Status {
 /// The ports that Services have, for when nothing else says which are taken.
 async fn ports_of_services(api: &Api) -> Result<Ports, Status> {
     let mut ports = Ports::new(api.special().node_ports);
-    for service in local::list(api, local::SERVICES).await? {
+    for service in services_on_nodes(api).await? {
         for port in ports::node_ports(&service).into_iter().chain(ports::health_check_port(&service)) {
             // Ports out of the range or held twice are for `repair` to tell people about.
             ports.take(i64::from(port)).ok();
         }
     }
     Ok(ports)
+}
+
+/// The Services that may have ports of nodes, as they are stored now. The others, which are more, are not even parsed.
+pub(crate) async fn services_on_nodes(api: &Api) -> Result<Vec<Value>, Status> {
+    let fields = "spec.type!=ClusterIP,spec.type!=ExternalName".parse().map_err(Status::internal_error)?;
+    let query = ListQuery { fields, ..ListQuery::default() };
+    let page = local::store(api, local::SERVICES)?.list(&query).await?;
+    Ok(page.objects.iter().map(Object::value).collect())
 }
 
 async fn release(api: &Api, addresses: &[String], node_ports: &[u16]) {
