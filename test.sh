@@ -5,9 +5,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 
 # Debian packages the checks need: the linker named in .cargo/config.toml, what rustc links with, the
 # script linter, the compiler of the .proto files, the client that tries the datastore, and database servers for it
-# with what makes their certificates, and what the official Python client is installed with.
+# with what makes their certificates, what the official Python client is installed with, and what libFuzzer is built with.
 PACKAGES=(mold gcc libc6-dev shellcheck protobuf-compiler etcd-client etcd-server postgresql mariadb-server openssl
-  python3-venv)
+  python3-venv g++)
 # kubectl, unless there is one already: Debian's is old, but upstream's is no package of Debian's.
 command -v kubectl >/dev/null || PACKAGES+=(kubernetes-client)
 
@@ -203,7 +203,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/k3sd
 echo "target directory: $CARGO_TARGET_DIR"
 [ -t 1 ] && export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-always}
 
-step "scripts" shellcheck test.sh install.sh .ci/run
+step "scripts" shellcheck test.sh install.sh fuzz.sh .ci/run
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "unit tests" cargo test --no-fail-fast --workspace --locked --lib --bins
@@ -213,6 +213,7 @@ if ! $fast; then
   unshare --mount true 2>/dev/null && may_mount=(-- --include-ignored)
   step "integration tests" cargo test --no-fail-fast --workspace --exclude chaos-tests --locked --test '*' "${may_mount[@]}"
   step "documentation tests" cargo test --no-fail-fast --workspace --locked --doc
+  step "fuzzing" ./fuzz.sh 10
   step "release build" cargo build --release --locked --package k3sd
   # A plain `cargo test` drills the debug binary; here it is the one that ships. `--include-ignored` is for what only
   # makes sense with that one. The tests are picked by name from the workspace: picking their crate would build its
