@@ -80,7 +80,7 @@ impl Pki {
         Arc::new(roots)
     }
 
-    fn client(&self, name: Option<&str>, protocol: &[u8]) -> ClientConfig {
+    pub(crate) fn client(&self, name: Option<&str>, protocol: &[u8]) -> ClientConfig {
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
         let builder = builder.with_safe_default_protocol_versions().expect("versions");
         let builder = builder.with_root_certificates(self.roots("ca"));
