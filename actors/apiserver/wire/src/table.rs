@@ -34,7 +34,7 @@ pub(crate) fn single(
     let metadata = if version.is_null() { json!({}) } else { json!({ "resourceVersion": version }) };
     let mut out = head(&metadata);
     out.extend_from_slice(br#","columnDefinitions":"#);
-    let definitions = if columns { columns_of(resource, content) } else { json!([]) };
+    let definitions = if columns { columns_of(resource, content) } else { Value::Null };
     out.extend_from_slice(&to_bytes(&definitions));
     out.extend_from_slice(br#","rows":["#);
     row(include, resource, content, now, &mut out)?;

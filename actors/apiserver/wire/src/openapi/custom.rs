@@ -19,12 +19,24 @@ pub(super) fn name(resource: &Resource, kind: &str) -> String {
     format!("{}.{}.{kind}", group.join("."), resource.version)
 }
 
-/// The schema that a definition has for the version of a resource.
-fn schema(resource: &Resource, definition: &Object) -> Option<Value> {
+/// What a definition says of the version of a resource.
+fn version(resource: &Resource, definition: &Object) -> Option<Value> {
     let mut value = definition.value();
     let versions = value["spec"]["versions"].as_array_mut()?;
     let version = versions.iter_mut().find(|version| version["name"] == *resource.version)?;
-    Some(version["schema"]["openAPIV3Schema"].take()).filter(Value::is_object)
+    Some(version.take())
+}
+
+/// Its schema.
+fn schema(version: &Value) -> Option<Value> {
+    version.pointer("/schema/openAPIV3Schema").filter(|schema| schema.is_object()).cloned()
+}
+
+/// The fields by which its objects can be selected, without the dot before them.
+fn selectable(version: &Value) -> Vec<Value> {
+    let fields = version["selectableFields"].as_array().into_iter().flatten();
+    let paths = fields.filter_map(|field| field["jsonPath"].as_str());
+    paths.map(|path| json!({ "fieldPath": path.trim_start_matches('.') })).collect()
 }
 
 /// The model of a resource's objects and that of its lists, with their names. What every object has is described as it
@@ -36,7 +48,9 @@ pub(super) fn models(
     edition: Edition,
 ) -> [(String, Value); 2] {
     let writer = Writer { descriptions, edition };
-    let schema = definition.and_then(|definition| schema(resource, definition));
+    let version = definition.and_then(|definition| version(resource, definition));
+    let selectable = version.as_ref().map(selectable).unwrap_or_default();
+    let schema = version.as_ref().and_then(schema);
     let preserves = |schema: &Value| schema[PRESERVE] == true;
     let mut model = match (schema, edition) {
         // Clients of the older edition refuse what isn't named, so that nothing is named then.
@@ -47,6 +61,9 @@ pub(super) fn models(
     };
     let kind = |kind: &str| json!([{ "group": *resource.group, "version": *resource.version, "kind": kind }]);
     model["x-kubernetes-group-version-kind"] = kind(&resource.kind);
+    if !selectable.is_empty() {
+        model["x-kubernetes-selectable-fields"] = selectable.into();
+    }
     let own = name(resource, &resource.kind);
     let mut list = json!({
         "type": "object",

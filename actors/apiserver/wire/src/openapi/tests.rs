@@ -17,7 +17,9 @@ fn definition(generation: i64, schema: &Value) -> Object {
     let value = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": { "name": "widgets.shop.example.com", "uid": "u", "generation": generation },
-        "spec": { "versions": [{ "name": "v1", "schema": { "openAPIV3Schema": schema } }] },
+        "spec": { "versions": [{
+            "name": "v1", "schema": { "openAPIV3Schema": schema }, "selectableFields": [{ "jsonPath": ".spec.size" }],
+        }] },
     });
     Object::parse(Bytes::from(to_bytes(&value)), &Selectable::default()).unwrap()
 }
@@ -209,6 +211,7 @@ fn custom_resources_are_described_by_their_definition() {
         json!([{ "group": "shop.example.com", "version": "v1", "kind": "Widget" }])
     );
     assert_eq!(widget["properties"]["spec"]["properties"]["size"]["default"], 3);
+    assert_eq!(widget["x-kubernetes-selectable-fields"], json!([{ "fieldPath": "spec.size" }]));
     let metadata = json!("#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
     assert_eq!(widget["properties"]["metadata"]["allOf"][0]["$ref"], metadata);
     assert_eq!(
@@ -248,7 +251,9 @@ fn what_the_conformance_suite_compares_is_published_as_it_came() {
     let ask = Ask { path: "/openapi/v2", ..Ask::default() };
     let reply = OpenApi::new("v1.34.1").answer(&with_custom(), &ask, &|_| Some(definition.clone())).unwrap();
     let mut published = tree(&reply)["definitions"]["com.example.shop.v1.Widget"].take();
-    published.as_object_mut().unwrap().remove("x-kubernetes-group-version-kind");
+    for extension in ["x-kubernetes-group-version-kind", "x-kubernetes-selectable-fields"] {
+        published.as_object_mut().unwrap().remove(extension);
+    }
     for field in ["apiVersion", "kind", "metadata"] {
         assert!(published["properties"].as_object_mut().unwrap().remove(field).is_some(), "{field}");
     }
@@ -257,7 +262,9 @@ fn what_the_conformance_suite_compares_is_published_as_it_came() {
     let anything = super::tests::definition(2, &anything);
     let reply = OpenApi::new("v1.34.1").answer(&with_custom(), &ask, &|_| Some(anything.clone())).unwrap();
     let mut published = tree(&reply)["definitions"]["com.example.shop.v1.Widget"].take();
-    published.as_object_mut().unwrap().remove("x-kubernetes-group-version-kind");
+    for extension in ["x-kubernetes-group-version-kind", "x-kubernetes-selectable-fields"] {
+        published.as_object_mut().unwrap().remove(extension);
+    }
     assert_eq!(published, json!({ "type": "object" }));
 }
 
