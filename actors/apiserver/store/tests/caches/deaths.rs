@@ -42,6 +42,23 @@ async fn a_panic_between_two_changes_costs_nothing() {
     assert_eq!(told(&mut watch).await.len(), 6);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_keeps_dying_takes_none_along() {
+    let world = World::new().await;
+    let pods = world.pods();
+    let mut watch = pods.watch(&WatchQuery::default()).await.expect("a watch");
+    let begin = world.clock.now();
+    let mut deaths = 0;
+    while world.clock.now().since(begin) < Duration::from_secs(300) {
+        deaths += usize::from(world.try_kill("resources/pods"));
+        world.pass(Duration::from_millis(10)).await;
+    }
+    assert!((10..=200).contains(&deaths), "{deaths}");
+    world.pass(Duration::from_secs(60)).await;
+    create(&pods, "a", "x").await;
+    assert_eq!(told(&mut watch).await, ["added x@2"]);
+}
+
 /// A crowd of writes while nobody takes them in: what does not fit into the queue is listed.
 #[tokio::test(start_paused = true)]
 async fn a_cache_that_is_away_for_too_long_lists_again() {

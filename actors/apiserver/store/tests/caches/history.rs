@@ -169,8 +169,8 @@ async fn write(pods: &ObjectStore, model: &mut Model, rng: &mut Rng, mark: u64) 
     }
 }
 
-/// The supervisors bear five deaths in half a minute; so often a part may die here.
-const KILL_INTERVAL: Duration = Duration::from_secs(7);
+/// The supervisors bear twenty deaths in a minute; so often a part may die here.
+const KILL_INTERVAL: Duration = Duration::from_secs(4);
 
 async fn fault(world: &World, rng: &mut Rng, killed: &mut Moment) {
     let now = world.clock.now();
