@@ -63,7 +63,17 @@ const PARTS: &[(&str, &[&str])] = &[
             "k3sd-runtime",
         ],
     ),
-    ("k3sd-apiserver-admission", &["k3sd-apiserver-access", "k3sd-apiserver-store", "k3sd-objects", "k3sd-runtime"]),
+    (
+        "k3sd-apiserver-admission",
+        &[
+            "k3sd-apiserver-access",
+            "k3sd-apiserver-store",
+            // For its tests, which need a store.
+            "k3sd-client",
+            "k3sd-objects",
+            "k3sd-runtime",
+        ],
+    ),
     (
         "k3sd-apiserver-registry",
         &[
