@@ -31,7 +31,10 @@ fn to_version(mut value: Value, to: &str, schema: SchemaRef<'_>, is_custom: bool
         return Ok(value);
     }
     if !is_custom {
-        return convert(value, to).map_err(Status::internal_error);
+        let mut value = convert(value, to).map_err(Status::internal_error)?;
+        // What one version leaves open, another one may settle: autoscalers have a metric in the newer one.
+        default::apply(&mut value, schema);
+        return Ok(value);
     }
     // Without a webhook, versions of a custom resource differ in their name and in what their schemas know.
     if let Some(fields) = value.as_object_mut() {

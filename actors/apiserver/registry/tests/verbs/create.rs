@@ -124,6 +124,12 @@ async fn versions_of_a_kind_are_one_object() {
     );
     let new = world.get(&format!("{}/h", path("v2"))).await.value;
     assert_eq!(new["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50);
+    let mut bare = scaler.clone();
+    bare["metadata"]["name"] = json!("bare");
+    bare["spec"].as_object_mut().expect("a spec").remove("targetCPUUtilizationPercentage");
+    world.make(&path("v1"), &bare).await;
+    let new = world.get(&format!("{}/bare", path("v2"))).await.value;
+    assert_eq!(new["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
     let event = json!({
         "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": { "name": "e" },
         "regarding": { "kind": "Pod", "namespace": "a", "name": "p" }, "eventTime": "2025-01-01T00:00:00.000000Z",
