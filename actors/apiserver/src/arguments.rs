@@ -71,7 +71,7 @@ const FLAGS: &[(&str, Rule)] = &[
     ("endpoint-reconciler-type", Only(&["lease"])),
     ("etcd-cafile", Refused(STORAGE)),
     ("etcd-certfile", Refused(STORAGE)),
-    ("etcd-compaction-interval", Refused(STORAGE)),
+    ("etcd-compaction-interval", Sets(|config, value| duration(value).map(|time| config.compaction_interval = time))),
     ("etcd-count-metric-poll-period", Refused(STORAGE)),
     ("etcd-keyfile", Refused(STORAGE)),
     ("etcd-prefix", Only(&["/registry"])),

@@ -57,6 +57,8 @@ pub struct ApiServerConfig {
     pub watch_timeout_min: Duration,
     /// How long an Event lives; whole seconds, zero for ever.
     pub event_ttl: Duration,
+    /// How long the datastore keeps history, at least; zero leaves it to others to drop it.
+    pub compaction_interval: Duration,
     /// Whether pods may be privileged.
     pub allow_privileged: bool,
     /// `--runtime-config`: versions (`apps/v1`), resources (`apps/v1/deployments`), or `api/all`, `api/ga`, `api/beta`,
@@ -111,6 +113,7 @@ impl Default for ApiServerConfig {
             request_timeout: Duration::from_secs(60),
             watch_timeout_min: Duration::from_secs(1800),
             event_ttl: Duration::from_secs(3600),
+            compaction_interval: Duration::from_secs(300),
             allow_privileged: true,
             runtime_config: BTreeMap::new(),
             admission_on: vec!["NodeRestriction".to_owned()],

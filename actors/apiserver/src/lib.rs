@@ -19,6 +19,7 @@
 
 mod arguments;
 mod authn;
+mod compactor;
 mod config;
 mod error;
 mod front;

@@ -7,6 +7,7 @@
 //!    ├─ keys               the keys of service accounts
 //!    ├─ rights             roles and bindings, and what nodes need
 //!    ├─ openapi            makes documents on a thread of its own
+//!    ├─ compactor          has old history dropped
 //!    ├─ custom             definitions of custom resources
 //!    ├─ bootstrap          what every cluster starts with, and repair
 //!    └─ front              rest_for_one
@@ -33,6 +34,7 @@ use k3sd_runtime::{Clock, Shutdown, Spec, Strategy, subtree, task, worker};
 use tokio::sync::{Semaphore, watch};
 
 use crate::authn::{Authenticator, Keys, KeysArgs, TokenKeys};
+use crate::compactor::{Compactor, CompactorArgs};
 use crate::config::ApiServerConfig;
 use crate::error::SetupError;
 use crate::front::{ClientAuthorities, Endpoint, Listening, listen};
@@ -199,12 +201,14 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
     let rights = RightsArgs { stores: stores.clone(), place: Arc::new(rights_place) };
     let documents =
         OpenApiArgs { stores: stores.clone(), git_version: config.version.clone(), place: Arc::new(openapi_place) };
+    let compactor = CompactorArgs { storage: stores.storage().clone(), interval: config.compaction_interval };
     let service = Spec::new(Strategy::OneForOne)
         .budget(20, Duration::from_secs(60))
         // These wait for whoever makes the keys, and for the datastore.
         .child(worker::<Keys>("keys", keys).start_within(None))
         .child(worker::<Rights>("rights", rights).start_within(None))
         .child(worker::<Documents>("openapi", documents))
+        .child(worker::<Compactor>("compactor", compactor))
         .child(subtree("custom", k3sd_apiserver_custom::tree(&stores)))
         .child(subtree("bootstrap", bootstrap.spec))
         .child(subtree("front", front(&config, endpoints, &pipeline, signs)?));

@@ -48,8 +48,10 @@ async fn a_typed_client_works_in_the_process_and_over_tls() {
     let system = System::new(Clock::system());
     let tree = system.start(Spec::new(Strategy::OneForOne).child(child));
     live(remote.client(), "remote").await;
-    // Its connection is lost; requests wait for the next one.
+    // Its connection is lost: what is under way then ends with it, and what comes later waits for the next one.
+    let born = system.born();
     assert!(system.signal("link", Signal::Kill), "it is there");
+    wait_until("it is gone", || system.born() > born).await;
     live(remote.client(), "again").await;
     tree.stop();
     tokio::time::timeout(LIMIT, tree.ended()).await.expect("in time");

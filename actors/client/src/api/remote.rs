@@ -194,8 +194,21 @@ impl Remote {
         loop {
             let found = self.link.wait_for(|link| link.as_ref().is_some_and(|link| !link.is_closed())).await;
             let Some(mut link) = found.map_err(|_| RemoteError::Gone)?.clone() else { continue };
-            if link.ready().await.is_ok() {
-                return link.send_request(request).await.map_err(RemoteError::Connection);
+            let sent = match link.ready().await {
+                Ok(()) => link.try_send_request(request).await,
+                Err(_) => {
+                    self.link.changed().await.map_err(|_| RemoteError::Gone)?;
+                    continue;
+                }
+            };
+            let mut failed = match sent {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            // What never left goes with the next connection; of the rest nobody knows what came of it.
+            match failed.take_message() {
+                Some(unsent) => request = unsent,
+                None => return Err(RemoteError::Connection(failed.into_error())),
             }
             self.link.changed().await.map_err(|_| RemoteError::Gone)?;
         }
