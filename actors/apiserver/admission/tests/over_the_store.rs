@@ -116,7 +116,8 @@ async fn nothing_is_made_in_a_namespace_that_was_marked_a_moment_ago() {
         dry_run: false,
     };
     world.admission.mutate(&delete, &mut Value::Null).await.expect("it may be deleted");
-    let going = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}, "status": {"phase": "Terminating"}});
+    let going =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}, "status": {"phase": "Terminating"}});
     namespaces.update(&found, going, None).await.expect("it is marked");
     let refused = world.make("configmaps", json!({"metadata": {"name": "m", "namespace": "a"}})).await.unwrap_err();
     assert_eq!(refused.code, 403, "{}", refused.message);

@@ -83,13 +83,21 @@ impl NodeGraph {
     pub fn put(&mut self, kind: Kind, object: &Value) {
         let text = |value: &Value| Arc::<str>::from(value.as_str().unwrap_or_default());
         let metadata = &object["metadata"];
-        let this = Vertex { kind, namespace: text(&metadata["namespace"]), name: text(&metadata["name"]) };
+        let mut this = Vertex { kind, namespace: text(&metadata["namespace"]), name: text(&metadata["name"]) };
         let mut edges = Edges::default();
         match kind {
             Kind::Pod | Kind::VolumeAttachment | Kind::ResourceSlice => {
                 edges.node = text(&object["spec"]["nodeName"]);
                 if kind == Kind::Pod && !edges.node.is_empty() {
                     edges.needed = pod_references(object).into_iter().map(|vertex| self.shared(vertex)).collect();
+                    // All of it lies in the pod's namespace, and most of it some pod of the node needs already.
+                    if let Some(first) = edges.needed.first() {
+                        this.namespace = first.namespace.clone();
+                        let nodes = self.nodes.get(first);
+                        if let Some((known, _)) = nodes.and_then(|nodes| nodes.get_key_value(&edges.node)) {
+                            edges.node = known.clone();
+                        }
+                    }
                 }
             }
             Kind::Volume => {

@@ -151,9 +151,9 @@ impl Meter {
             Measure::Services => add_service(field(object, "spec"), &mut usage),
             Measure::Claims => add_claim(object, &mut usage),
             Measure::DeviceClaims => add_devices(field(object, "spec"), &mut usage),
-            Measure::Count => {
-                usage.insert(self.plural.clone(), one());
-            }
+            // A kind of another group may have the same plural as one that is counted under its own name.
+            Measure::Count if self.measures(&self.plural) => drop(usage.insert(self.plural.clone(), one())),
+            Measure::Count => {}
         }
         usage
     }

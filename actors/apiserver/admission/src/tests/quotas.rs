@@ -252,6 +252,7 @@ async fn each_kind_has_its_measure() {
         ("", "configmaps", json!({}), "configmaps", "1"),
         ("", "configmaps", json!({}), "count/configmaps", "1"),
         ("", "secrets", json!({}), "configmaps", ""),
+        ("events.k8s.io", "events", json!({}), "count/events.events.k8s.io", ""),
         ("apps", "deployments", json!({}), "count/deployments.apps", "1"),
         ("apps", "deployments", json!({}), "count/deployments", ""),
         ("", "events", json!({}), "count/events", ""),
