@@ -128,7 +128,7 @@ impl<'s> Checker<'s> {
             return Checked { of, cost: READ };
         }
         if TYPE_NAMES.contains(&name) {
-            return Checked { of: Type::Type, cost: READ };
+            return Checked { of: Type::Meta, cost: READ };
         }
         self.wrong(at, format!("undeclared reference to '{name}' (in container '')"))
     }

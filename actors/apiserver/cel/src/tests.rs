@@ -197,7 +197,7 @@ fn no_evaluation_costs_more_than_its_limit() {
 fn deep_expressions_are_refused() {
     for text in [
         format!("{}1{} == 1", "(".repeat(5000), ")".repeat(5000)),
-        format!("{}true", "!".repeat(1)) + &" ? true : true".repeat(5000),
+        "true".to_owned() + &" ? true : true".repeat(5000),
         "1".to_owned() + &" + 1".repeat(5000) + " == 1",
         format!("{}1{} == []", "[".repeat(5000), "]".repeat(5000)),
         "self".to_owned() + &".spec".repeat(5000),

@@ -24,7 +24,7 @@ pub(crate) enum Type<'s> {
     Object(SchemaRef<'s>),
     Optional(Rc<Type<'s>>),
     /// What `type(x)` gives.
-    Type,
+    Meta,
     /// A value of one of the libraries.
     Opaque(Opaque),
 }
@@ -149,7 +149,7 @@ impl fmt::Display for Type<'_> {
             Self::Map(key, value, _) => write!(out, "map({key}, {value})"),
             Self::Object(_) => out.write_str("object"),
             Self::Optional(inner) => write!(out, "optional_type({inner})"),
-            Self::Type => out.write_str("type"),
+            Self::Meta => out.write_str("type"),
             Self::Opaque(opaque) => out.write_str(opaque.name()),
         }
     }
@@ -210,7 +210,7 @@ fn plain<'s>(pattern: Pattern) -> Option<Type<'s>> {
         Pattern::Bytes => Type::Bytes(UNKNOWN),
         Pattern::Timestamp => Type::Timestamp,
         Pattern::Duration => Type::Duration,
-        Pattern::Type => Type::Type,
+        Pattern::Type => Type::Meta,
         Pattern::Opaque(opaque) => Type::Opaque(opaque),
         Pattern::A | Pattern::B | Pattern::List(_) | Pattern::Map(..) | Pattern::Optional(_) => return None,
     })

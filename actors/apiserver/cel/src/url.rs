@@ -44,7 +44,7 @@ impl Url {
             Some(end) => {
                 let inner = host.strip_prefix('[').and_then(|host| host.get(..end.checked_sub(1)?));
                 let address = inner.map(|inner| inner.split('%').next().unwrap_or_default());
-                if !address.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()) {
+                if address.is_none_or(|address| address.parse::<std::net::Ipv6Addr>().is_err()) {
                     return false;
                 }
                 &host[end + 1..]

@@ -17,6 +17,8 @@ pub mod definition;
 mod prune;
 mod rules;
 pub mod scale;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use self::prune::prune;

@@ -11,6 +11,7 @@
 mod arena;
 mod builtin;
 mod descriptions;
+mod expression;
 #[cfg(test)]
 pub(crate) mod generate;
 pub(crate) mod node;
@@ -23,6 +24,7 @@ mod structural;
 pub use self::arena::Arena;
 pub use self::builtin::builtin;
 pub use self::descriptions::Descriptions;
+pub use self::expression::expression;
 pub use self::node::{Kind, Presence};
 pub use self::reference::{ListType, MapType, PatchStrategy, Property, SchemaRef};
 pub use self::resource::{GroupVersionKind, Resource, Subresource, kind_schema, resources};

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::schema::arena::Arena;
+use crate::schema::expression::expression;
 use crate::schema::node::{Field, Kind, NONE, Node, Presence, Text, flag};
 use crate::schema::rules::{Pattern, Rules, ValidationRule};
 
@@ -65,6 +66,7 @@ struct Reader {
     fields: Vec<Field>,
     keys: Vec<Text>,
     rules: Vec<Rules>,
+    patterns: HashMap<String, Pattern>,
 }
 
 impl Reader {
@@ -174,7 +176,7 @@ impl Reader {
                 .get("pattern")
                 .and_then(Value::as_str)
                 .filter(|p| !p.is_empty())
-                .map(Pattern::compile)
+                .map(|text| self.read_pattern(text))
                 .transpose()?,
             format: schema.get("format").and_then(Value::as_str).map(str::to_owned),
             min_items: count("minItems"),
@@ -189,6 +191,16 @@ impl Reader {
             validations: list("x-kubernetes-validations").iter().map(validation).collect(),
         };
         Ok(rules.says_something().then_some(rules))
+    }
+
+    /// Places often have the same pattern; it is compiled once, and shared.
+    fn read_pattern(&mut self, text: &str) -> Result<Pattern, SchemaError> {
+        if let Some(known) = self.patterns.get(text) {
+            return Ok(known.clone());
+        }
+        let pattern = Pattern::compile(text)?;
+        self.patterns.insert(text.to_owned(), pattern.clone());
+        Ok(pattern)
     }
 
     fn read_all(&mut self, schemas: &[Value], depth: usize) -> Result<Vec<u32>, SchemaError> {
@@ -256,7 +268,16 @@ impl Pattern {
     /// # Errors
     /// When it is none, or a huge one.
     pub fn compile(text: &str) -> Result<Self, SchemaError> {
-        let regex = regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
+        Self::compile_within(text, PATTERN_BYTES_MAX)
+    }
+
+    /// The same for an expression that takes at most so many bytes once it is compiled; what takes more than
+    /// [`compile`](Self::compile) allows never does.
+    ///
+    /// # Errors
+    /// When it is none, or a greater one.
+    pub fn compile_within(text: &str, bytes_max: usize) -> Result<Self, SchemaError> {
+        let regex = expression(text, bytes_max.min(PATTERN_BYTES_MAX));
         let regex =
             regex.map_err(|source| SchemaError::Pattern { pattern: text.to_owned(), source: Box::new(source) })?;
         Ok(Self { text: text.to_owned(), regex })

@@ -120,7 +120,7 @@ impl<'p> Meter<'p> {
 
 /// Reads a regular expression.
 pub(crate) fn expression(text: &str) -> Result<Regex, String> {
-    let read = regex::RegexBuilder::new(text).size_limit(EXPRESSION_BYTES_MAX).build();
+    let read = k3sd_objects::schema::expression(text, EXPRESSION_BYTES_MAX);
     read.map_err(|error| {
         let why = error.to_string();
         format!("error parsing regexp: {}", why.lines().last().unwrap_or_default().trim_start_matches("error: "))

@@ -33,6 +33,7 @@ struct Server {
     stores: Stores,
     definitions: Arc<ObjectStore>,
     tree: k3sd_runtime::Tree,
+    clock: Clock,
 }
 
 async fn server() -> Server {
@@ -42,12 +43,16 @@ async fn server() -> Server {
     let spec = Spec::new(Strategy::RestForOne)
         .child(subtree("caches", k3sd_apiserver_store::tree(&stores)))
         .child(subtree("custom", crate::tree(&stores)));
-    let tree = System::new(clock).start(spec);
+    let tree = System::new(clock.clone()).start(spec);
     stores.ready().await;
-    Server { definitions: definitions_of(&stores).unwrap(), stores, tree }
+    Server { definitions: definitions_of(&stores).unwrap(), stores, tree, clock }
 }
 
 impl Server {
+    async fn wait(&self, millis: u64) {
+        self.clock.sleep_until(self.clock.now() + Duration::from_millis(millis)).await;
+    }
+
     async fn read(&self, plural: &str) -> Option<Value> {
         let name = format!("{plural}.example.com");
         Some(self.definitions.get("", &name, ReadAt::Latest).await.unwrap()?.value())
@@ -60,7 +65,7 @@ impl Server {
             if wanted(found.as_ref()) {
                 return found;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.wait(10).await;
         }
         panic!("{plural} is {:#?}", self.read(plural).await);
     }
@@ -146,7 +151,7 @@ async fn a_definition_goes_after_its_instances() {
     let resource = server.stores.catalog().current().preferred("example.com", "widgets").cloned().unwrap();
     assert!(!resource.verbs.contains(&"create") && resource.verbs.contains(&"list"));
     let held = loop {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.wait(100).await;
         let held = instances.get("default", "held", ReadAt::Latest).await.unwrap().unwrap();
         if held.deletion_timestamp().is_some() {
             break held;
@@ -156,7 +161,7 @@ async fn a_definition_goes_after_its_instances() {
     instances.delete(&held).await.unwrap();
     server.until("widgets", |found| found.is_none()).await;
     for _ in 0..100 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        server.wait(10).await;
     }
     assert!(server.stores.catalog().current().preferred("example.com", "widgets").is_none());
     server.tree.stop();

@@ -1,9 +1,12 @@
 //! Whether a schema is structural: every place has one type, and what combines schemas only narrows values.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
+use k3sd_objects::schema::Pattern;
 use k3sd_objects::status::field::{Error, Path};
 use serde_json::{Value, json};
+
+use super::schema::below;
 
 /// Where a schema stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,6 +21,7 @@ pub(super) fn validate(schema: &Value, path: &Path) -> Vec<Error> {
     let mut errors = Vec::new();
     validate_node(schema, Level::Root, path, &mut errors);
     validate_complete(schema, path, &mut errors);
+    Patterns { seen: HashSet::new(), left: Some(PATTERNS_BYTES_MAX) }.validate(schema, path, &mut errors);
     errors.sort_by_cached_key(ToString::to_string);
     errors
 }
@@ -57,7 +61,7 @@ fn validate_node(schema: &Value, level: Level, path: &Path, errors: &mut Vec<Err
         }
     }
     validate_extensions(schema, path, errors);
-    validate_values(schema, Pattern::of(schema), path, errors);
+    validate_values(schema, Alternatives::of(schema), path, errors);
     validate_type(schema, level, path, errors);
     if has(schema, EMBEDDED) && additional.is_some() {
         let detail = format!("must not be used if {EMBEDDED} is set");
@@ -131,12 +135,12 @@ fn validate_meta(schema: &Value, level: Level, path: &Path, errors: &mut Vec<Err
 
 /// Where upstream's own way of writing "integer or string" stands, which is not structural and allowed.
 #[derive(Clone, Copy, Default)]
-struct Pattern {
+struct Alternatives {
     any_of: bool,
     first_all_of: bool,
 }
 
-impl Pattern {
+impl Alternatives {
     fn of(schema: &Value) -> Self {
         let wanted = json!([{ "type": "integer" }, { "type": "string" }]);
         Self { any_of: schema["anyOf"] == wanted, first_all_of: schema["allOf"][0]["anyOf"] == wanted }
@@ -147,27 +151,71 @@ fn list<'s>(schema: &'s Value, name: &str) -> &'s [Value] {
     schema[name].as_array().map_or(&[], Vec::as_slice)
 }
 
-fn validate_values(schema: &Value, pattern: Pattern, path: &Path, errors: &mut Vec<Error>) {
+fn validate_values(schema: &Value, skip: Alternatives, path: &Path, errors: &mut Vec<Error>) {
     for name in ["anyOf", "allOf", "oneOf"] {
-        if name == "anyOf" && pattern.any_of {
+        if name == "anyOf" && skip.any_of {
             continue;
         }
         for (index, inner) in list(schema, name).iter().enumerate() {
-            let skip = Pattern { any_of: name == "allOf" && index == 0 && pattern.first_all_of, first_all_of: false };
-            validate_nested(inner, skip, &path.child(name).index(index), errors);
+            let inside =
+                Alternatives { any_of: name == "allOf" && index == 0 && skip.first_all_of, first_all_of: false };
+            validate_nested(inner, inside, &path.child(name).index(index), errors);
         }
     }
     if schema["not"].is_object() {
-        validate_nested(&schema["not"], Pattern::default(), &path.child("not"), errors);
+        validate_nested(&schema["not"], Alternatives::default(), &path.child("not"), errors);
     }
-    let expression = text(schema, "pattern");
-    if !expression.is_empty()
-        && let Err(error) = k3sd_objects::schema::Pattern::compile(expression)
-    {
-        let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+}
+
+/// Bytes that all patterns of a schema may take once they are compiled. Compiling is slow, and this bounds it to a second
+/// or so.
+const PATTERNS_BYTES_MAX: usize = 16 << 20;
+
+/// What a pattern counts for: the least of these that it fits into. Nearly all fit into the first; one that doesn't fit
+/// into the last is refused.
+const PATTERN_BYTES: &[usize] = &[16 << 10, 64 << 10, 256 << 10, 1 << 20];
+
+/// Patterns seen so far, and what is left for others; nothing once there were too many.
+struct Patterns<'s> {
+    seen: HashSet<&'s str>,
+    left: Option<usize>,
+}
+
+impl<'s> Patterns<'s> {
+    /// Adds what is wrong with patterns, wherever they stand.
+    fn validate(&mut self, schema: &'s Value, path: &Path, errors: &mut Vec<Error>) {
+        let expression = text(schema, "pattern");
+        if !expression.is_empty() && self.seen.insert(expression) {
+            errors.extend(self.compile(expression, &path.child("pattern")));
+        }
+        for (inner, at) in below(schema, path) {
+            if self.left.is_some() {
+                self.validate(inner, &at, errors);
+            }
+        }
+    }
+
+    fn compile(&mut self, expression: &str, path: &Path) -> Option<Error> {
+        let mut wrong = None;
+        for bytes in PATTERN_BYTES {
+            match Pattern::compile_within(expression, *bytes) {
+                Ok(_) => return self.take(*bytes, path),
+                Err(error) => wrong = Some(error),
+            }
+        }
+        let why = wrong.as_ref().and_then(std::error::Error::source).map(ToString::to_string).unwrap_or_default();
         let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
         let detail = format!("must be a valid regular expression, but isn't: {why}");
-        errors.push(Error::invalid(&path.child("pattern"), expression, detail));
+        let error = Error::invalid(path, expression, detail);
+        // Those that are refused were work too.
+        let last = PATTERN_BYTES.last().copied().unwrap_or_default();
+        Some(self.take(last, path).unwrap_or(error))
+    }
+
+    fn take(&mut self, bytes: usize, path: &Path) -> Option<Error> {
+        self.left = self.left?.checked_sub(bytes);
+        let too_many = || Error::forbidden(path, "the patterns of a schema are too large together");
+        self.left.is_none().then(too_many)
     }
 }
 
@@ -189,13 +237,13 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("x-kubernetes-validations", "must be empty to be structural"),
 ];
 
-fn validate_nested(schema: &Value, pattern: Pattern, path: &Path, errors: &mut Vec<Error>) {
-    validate_values(schema, pattern, path, errors);
+fn validate_nested(schema: &Value, skip: Alternatives, path: &Path, errors: &mut Vec<Error>) {
+    validate_values(schema, skip, path, errors);
     if schema["items"].is_object() {
-        validate_nested(&schema["items"], Pattern::default(), &path.child("items"), errors);
+        validate_nested(&schema["items"], Alternatives::default(), &path.child("items"), errors);
     }
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-        validate_nested(field, Pattern::default(), &path.child("properties").key(name), errors);
+        validate_nested(field, Alternatives::default(), &path.child("properties").key(name), errors);
     }
     for (name, detail) in FORBIDDEN {
         let there = match schema.get(*name) {

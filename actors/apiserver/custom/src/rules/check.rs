@@ -98,9 +98,11 @@ impl Walk {
         }
         self.budget -= cost;
         let text = rule_text(&rule.source);
+        let unchanged = old == Some(value) && !rule.uses_old;
         match answer {
             Ok(Outcome::Bool(true)) => {}
-            Ok(_) => self.failed(rule, given, of, path, old == Some(value)),
+            Ok(_) | Err(EvalError::NoSuchOverload | EvalError::NoSuchKey(_) | EvalError::Other(_)) if unchanged => {}
+            Ok(_) => self.failed(rule, given, of, path),
             Err(error @ EvalError::NoSuchOverload) => self.errors.push(invalid(format!(
                 "'{error}': call arguments did not match a supported operator, function or macro signature for rule: {text}"
             ))),
@@ -120,11 +122,8 @@ impl Walk {
         self.over = true;
     }
 
-    /// A rule said no. `unchanged` is whether an update left the value as it was.
-    fn failed(&mut self, rule: &Rule, given: &[Given<'_>], of: &str, path: &Path, unchanged: bool) {
-        if unchanged && !rule.uses_old {
-            return;
-        }
+    /// A rule said no.
+    fn failed(&mut self, rule: &Rule, given: &[Given<'_>], of: &str, path: &Path) {
         let path = if rule.field.is_empty() { path.clone() } else { below(path, &rule.field) };
         let made = rule.message.as_ref().and_then(|message| {
             let (answer, cost) = message.run(given, CALL_COST_MAX.min(self.budget));
