@@ -96,5 +96,3 @@ impl Attributes<'_> {
 pub fn is_privileged(user: &User) -> bool {
     user.groups.iter().any(|group| group == SYSTEM_MASTERS)
 }
-#[cfg(test)]
-mod speed;
