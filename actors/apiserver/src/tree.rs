@@ -39,7 +39,7 @@ use crate::config::ApiServerConfig;
 use crate::error::SetupError;
 use crate::front::{ClientAuthorities, Endpoint, Listening, listen};
 use crate::gate::{DRAIN_LIMIT, Gate, GateArgs, Signs};
-use crate::observe::{Check, Health};
+use crate::observe::{Check, Health, StorageNumbers, Timed};
 use crate::openapi::{Documents, OpenApiArgs};
 use crate::pipeline::{Fittings, Pipeline};
 use crate::rights::{Rights, RightsArgs};
@@ -132,6 +132,8 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
         args;
     let config = Arc::new(config);
     let catalog = CatalogHandle::new(Catalog::builtin(|resource| config.serves(resource)));
+    let numbers = StorageNumbers::default();
+    let storage = Arc::new(Timed::new(storage, clock.clone(), numbers.clone()));
     let stores = Stores::new(catalog, storage, clock.clone());
     let (keys_place, keys) = watch::channel(None);
     let (openapi_place, openapi) = watch::channel(None);
@@ -195,6 +197,7 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
         health: health.clone(),
         draining: signs.draining.subscribe(),
         openapi,
+        storage: numbers,
     });
 
     let keys = KeysArgs { source: token_keys, place: Arc::new(keys_place) };

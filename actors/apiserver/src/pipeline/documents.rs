@@ -135,6 +135,7 @@ impl Pipeline {
             let labels = format!("request_kind=\"{kind}\"");
             line(text, "apiserver_current_inflight_requests", &labels, seats.taken());
         }
+        inner.parts.storage.write(text);
         let stores = inner.parts.api.stores();
         let catalog = stores.catalog().current();
         let mut stored: Vec<_> = catalog.resources().filter_map(|resource| resource.stored.as_ref()).collect();

@@ -39,7 +39,7 @@ use tokio::sync::watch as place;
 use crate::authn::{Authenticator, ServiceAccountKeys};
 use crate::config::ApiServerConfig;
 use crate::front::{Body, ClientAuthorities, Held};
-use crate::observe::{Health, Metrics, Series, Tally};
+use crate::observe::{Health, Metrics, Series, StorageNumbers, Tally};
 
 pub(crate) use self::documents::go_duration;
 pub use self::local::LocalService;
@@ -63,6 +63,7 @@ pub(crate) struct Fittings {
     pub(crate) keys: place::Receiver<Option<Arc<ServiceAccountKeys>>>,
     pub(crate) health: Health,
     pub(crate) draining: place::Receiver<bool>,
+    pub(crate) storage: StorageNumbers,
     pub(crate) openapi: place::Receiver<Option<k3sd_runtime::Address<crate::openapi::OpenApiMsg>>>,
 }
 

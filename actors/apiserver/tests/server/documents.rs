@@ -70,5 +70,7 @@ async fn the_server_counts() {
     ] {
         assert!(numbers.text().lines().any(|found| found == line), "{line}\n{}", numbers.text());
     }
-    assert!(numbers.text().contains("kubernetes_build_info{"));
+    for start in ["kubernetes_build_info{", "etcd_request_duration_seconds_count{operation=\"update\"}"] {
+        assert!(numbers.text().contains(start), "{start}");
+    }
 }

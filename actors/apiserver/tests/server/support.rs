@@ -189,7 +189,11 @@ impl Server {
         Client(Link::One(sender))
     }
 
-    async fn connect(&self, certificate: Option<&str>, protocol: &[u8]) -> tokio_rustls::client::TlsStream<TcpStream> {
+    pub(crate) async fn connect(
+        &self,
+        certificate: Option<&str>,
+        protocol: &[u8],
+    ) -> tokio_rustls::client::TlsStream<TcpStream> {
         let connector = TlsConnector::from(Arc::new(self.pki.client(certificate, protocol)));
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("it listens");
         stream.set_nodelay(true).expect("an option");
