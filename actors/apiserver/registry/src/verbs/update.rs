@@ -193,7 +193,10 @@ async fn admit_and_write(
         scope.store.update(old, value, scope.ttl()).await
     };
     match written {
-        Ok(_) if is_last => Ok(dry_reply(scope, 200, &stored)?),
+        Ok(last) if is_last => {
+            allocate::released(scope, &last).await;
+            Ok(dry_reply(scope, 200, &stored)?)
+        }
         Ok(object) => Ok(scope.reply(200, Shown::Stored(object))),
         Err(error) => {
             if let WriteError::Failed(status) = &error

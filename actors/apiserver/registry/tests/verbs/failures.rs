@@ -67,6 +67,15 @@ async fn a_service_that_is_not_written_gives_its_address_back() {
     assert_eq!(held, Some(1), "what was not written gave its address back");
     assert_eq!(world.delete(&format!("{services}/s")).await.code, 200);
     assert_eq!(world.get(&format!("{addresses}/{address}")).await.code, 404);
+    let mut kept = service("k");
+    kept["metadata"]["finalizers"] = json!(["a.b/c"]);
+    let kept = world.make(services, &kept).await;
+    let address = kept["spec"]["clusterIP"].as_str().expect("an address").to_owned();
+    world.delete(&format!("{services}/k")).await;
+    assert_eq!(world.get(&format!("{addresses}/{address}")).await.code, 200, "it is still there");
+    let release = json!({ "metadata": { "finalizers": null } });
+    assert_eq!(world.patch(&format!("{services}/k"), "merge", &release).await.code, 200);
+    assert_eq!(world.get(&format!("{addresses}/{address}")).await.code, 404, "its last finalizer takes it along");
 }
 
 #[tokio::test(start_paused = true)]
