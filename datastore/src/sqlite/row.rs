@@ -35,21 +35,28 @@ impl ToSql for End<'_> {
     }
 }
 
-/// How much an arena takes at a time: some dozens of objects, which are let go together.
-const ARENA_BYTES: usize = 64 << 10;
+/// How much an arena takes at a time: little at first, or the one value that is kept of a short answer would keep much
+/// more with it; then some dozens of objects, which are let go together.
+const ARENA_BYTES_FIRST: usize = 2 << 10;
+const ARENA_BYTES_MOST: usize = 64 << 10;
 
 /// Keeps the bytes of many rows in few allocations.
 #[derive(Default)]
-pub(super) struct Arena(BytesMut);
+pub(super) struct Arena {
+    bytes: BytesMut,
+    /// How much was taken the last time.
+    taken: usize,
+}
 
 impl Arena {
     /// A copy that shares its allocation with its neighbours.
     pub(super) fn keep(&mut self, bytes: &[u8]) -> Bytes {
-        if self.0.capacity() < bytes.len() {
-            self.0 = BytesMut::with_capacity(ARENA_BYTES.max(bytes.len()));
+        if self.bytes.capacity() < bytes.len() {
+            self.taken = (self.taken * 2).clamp(ARENA_BYTES_FIRST, ARENA_BYTES_MOST);
+            self.bytes = BytesMut::with_capacity(self.taken.max(bytes.len()));
         }
-        self.0.extend_from_slice(bytes);
-        self.0.split().freeze()
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.split().freeze()
     }
 }
 
