@@ -189,16 +189,20 @@ impl Kubelet<'_> {
         let node = quote(self.node);
         let (old, new) = (self.a.before(), self.object);
         if self.a.operation != Operation::Update {
-            let operation = quote(&self.a.operation.to_string());
-            return self.refuse(format!("unexpected operation {operation}, node {node} can only update pod status"));
+            return self.refuse(format!("unexpected operation {}", quote(&self.a.operation.to_string())));
         }
         let why = format!("node {node} can only update pod status for pods with spec.nodeName set to itself");
         self.ensure(text(field(old, "spec"), "nodeName") == self.node, why)?;
         let unchanged = |path: &[&str]| same(at(old, path), at(new, path));
         let why = format!("node {node} cannot update labels through pod status");
         self.ensure(unchanged(&["metadata", "labels"]), why)?;
-        let why = format!("node {node} cannot update resource claim statuses");
-        self.ensure(unchanged(&["status", "resourceClaimStatuses"]), why)?;
+        let claims = |pod: &Value| -> Vec<(String, Value)> {
+            let statuses = items(field(pod, "status"), "resourceClaimStatuses").iter();
+            statuses.map(|claim| (text(claim, "name").to_owned(), field(claim, "resourceClaimName").clone())).collect()
+        };
+        // Upstream's spelling.
+        let why = format!("node {node} cannot update resource claim statues");
+        self.ensure(claims(old) == claims(new), why)?;
         let why = format!("node {node} cannot update extended resource claim status");
         self.ensure(unchanged(&["status", "extendedResourceClaimStatus"]), why)
     }
@@ -220,15 +224,15 @@ impl Kubelet<'_> {
         let (spec, before) = (field(new, "spec"), field(old, "spec"));
         let sent = text(field(new, "metadata"), "name");
         let name = if self.a.name.is_empty() { sent } else { self.a.name };
+        let why = format!("node {node} is not allowed to modify node {}", quote(name));
+        self.ensure(name == self.node, why)?;
         if self.a.operation == Operation::Create {
             let why = format!("node {node} is not allowed to create pods with a non-nil configSource");
             self.ensure(!has(spec, "configSource"), why)?;
             let labels = forbidden_labels(new, &Value::Null);
-            let why = format!("is not allowed to set the following labels: {}", labels.join(", "));
+            let why = format!("node {node} is not allowed to set the following labels: {}", labels.join(", "));
             self.ensure(labels.is_empty(), why)?;
         }
-        let why = format!("node {node} is not allowed to modify node {}", quote(name));
-        self.ensure(name == self.node, why)?;
         if self.a.operation != Operation::Update {
             return Ok(());
         }
@@ -401,8 +405,8 @@ impl Kubelet<'_> {
             Ok(subject) => subject,
             Err(why) => return self.refuse(format!("unable to parse csr: {why}")),
         };
-        let Some(node) = subject.common_name.strip_prefix(USER_PREFIX) else { return Ok(()) };
-        self.ensure(node == self.node, format!("can only create a node CSR with CN={USER_PREFIX}{}", self.node))
+        let own = format!("{USER_PREFIX}{}", self.node);
+        self.ensure(subject.common_name == own, format!("can only create a node CSR with CN={own}"))
     }
 }
 

@@ -135,9 +135,6 @@ pub(crate) async fn validate(a: &Attributes<'_>, pod: &Value, lookup: &dyn Looku
     }
     let name = text(field(pod, "spec"), "serviceAccountName");
     if name.is_empty() {
-        if concern == Concern::Ephemeral {
-            return Ok(());
-        }
         let own = text(field(pod, "metadata"), "name");
         return Err(a.forbidden(pod, format!("no service account specified for pod {}/{own}", a.namespace)));
     }
@@ -264,17 +261,27 @@ fn fault(account: &Account, spec: &Value) -> Option<String> {
 
 fn fault_of_containers(account: &Account, spec: &Value, list: &str, what: &str) -> Option<String> {
     let allowed = Account::names(account.secrets.as_ref());
+    let own = &account.metadata.name;
+    let refused = |reference: &Value| !reference.is_null() && !allowed.contains(text(reference, "name"));
     for container in items(spec, list) {
+        let name = text(container, "name");
         for variable in items(container, "env") {
             let reference = at(variable, &["valueFrom", "secretKeyRef"]);
-            let secret = text(reference, "name");
-            if !reference.is_null() && !allowed.contains(secret) {
+            if refused(reference) {
+                let (variable, secret) = (text(variable, "name"), text(reference, "name"));
                 return Some(format!(
-                    "{what} {} with envVar {} referencing secret.secretName=\"{secret}\" is not allowed because service \
-                     account {} does not reference that secret",
-                    text(container, "name"),
-                    text(variable, "name"),
-                    account.metadata.name
+                    "{what} {name} with envVar {variable} referencing secret.secretName=\"{secret}\" is not allowed because \
+                     service account {own} does not reference that secret"
+                ));
+            }
+        }
+        for source in items(container, "envFrom") {
+            let reference = field(source, "secretRef");
+            if refused(reference) {
+                let secret = text(reference, "name");
+                return Some(format!(
+                    "{what} {name} with envFrom referencing secret.secretName=\"{secret}\" is not allowed because service \
+                     account {own} does not reference that secret"
                 ));
             }
         }

@@ -8,7 +8,7 @@ use crate::attributes::{Attributes, Operation};
 use crate::plugins::tolerations::is_device;
 use crate::plugins::volumes::class_of;
 use crate::pod_resources::{Side, add, has_own, of_pod};
-use crate::read::{Amounts, amount, amounts_of, at, entries, field, has, is_empty, items, text, texts};
+use crate::read::{Amounts, amount, at, entries, field, has, is_empty, items, text, texts};
 
 /// What counts how often there is something of a resource.
 const COUNT: &str = "count/";
@@ -160,18 +160,12 @@ impl Meter {
 
     /// What containers have to ask for, since some quota limits it, and don't.
     pub(super) fn fault<'q>(&self, limited: impl Iterator<Item = &'q str>, object: &Value) -> Option<String> {
-        if self.measure != Measure::Pods {
+        let spec = field(object, "spec");
+        // Amounts for the pod as a whole relieve its containers.
+        if self.measure != Measure::Pods || has_own(spec) {
             return None;
         }
-        let spec = field(object, "spec");
         let mut demanded: Vec<&str> = limited.filter(|resource| DEMANDED.contains(resource)).collect();
-        if has_own(spec) {
-            let own = of_resources(
-                &amounts_of(at(spec, &["resources", "requests"])),
-                &amounts_of(at(spec, &["resources", "limits"])),
-            );
-            demanded.retain(|resource| !own.contains_key(*resource));
-        }
         demanded.sort_unstable();
         let missing = demanded.into_iter().filter_map(|resource| {
             let containers = ["containers", "initContainers"].iter().flat_map(|list| items(spec, list));

@@ -134,7 +134,7 @@ async fn pods_of_other_nodes_are_left_alone() {
         (
             status(&mine),
             json!({"metadata": {"labels": {"a": "b"}}, "status": {"resourceClaimStatuses": [{}]}}),
-            Some(r#"node "n" cannot update resource claim statuses"#),
+            Some(r#"node "n" cannot update resource claim statues"#),
         ),
         (
             kubelet(update("", "pods", &mine)),
@@ -176,7 +176,7 @@ async fn a_node_steers_no_work_to_itself() {
                 Value::Null,
             ),
             Some(
-                "is not allowed to set the following labels: b.k8s.io/x, node-restriction.kubernetes.io/a, \
+                "node \"n\" is not allowed to set the following labels: b.k8s.io/x, node-restriction.kubernetes.io/a, \
                  node-role.kubernetes.io/x",
             ),
         ),

@@ -150,6 +150,12 @@ async fn accounts_decide_about_tokens_and_secrets() {
             ),
         ),
         (
+            json!({"initContainers": [{"name": "i", "envFrom": [{"secretRef": {"name": "ok"}}, {"secretRef": {"name": "no"}}]}]}),
+            Some(
+                r#"init container i with envFrom referencing secret.secretName="no" is not allowed because service account strict does not reference that secret"#,
+            ),
+        ),
+        (
             json!({"imagePullSecrets": [{"name": "no"}]}),
             Some(
                 r#"imagePullSecrets[0].name="no" is not allowed because service account strict does not reference that imagePullSecret"#,
@@ -161,6 +167,14 @@ async fn accounts_decide_about_tokens_and_secrets() {
         let fault = fault.map(|fault| format!("pods \"p\" is forbidden: {fault}"));
         assert_eq!(world.refusal(&create("", "pods"), pod).await, fault);
     }
+    let old = simple();
+    let ephemeral = Attributes { subresource: "ephemeralcontainers", ..update("", "pods", &old) };
+    let added = |secret: &str| {
+        pod(json!({"serviceAccountName": "strict", "ephemeralContainers": [
+        {"name": "e", "envFrom": [{"secretRef": {"name": secret}}]}]}))
+    };
+    assert_eq!(world.refusal(&ephemeral, added("ok")).await, None);
+    assert!(world.refusal(&ephemeral, added("no")).await.is_some_and(|why| why.contains("ephemeral container e with")));
     let mut mirror = simple();
     mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"] = "x".into();
     assert!(world.admitted(&create("", "pods"), mirror.clone()).await["spec"]["serviceAccountName"].is_null());

@@ -57,6 +57,8 @@ async fn what_is_taken_is_charged_and_no_more_than_there_is() {
     );
     let why = charge(&world, &pods(), ready(pod(json!({})))).await.unwrap_err();
     assert_eq!(why, "pods \"p\" is forbidden: failed quota: q: must specify requests.cpu for: c");
+    let whole = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}], "resources": {"requests": {"cpu": "100m"}}}});
+    charge(&world, &pods(), ready(whole)).await.unwrap().refund().await;
     let why = charge(&world, &pods(), ready(pod(json!({"cpu": "-1"})))).await.unwrap_err();
     assert_eq!(why, "pods \"p\" is forbidden: quota usage is negative for resource(s): cpu,requests.cpu");
     let trial = Attributes { dry_run: true, ..pods() };
