@@ -37,8 +37,8 @@ const KEPT_MAX: usize = 8;
 /// How long they are kept after the last page.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
-/// Least number of keys that are read from the storage at once.
-const STORAGE_PAGE: usize = 500;
+/// Keys that are read from the storage at once, at least and at most.
+const STORAGE_PAGE: std::ops::RangeInclusive<usize> = 500..=5000;
 
 /// A snapshot of which some reader wants the next page.
 #[derive(Clone, Debug)]
@@ -178,7 +178,7 @@ impl ObjectStore {
         let prefix = |below: &[u8]| Bytes::from([stored.prefix.as_bytes(), below].concat());
         // The key just before the first that is wanted: a token's start ends with a zero byte.
         let after = cut.from.strip_suffix(b"\0").map(prefix);
-        let limit = Some(cut.limit.saturating_add(1).max(STORAGE_PAGE));
+        let limit = Some(cut.limit.saturating_add(1).clamp(*STORAGE_PAGE.start(), *STORAGE_PAGE.end()));
         let mut read = List { prefix: prefix(&cut.root), at, after, limit, keys_only: false };
         let mut objects: Vec<Object> = Vec::new();
         loop {
@@ -204,9 +204,7 @@ impl ObjectStore {
 fn page(snapshot: &Snapshot, cut: &Cut<'_>, board: &Board, revision: Revision) -> Page {
     let selectable = &board.stored.selectable;
     let all = Page { objects: Vec::new(), revision, continue_token: None, remaining: None };
-    if let (Some(name), true) = (&cut.selection.name, cut.selection.namespace.is_some() || !board.stored.namespaced) {
-        let namespace = cut.selection.namespace.as_deref().filter(|_| board.stored.namespaced);
-        let key = relative_key(namespace.unwrap_or_default(), name);
+    if let Some(key) = cut.selection.only_key(&board.stored) {
         let found = Some(&key).filter(|key| **key >= cut.from).and_then(|key| snapshot.objects.get(key));
         let found = found.filter(|object| cut.selection.matches(object, selectable));
         return Page { objects: found.cloned().into_iter().collect(), ..all };

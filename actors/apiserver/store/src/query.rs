@@ -6,6 +6,9 @@ use k3sd_client::storage::Revision;
 use k3sd_objects::object::{Object, Selectable};
 use k3sd_objects::selector::{FieldSelector, LabelSelector};
 
+use crate::catalog::Stored;
+use crate::map::relative_key;
+
 /// How fresh an answer has to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadAt {
@@ -109,6 +112,13 @@ impl Selection {
             && same(&self.name, object.name())
             && self.labels.matches(|key| object.label(key))
             && self.fields.matches(|field| object.selected(field, selectable))
+    }
+
+    /// The key of the only object that it can match, if it names one.
+    pub(crate) fn only_key(&self, stored: &Stored) -> Option<Vec<u8>> {
+        let name = self.name.as_deref()?;
+        let namespace = if stored.namespaced { self.namespace.as_deref()? } else { "" };
+        Some(relative_key(namespace, name))
     }
 
     /// Whether a namespace is all that it asks for.

@@ -69,11 +69,7 @@ impl Watch {
         let wants_end = query.initial_events == Some(true);
         let initial_end = state.as_ref().filter(|_| wants_end).map(|state| state.revision.max(good_for));
         let wants_state = query.initial_events != Some(false);
-        let initial = state.filter(|_| wants_state).map(|snapshot| {
-            let from = selection.namespace.as_deref().map_or(Vec::new(), |namespace| relative_key(namespace, ""));
-            let next = Some(if board.stored.namespaced { from } else { Vec::new() });
-            Initial { snapshot, next, chunk: VecDeque::new() }
-        });
+        let initial = state.filter(|_| wants_state).map(|state| Initial::new(state, &board, &selection));
         let backlog = std::mem::take(&mut registered.backlog).into();
         let now = board.clock.now();
         Self {
@@ -194,6 +190,17 @@ impl Watch {
 }
 
 impl Initial {
+    fn new(snapshot: Arc<Snapshot>, board: &Board, selection: &Selection) -> Self {
+        if let Some(key) = selection.only_key(&board.stored) {
+            let found = snapshot.objects.get(&key).filter(|found| selection.matches(found, &board.stored.selectable));
+            let chunk = found.cloned().into_iter().collect();
+            return Self { snapshot, next: None, chunk };
+        }
+        let namespace = selection.namespace.as_deref().filter(|_| board.stored.namespaced);
+        let next = Some(namespace.map_or(Vec::new(), |namespace| relative_key(namespace, "")));
+        Self { snapshot, next, chunk: VecDeque::new() }
+    }
+
     /// Takes the next piece, and notes where the one behind it begins.
     fn fetch(&mut self, from: &[u8], board: &Board, selection: &Selection) {
         for (read, object) in self.snapshot.objects.range(from).enumerate() {

@@ -34,6 +34,14 @@ async fn a_watch_begins_where_it_is_asked_to() {
         let mut watch = pods.watch(&query).await.expect("a watch");
         assert_eq!(told(&mut watch).await, wanted, "{from:?} {initial_events:?}");
     }
+    let query = WatchQuery {
+        namespace: Some("a".to_owned()),
+        fields: FieldSelector::equals("metadata.name", "y"),
+        initial_events: Some(true),
+        ..WatchQuery::default()
+    };
+    let mut only = pods.watch(&query).await.expect("a watch");
+    assert_eq!(told(&mut only).await, ["added y@4", "initial end@4"]);
     // One from the future hears nothing before that.
     let mut watch = pods.watch(&since(Revision::new(5))).await.expect("a watch");
     let y = update(&pods, &y, "x", 2).await.expect("it is updated");
