@@ -273,7 +273,7 @@ impl<'s> Checker<'s> {
             }
             // Where types are open, any of several may be called: the dearest counts.
             let result = (function.size)(&sizes);
-            cost = cost.max(function.price.of(&sizes, result));
+            cost = cost.max(function.price.estimate(&sizes, result));
             size = size.max(result);
             let given = bindings.give(function.result);
             found = Some(match found {

@@ -24,6 +24,9 @@ pub(crate) enum Price {
     Count,
     /// A look at the first argument.
     First,
+    /// A look at the first argument that counts when it happens, and is estimated as nothing much: so does upstream, and
+    /// definitions rely on it.
+    Parse,
     /// A look at the second argument.
     Second,
     /// A look at the first argument, and as much for the result.
@@ -66,13 +69,18 @@ fn times(size: u64, factor: f64) -> u64 {
 }
 
 impl Price {
+    /// What a call may cost, by the greatest sizes there can be.
+    pub(crate) fn estimate(self, sizes: &[u64], result: u64) -> u64 {
+        if self == Self::Parse { 1 } else { self.of(sizes, result) }
+    }
+
     pub(crate) fn of(self, sizes: &[u64], result: u64) -> u64 {
         let size = |index: usize| sizes.get(index).copied().unwrap_or(1);
         let (first, second) = (size(0), size(1));
         match self {
             Self::One => 1,
             Self::Count => 1,
-            Self::First => traverse(first),
+            Self::First | Self::Parse => traverse(first),
             Self::Second => traverse(second),
             Self::FirstTwice => times(first, 2.0 * TRAVERSAL),
             Self::Both => traverse(first.saturating_add(second)),

@@ -229,3 +229,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_definitions_do_is_not_too_dear() {
+    for text in [
+        "isIP(self.spec.free) || isCIDR(self.spec.free)",
+        "!isURL(self.spec.free) || url(self.spec.free).getHostname().endsWith('.example.com')",
+        "self.spec.tags.join(',').size() < 100",
+        "type(self.spec.port) == string ? self.spec.port.matches('^[0-9]+%$') : self.spec.port > 0",
+        "self.spec.free.split('.').all(p, p != '')",
+        "self.spec.free.lowerAscii() == self.spec.free",
+    ] {
+        let cost = compile(text).unwrap_or_else(|error| panic!("{error}")).cost_max();
+        assert!(cost < 30_000_000, "{text}: {cost}");
+    }
+}

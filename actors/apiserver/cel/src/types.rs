@@ -75,8 +75,8 @@ pub(crate) enum Pattern {
     Opaque(Opaque),
 }
 
-/// Greatest size of what nobody limits.
-pub(crate) const UNKNOWN: u64 = u64::MAX;
+/// Greatest size of what nobody limits: nothing in a request is greater.
+pub(crate) const UNKNOWN: u64 = (3 << 20) - 2;
 
 impl<'s> Type<'s> {
     /// The greatest size of a value; one for what has none.

@@ -22,14 +22,19 @@ const fn global(name: &'static str, args: &'static [P], result: P, run: Run) -> 
     Function { name, member: false, args, result, price: Price::First, size: |sizes| sizes[0], run }
 }
 
+/// A function that reads a text of which only a good one is short.
+const fn parser(name: &'static str, result: P, run: Run) -> Function {
+    Function { name, member: false, args: &[P::Text], result, price: Price::Parse, size: |sizes| sizes[0], run }
+}
+
 const fn method(name: &'static str, args: &'static [P], result: P, run: Run) -> Function {
     Function { name, member: true, args, result, price: Price::One, size: |_| crate::types::UNKNOWN, run }
 }
 
 pub(super) static FUNCTIONS: &[Function] = &[
-    global("ip", &[P::Text], IP, |_, args| ip(text(&args[0])?).map(V::Ip)),
-    global("isIP", &[P::Text], P::Bool, |_, args| Ok(V::Bool(ip(text(&args[0])?).is_ok()))),
-    global("ip.isCanonical", &[P::Text], P::Bool, |_, args| {
+    parser("ip", IP, |_, args| ip(text(&args[0])?).map(V::Ip)),
+    parser("isIP", P::Bool, |_, args| Ok(V::Bool(ip(text(&args[0])?).is_ok()))),
+    parser("ip.isCanonical", P::Bool, |_, args| {
         let text = text(&args[0])?;
         Ok(V::Bool(ip(text)?.to_string() == text))
     }),
@@ -62,8 +67,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         })
     }),
     global("string", &[IP], P::Text, |_, args| with(args, |ip| V::text(ip.to_string()))),
-    global("cidr", &[P::Text], CIDR, |_, args| cidr(text(&args[0])?).map(|(ip, bits)| V::Cidr(ip, bits))),
-    global("isCIDR", &[P::Text], P::Bool, |_, args| Ok(V::Bool(cidr(text(&args[0])?).is_ok()))),
+    parser("cidr", CIDR, |_, args| cidr(text(&args[0])?).map(|(ip, bits)| V::Cidr(ip, bits))),
+    parser("isCIDR", P::Bool, |_, args| Ok(V::Bool(cidr(text(&args[0])?).is_ok()))),
     global("string", &[CIDR], P::Text, |_, args| match &args[0] {
         V::Cidr(ip, bits) => Ok(V::text(format!("{ip}/{bits}"))),
         _ => mismatch(),
@@ -88,7 +93,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Some(url) => Ok(V::Url(Rc::new(url))),
         None => other(format!("URL parse error during conversion from string: {}", text(&args[0])?)),
     }),
-    global("isURL", &[P::Text], P::Bool, |_, args| Ok(V::Bool(Url::parse(text(&args[0])?).is_some()))),
+    parser("isURL", P::Bool, |_, args| Ok(V::Bool(Url::parse(text(&args[0])?).is_some()))),
     method("getScheme", &[URL], P::Text, |_, args| part(args, |url| V::text(url.scheme.as_str()))),
     method("getHost", &[URL], P::Text, |_, args| part(args, |url| V::text(url.host.as_str()))),
     method("getHostname", &[URL], P::Text, |_, args| part(args, |url| V::text(url.host_name()))),

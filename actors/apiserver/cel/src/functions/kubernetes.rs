@@ -19,7 +19,7 @@ const SEMVER: P = P::Opaque(Opaque::Semver);
 const FORMAT: P = P::Opaque(Opaque::Format);
 
 const fn global(name: &'static str, args: &'static [P], result: P, run: Run) -> Function {
-    Function { name, member: false, args, result, price: Price::First, size: |_| 1, run }
+    Function { name, member: false, args, result, price: Price::Parse, size: |_| 1, run }
 }
 
 const fn method(name: &'static str, args: &'static [P], result: P, run: Run) -> Function {

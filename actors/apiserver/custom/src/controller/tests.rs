@@ -166,3 +166,47 @@ async fn a_definition_goes_after_its_instances() {
     assert!(server.stores.catalog().current().preferred("example.com", "widgets").is_none());
     server.tree.stop();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_with_a_webhook_is_served_as_it_is_stored() {
+    let server = server().await;
+    let mut value = definition("widgets", "Widget");
+    value["spec"]["conversion"] = json!({ "strategy": "Webhook", "webhook": {
+        "conversionReviewVersions": ["v1"], "clientConfig": { "url": "https://example.com/convert" } } });
+    assert_eq!(crate::definition::validate_create(&value), []);
+    server.definitions.create("", "widgets.example.com", value, None).await.unwrap();
+    let told = |found: Option<&Value>| found.is_some_and(|found| has_condition(found, "ConversionAvailable", "False"));
+    server.until("widgets", told).await;
+    let catalog = server.stores.catalog().current();
+    assert!(catalog.resource("example.com", "v1", "widgets").is_some());
+    assert!(catalog.resource("example.com", "v1beta1", "widgets").is_none());
+    server.tree.stop();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_definition_is_served_anew_and_its_instances_stay() {
+    let server = server().await;
+    server.create("widgets", "Widget").await;
+    let instances = server.stores.get("example.com", "widgets").unwrap();
+    let instance = json!({ "apiVersion": "example.com/v1", "kind": "Widget",
+        "metadata": { "name": "a", "namespace": "default", "uid": "a" }, "spec": { "a": "x" } });
+    instances.create("default", "a", instance, None).await.unwrap();
+    let object = server.definitions.get("", "widgets.example.com", ReadAt::Latest).await.unwrap().unwrap();
+    let mut value = object.value();
+    value["metadata"]["generation"] = json!(2);
+    value["spec"]["names"]["shortNames"] = json!(["w"]);
+    let schema = &mut value["spec"]["versions"][1]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    schema["b"] = json!({ "type": "integer" });
+    server.definitions.update(&object, value, None).await.unwrap();
+    let named = |found: Option<&Value>| {
+        found.is_some_and(|found| found["status"]["acceptedNames"]["shortNames"] == json!(["w"]))
+    };
+    server.until("widgets", named).await;
+    let resource = server.stores.catalog().current().resource("example.com", "v1", "widgets").cloned().unwrap();
+    assert_eq!(resource.short_names.iter().map(|name| &**name).collect::<Vec<_>>(), ["w"]);
+    assert!(resource.schema.get().field("spec").unwrap().property("b").is_some());
+    let same = server.stores.get("example.com", "widgets").unwrap();
+    assert!(Arc::ptr_eq(&same, &instances));
+    assert!(same.get("default", "a", ReadAt::Latest).await.unwrap().is_some());
+    server.tree.stop();
+}
