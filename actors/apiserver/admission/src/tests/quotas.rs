@@ -1,5 +1,6 @@
 //! What namespaces may take.
 
+use k3sd_apiserver_store::Resource;
 use serde_json::{Value, json};
 
 use super::{World, create, update};
@@ -266,6 +267,37 @@ async fn each_kind_has_its_measure() {
         let expected = if amount.is_empty() { "0" } else { amount };
         assert_eq!(used(&world, "q")[resource], expected, "{plural} {object} {resource}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_of_another_group_is_not_the_one_of_core() {
+    let world = World::new();
+    let hard = json!({"secrets": "5", "count/secrets.x.io": "5"});
+    quota(&world, "q", hard, json!({"secrets": "0", "count/secrets.x.io": "0"}), json!({}));
+    let core = create("", "secrets").resource;
+    let other = Resource {
+        group: "x.io".into(),
+        version: "v1".into(),
+        api_version: "x.io/v1".into(),
+        plural: core.plural.clone(),
+        singular: core.singular.clone(),
+        kind: core.kind.clone(),
+        list_kind: core.list_kind.clone(),
+        namespaced: true,
+        verbs: core.verbs.clone(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        subresources: Vec::new(),
+        schema: core.schema.clone(),
+        generation: true,
+        stored: core.stored.clone(),
+        custom: None,
+    };
+    let attributes = Attributes { resource: &other, ..create("", "secrets") };
+    assert!(!charge(&world, &attributes, json!({})).await.unwrap().is_empty());
+    assert_eq!(used(&world, "q"), json!({"secrets": "0", "count/secrets.x.io": "1"}));
+    assert!(!charge(&world, &create("", "secrets"), json!({})).await.unwrap().is_empty());
+    assert_eq!(used(&world, "q"), json!({"secrets": "1", "count/secrets.x.io": "1"}));
 }
 
 #[tokio::test(start_paused = true)]
