@@ -146,14 +146,14 @@ mod tests {
             async move { memory.write(write).await.expect("it is open").revision }
         };
         let first = write("a").await;
-        let system = System::new(clock);
+        let system = System::new(clock.clone());
         let tree = system.start(Spec::new(Strategy::OneForOne).child(worker::<Compactor>("compactor", args)));
         tree.ready().await.expect("it starts");
         write("a").await;
         let old = || async { memory.get("a".into(), Some(first)).await };
-        tokio::time::sleep(interval / 2).await;
+        clock.sleep_until(clock.now() + interval / 2).await;
         assert!(old().await.is_ok(), "it is still there");
-        tokio::time::sleep(interval * 3).await;
+        clock.sleep_until(clock.now() + interval * 3).await;
         assert!(matches!(old().await, Err(StorageError::Compacted { .. })));
     }
 }

@@ -155,7 +155,7 @@ async fn an_informer_lists_watches_lists_again_and_survives_its_own_death() {
     for number in 0..10_u64 {
         events.send(line("ADDED", &map(&format!("m{number}"), 21 + number, "red"))).await.expect("it is read");
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    system.clock().sleep_until(system.clock().now() + Duration::from_secs(1)).await;
     let mut last = next().await;
     while !matches!(&last, Change::Replaced(all) if all.len() == 11) {
         last = next().await;
