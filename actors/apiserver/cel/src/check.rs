@@ -100,26 +100,38 @@ impl<'s> Checker<'s> {
             }
             Kind::Loop(inner) => self.loop_over(inner),
             Kind::OptionalMap { target, variable, body, flat } => {
-                let target = self.check(target);
-                let inner = match target.of {
-                    Type::Optional(inner) => (*inner).clone(),
-                    Type::Dyn => Type::Dyn,
-                    other => {
-                        let name = if *flat { "optFlatMap" } else { "optMap" };
-                        return self.wrong(at, format!("found no matching overload for '{name}' applied to '{other}'"));
-                    }
-                };
-                self.scope.push((variable.clone(), inner));
-                let body = self.check(body);
-                self.scope.pop();
-                let cost = target.cost.saturating_add(body.cost).saturating_add(2);
-                let of = match body.of {
-                    of @ (Type::Optional(_) | Type::Dyn) if *flat => of,
-                    of => Type::Optional(Rc::new(of)),
-                };
-                done(of, cost)
+                let (variable, flat) = (variable.clone(), *flat);
+                self.optional_map(at, target, variable, body, flat)
             }
         }
+    }
+
+    fn optional_map(
+        &mut self,
+        at: usize,
+        target: &mut Expr,
+        variable: String,
+        body: &mut Expr,
+        flat: bool,
+    ) -> Checked<'s> {
+        let target = self.check(target);
+        let inner = match target.of {
+            Type::Optional(inner) => (*inner).clone(),
+            Type::Dyn => Type::Dyn,
+            other => {
+                let name = if flat { "optFlatMap" } else { "optMap" };
+                return self.wrong(at, format!("found no matching overload for '{name}' applied to '{other}'"));
+            }
+        };
+        self.scope.push((variable, inner));
+        let body = self.check(body);
+        self.scope.pop();
+        let cost = target.cost.saturating_add(body.cost).saturating_add(2);
+        let of = match body.of {
+            of @ (Type::Optional(_) | Type::Dyn) if flat => of,
+            of => Type::Optional(Rc::new(of)),
+        };
+        Checked { of, cost }
     }
 
     fn ident(&mut self, at: usize, name: &str) -> Checked<'s> {

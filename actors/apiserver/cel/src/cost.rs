@@ -24,8 +24,8 @@ pub(crate) enum Price {
     Count,
     /// A look at the first argument.
     First,
-    /// A look at the first argument that counts when it happens, and is estimated as nothing much: so does upstream, and
-    /// definitions rely on it.
+    /// A look at the first argument that counts when it happens, and is estimated as nothing much: upstream does so,
+    /// and definitions rely on it.
     Parse,
     /// A look at the second argument.
     Second,

@@ -38,7 +38,7 @@ impl<'p, 'v> Evaluation<'p, 'v> {
                 let (operand, index) = (self.value(operand)?, self.value(index)?);
                 self.index(operand, &index, *optional)
             }
-            Kind::Call { name, target, args } => self.call(name, target.is_some(), args),
+            Kind::Call { name, args, .. } => self.call(name, args),
             Kind::List(items) => self.list(items),
             Kind::Map(entries) => self.map(entries),
             Kind::And(parts) => self.decide(parts, false),
@@ -140,13 +140,12 @@ impl<'p, 'v> Evaluation<'p, 'v> {
         if optional { Ok(found.map_or(Value::Optional(None), Value::some)) } else { found }
     }
 
-    fn call(&mut self, name: &str, member: bool, args: &'p [Expr]) -> Answer<'v> {
+    fn call(&mut self, name: &str, args: &'p [Expr]) -> Answer<'v> {
         let mut values = Vec::with_capacity(args.len());
         for arg in args {
             values.push(self.value(arg)?);
         }
-        // The compiler put a target before the other arguments; by name alone both kinds are looked at.
-        let _ = member;
+        // The compiler put a target before the other arguments, so that both kinds are looked at by name.
         let all = functions::named(name, true).iter().chain(functions::named(name, false));
         let fits = |function: &&&functions::Function| {
             function.args.len() == values.len()

@@ -6,9 +6,10 @@
 //!                 object, budget ─▶ eval ───┘─▶ value, cost
 //! ```
 //!
-//! Written here and not taken from crates.io, because what there is (`cel`, formerly `cel-interpreter`) has neither types
-//! nor prices: it can't refuse a wrong rule when it is stored, and can't stop one that runs for ever. Functions are those
-//! that Kubernetes offers; prices are those of the usual implementation, so that a rule that fits there fits here.
+//! Written here and not taken from crates.io, because what there is (`cel`, formerly `cel-interpreter`) has neither
+//! types nor prices: it can't refuse a wrong rule when it is stored, and can't stop one that runs for ever. Functions
+//! are those that Kubernetes offers; prices are those of the usual implementation, so that a rule that fits there fits
+//! here.
 //!
 //! Nothing here reads a clock, and nothing goes deeper or longer than its input allows: nesting, the size of what
 //! functions make, and every step of an evaluation are bounded.

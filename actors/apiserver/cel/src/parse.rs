@@ -10,6 +10,10 @@ const LENGTH_MAX: usize = 100_000;
 /// Deepest nesting. Bounds the recursion of everything that walks a tree.
 const DEPTH_MAX: usize = 120;
 
+/// What an expression may begin with, as the usual parser lists it.
+const BEGINNINGS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, \
+                          BYTES, IDENTIFIER}";
+
 /// Words that are no names.
 const RESERVED: &[&str] = &[
     "as",
@@ -262,7 +266,7 @@ impl Parser {
                 self.advance();
                 return self.primary();
             }
-            _ => return Err(self.unexpected("{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}")),
+            _ => return Err(self.unexpected(BEGINNINGS)),
         };
         self.advance();
         Self::node(at, kind)
