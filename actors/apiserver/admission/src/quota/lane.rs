@@ -144,7 +144,11 @@ impl Lane {
     }
 
     async fn serve_namespace(&self, lookup: &dyn Lookup, namespace: &str, jobs: Vec<Job>) {
-        let cached = lookup.cached_all(QUOTAS, namespace).unwrap_or_default();
+        let Some(cached) = lookup.cached_all(QUOTAS, namespace) else {
+            let away = || Refusal::Failed(Status::service_unavailable("quotas can't be read yet"));
+            jobs.into_iter().for_each(|job| drop(job.reply.send(Err(away()))));
+            return;
+        };
         let account = |cached: Object| {
             let object = self.newest(namespace, cached);
             (object.name().to_owned(), Account { value: object.value(), object, changed: false })
