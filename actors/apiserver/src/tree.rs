@@ -138,42 +138,9 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
     let (keys_place, keys) = watch::channel(None);
     let (openapi_place, openapi) = watch::channel(None);
     let (rights_place, rights) = watch::channel(Arc::<Authorizer>::default());
-    let authenticator = Arc::new(Authenticator {
-        stores: stores.clone(),
-        keys: keys.clone(),
-        issuers: config.issuers.clone(),
-        audiences: config.audiences().to_vec(),
-        static_tokens: config.static_tokens.clone(),
-        front_proxy: config.front_proxy.clone(),
-        bootstrap_tokens: config.bootstrap_tokens,
-        anonymous: config.anonymous,
-    });
-    let authorize: Authorize = {
-        let rights = rights.clone();
-        Arc::new(move |attributes: &Attributes<'_>| -> Decision {
-            let rights = rights.borrow().clone();
-            rights.authorize(*attributes)
-        })
-    };
+    let authenticator = Arc::new(authenticator(&config, &stores, &keys));
     let special = special(&config, &authenticator, &rights, &keys, &clock, components)?;
-    let admission = {
-        let rights = rights.clone();
-        let allows = move |asked: Attributes<'_>| rights.borrow().allows(asked);
-        Admission::new(stores.clone(), Arc::new(allows), config.admission()?, clock.clone())
-    };
-    let api = Api::new(ApiArgs {
-        stores: stores.clone(),
-        admission: Arc::new(admission),
-        authorize,
-        special,
-        clock: clock.clone(),
-        config: ApiConfig {
-            allow_privileged: config.allow_privileged,
-            event_ttl: config.event_ttl,
-            watch_timeout_min: config.watch_timeout_min,
-        },
-    });
-    let api = Arc::new(api);
+    let api = Arc::new(verbs(&config, &stores, special, &rights, &clock)?);
     let bootstrap = bootstrap::tree(&BootstrapArgs {
         api: api.clone(),
         place: ServerPlace {
@@ -219,6 +186,49 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
         .child(subtree("caches", k3sd_apiserver_store::tree(&stores)))
         .child(subtree("service", service));
     Ok(ApiServerTree { spec, pipeline, health })
+}
+
+/// What says who somebody is.
+fn authenticator(config: &ApiServerConfig, stores: &Stores, keys: &KeysReceiver) -> Authenticator {
+    Authenticator {
+        stores: stores.clone(),
+        keys: keys.clone(),
+        issuers: config.issuers.clone(),
+        audiences: config.audiences().to_vec(),
+        static_tokens: config.static_tokens.clone(),
+        front_proxy: config.front_proxy.clone(),
+        bootstrap_tokens: config.bootstrap_tokens,
+        anonymous: config.anonymous,
+    }
+}
+
+/// The verbs, with admission before each write.
+fn verbs(
+    config: &ApiServerConfig,
+    stores: &Stores,
+    special: Special,
+    rights: &watch::Receiver<Arc<Authorizer>>,
+    clock: &Clock,
+) -> Result<Api, SetupError> {
+    let (asked, allowed) = (rights.clone(), rights.clone());
+    let authorize: Authorize = Arc::new(move |attributes: &Attributes<'_>| -> Decision {
+        let rights = asked.borrow().clone();
+        rights.authorize(*attributes)
+    });
+    let allows = move |attributes: Attributes<'_>| allowed.borrow().allows(attributes);
+    let admission = Admission::new(stores.clone(), Arc::new(allows), config.admission()?, clock.clone());
+    Ok(Api::new(ApiArgs {
+        stores: stores.clone(),
+        admission: Arc::new(admission),
+        authorize,
+        special,
+        clock: clock.clone(),
+        config: ApiConfig {
+            allow_privileged: config.allow_privileged,
+            event_ttl: config.event_ttl,
+            watch_timeout_min: config.watch_timeout_min,
+        },
+    }))
 }
 
 /// What faces clients. Connections outlive the listener that accepted them: they stand before it.
