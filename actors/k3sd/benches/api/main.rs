@@ -14,16 +14,18 @@
 mod bare;
 mod client;
 mod large;
+#[path = "../../../kine/benches/etcd/order.rs"]
+mod order;
 mod server;
 #[path = "../../../kine/benches/etcd/table.rs"]
 mod table;
 mod traffic;
 mod watching;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::order::{Order, binary, load_average};
 use crate::server::Setting;
 use crate::table::Row;
 
@@ -55,48 +57,6 @@ const QUICK: Scale =
 /// What can be measured by itself, in the order of the table.
 const ROWS: &[&str] = &["start", "get", "list", "create", "put", "watch", "others", "memory"];
 
-struct Order {
-    scale: Scale,
-    rows: Vec<String>,
-    directory: Option<PathBuf>,
-}
-
-fn order() -> Result<Order, Failure> {
-    let mut order = Order { scale: FULL, rows: Vec::new(), directory: None };
-    let mut rounds = None;
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--bench" => {} // cargo says so to every bench.
-            "--quick" => order.scale = QUICK,
-            "--rounds" => rounds = Some(words.next().ok_or("--rounds needs a number")?.parse()?),
-            "--directory" => order.directory = Some(words.next().ok_or("--directory needs a path")?.into()),
-            row if ROWS.contains(&row) => order.rows.push(word),
-            _ => return Err(format!("unknown: {word}; rows: {}", ROWS.join(", ")).into()),
-        }
-    }
-    if order.rows.is_empty() {
-        order.rows = ROWS.iter().map(ToString::to_string).collect();
-    }
-    order.scale.rounds = rounds.unwrap_or(order.scale.rounds).max(1);
-    Ok(order)
-}
-
-/// The binary to measure: the one that is named, or the release build.
-fn binary() -> Result<PathBuf, Failure> {
-    if let Some(named) = std::env::var_os("K3SD_BINARY") {
-        return Ok(PathBuf::from(named));
-    }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("the target directory has a parent")?;
-    let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--package", "k3sd", "--manifest-path"]).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml"));
-    if !build.env("CARGO_TARGET_DIR", target).status()?.success() {
-        return Err("the release build failed".into());
-    }
-    Ok(target.join("release/k3sd"))
-}
-
 async fn measure(row: &str, setting: &Setting, scale: &Scale) -> Result<Vec<Row>, Failure> {
     match row {
         "start" => large::start(setting, scale).await,
@@ -111,12 +71,10 @@ async fn measure(row: &str, setting: &Setting, scale: &Scale) -> Result<Vec<Row>
 }
 
 fn run() -> Result<(), Failure> {
-    let Order { scale, rows, directory } = order()?;
-    let directory = directory.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
-    std::fs::create_dir_all(&directory)?;
+    let scale = |quick| if quick { QUICK } else { FULL };
+    let Order { scale, rows, directory } = Order::read(ROWS, scale, |scale| &mut scale.rounds)?;
     let setting = Setting { binary: binary()?, directory };
-    let load = || std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("{scale:?}\nload {}", load().trim());
+    println!("{scale:?}\nload {}", load_average());
     Row::print_head("other");
     // One thread for the client, so that the other core is the server's.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -125,7 +83,7 @@ fn run() -> Result<(), Failure> {
             row.print();
         }
     }
-    println!("\nload at the end {}", load().trim());
+    println!("\nload at the end {}", load_average());
     Ok(())
 }
 

@@ -102,13 +102,13 @@ fn bundles(certificates: &Certificates) -> Bundles {
 
 /// The keys of service accounts, from the certificates that are valid.
 fn token_keys(certificates: &Certificates) -> TokenKeys {
-    let certificates = certificates.clone();
-    // One place to wait at, so that no change is missed between two questions.
-    let seen = Arc::new(tokio::sync::Mutex::new(certificates));
+    // One place to wait at, so that no change is missed between two questions. Whoever asks is gone before its successor
+    // asks, so it is always free.
+    let place = Lend::new(certificates.clone());
     TokenKeys::new(move |changed| {
-        let seen = seen.clone();
+        let place = place.clone();
         async move {
-            let mut seen = seen.lock().await;
+            let mut seen = place.borrow().ok()?;
             let snapshot = if changed { seen.changed().await } else { seen.ready().await };
             snapshot.map(|snapshot| snapshot.service_keys().iter().map(k3sd_pki::PrivateKey::to_pem).collect())
         }

@@ -3,6 +3,7 @@
 //! which can say that a client is missing.
 //!
 //! `K3SD_TRANSCRIPT_WRITE=1` writes what the commands printed into the transcripts, for a person to look through.
+#![expect(clippy::disallowed_methods, reason = "the runner reads the environment that it is started with")]
 
 mod server;
 mod transcript;
@@ -23,6 +24,9 @@ const FOLDERS: [&str; 2] = [
 /// Names a Python that has the client; `test.sh` makes one.
 const PYTHON: &str = "K3SD_TEST_PYTHON";
 
+/// Plays a file against a server; fails with what differs.
+type Play = fn(&Path) -> Result<(), String>;
+
 fn main() -> ExitCode {
     let (switches, filters): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|word| word.starts_with('-'));
     let entries = FOLDERS.iter().flat_map(|folder| fs::read_dir(folder).expect("the fixtures are there"));
@@ -38,7 +42,7 @@ fn main() -> ExitCode {
     let python = answers(Command::new(python()).args(["-c", "import kubernetes"]));
     let (mut passed, mut ignored, mut failed) = (0, 0, 0);
     for path in &paths {
-        let (present, missing, play): (_, _, fn(&Path) -> Result<(), String>) = match is_a(path, "py") {
+        let (present, missing, play): (_, _, Play) = match is_a(path, "py") {
             true => (python, "ignored, there is no Python client (pip install kubernetes)", run_program),
             false => (kubectl, "ignored, there is no kubectl (on Debian: kubernetes-client)", play),
         };

@@ -45,9 +45,9 @@ impl<'a> Transcript<'a> {
         for line in text.lines() {
             if let Some(command) = line.strip_prefix("$ ") {
                 steps.push(Step { before: std::mem::take(&mut before), command: vec![command], ..Step::default() });
-            } else if line.starts_with("# ") {
-                before.push(line);
-            } else if line.is_empty() && steps.last().is_none_or(|step| step.wanted.is_empty() || !before.is_empty()) {
+            } else if line.starts_with("# ")
+                || line.is_empty() && steps.last().is_none_or(|step| step.wanted.is_empty() || !before.is_empty())
+            {
                 before.push(line);
             } else if let Some(step) = steps.last_mut() {
                 match line.strip_prefix("> ") {

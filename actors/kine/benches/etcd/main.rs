@@ -14,6 +14,7 @@ mod client;
 mod growth;
 mod load;
 mod memory;
+mod order;
 mod puts;
 mod reads;
 mod server;
@@ -21,10 +22,11 @@ mod table;
 mod watching;
 mod wire;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use crate::order::{Order, binary, load_average};
 use crate::server::Setting;
 use crate::table::{Row, Times};
 
@@ -53,52 +55,6 @@ const ROWS: &[&str] = &["put-1", "put-64", "put-512", "range", "list", "watch", 
 /// The magic number of a file system in memory, where waiting for the disk means nothing.
 const TMPFS: u64 = 0x0102_1994;
 
-struct Order {
-    scale: Scale,
-    rows: Vec<String>,
-    directory: Option<PathBuf>,
-}
-
-fn order() -> Result<Order, Failure> {
-    let mut order = Order { scale: FULL, rows: Vec::new(), directory: None };
-    let mut rounds = None;
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--bench" => {} // cargo says so to every bench.
-            "--quick" => order.scale = QUICK,
-            "--rounds" => rounds = Some(words.next().ok_or("--rounds needs a number")?.parse()?),
-            "--directory" => order.directory = Some(words.next().ok_or("--directory needs a path")?.into()),
-            row if ROWS.contains(&row) => order.rows.push(word),
-            _ => return Err(format!("unknown: {word}; rows: {}", ROWS.join(", ")).into()),
-        }
-    }
-    if order.rows.is_empty() {
-        order.rows = ROWS.iter().map(ToString::to_string).collect();
-    }
-    order.scale.rounds = rounds.unwrap_or(order.scale.rounds).max(1);
-    Ok(order)
-}
-
-/// The binary to measure: the one that is named, or the release build.
-fn binary() -> Result<PathBuf, Failure> {
-    if let Some(named) = std::env::var_os("K3SD_BINARY") {
-        return Ok(PathBuf::from(named));
-    }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("the target directory has a parent")?;
-    let built = Command::new(cargo)
-        .args(["build", "--release", "--package", "k3sd"])
-        .arg("--manifest-path")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml"))
-        .env("CARGO_TARGET_DIR", target)
-        .status()?;
-    if !built.success() {
-        return Err("the release build failed".into());
-    }
-    Ok(target.join("release/k3sd"))
-}
-
 /// What a reader has to know of the machine.
 fn introduce(setting: &Setting, scale: &Scale) -> Result<(), Failure> {
     if u64::try_from(rustix::fs::statfs(&setting.directory)?.f_type) == Ok(TMPFS) {
@@ -113,11 +69,6 @@ fn introduce(setting: &Setting, scale: &Scale) -> Result<(), Failure> {
     println!("waiting for the disk after 4 KiB: {:.2} ms in the middle", fsync(&setting.directory)?);
     println!("{scale:?}\n");
     Ok(())
-}
-
-fn load_average() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
 /// What the disk alone costs, in milliseconds.
@@ -148,9 +99,8 @@ async fn measure(row: &str, setting: &Setting, scale: &Scale) -> Result<Vec<Row>
 }
 
 fn run() -> Result<(), Failure> {
-    let Order { scale, rows, directory } = order()?;
-    let directory = directory.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
-    std::fs::create_dir_all(&directory)?;
+    let scale = |quick| if quick { QUICK } else { FULL };
+    let Order { scale, rows, directory } = Order::read(ROWS, scale, |scale| &mut scale.rounds)?;
     let setting = Setting { binary: binary()?, directory };
     introduce(&setting, &scale)?;
     Row::print_head("etcd");
