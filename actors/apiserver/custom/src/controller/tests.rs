@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k3sd_apiserver_store::{Catalog, CatalogHandle, ObjectStore, ReadAt, Stores};
 use k3sd_client::storage::memory::Memory;
-use k3sd_runtime::{Clock, Spec, Strategy, System, subtree};
+use k3sd_runtime::{Clock, Signal, Spec, Strategy, System, subtree};
 use serde_json::{Value, json};
 
 use super::*;
@@ -32,6 +32,7 @@ fn definition(plural: &str, kind: &str) -> Value {
 struct Server {
     stores: Stores,
     definitions: Arc<ObjectStore>,
+    system: System,
     tree: k3sd_runtime::Tree,
     clock: Clock,
 }
@@ -43,9 +44,10 @@ async fn server() -> Server {
     let spec = Spec::new(Strategy::RestForOne)
         .child(subtree("caches", k3sd_apiserver_store::tree(&stores)))
         .child(subtree("custom", crate::tree(&stores)));
-    let tree = System::new(clock.clone()).start(spec);
+    let system = System::new(clock.clone());
+    let tree = system.start(spec);
     stores.ready().await;
-    Server { definitions: definitions_of(&stores).unwrap(), stores, tree, clock }
+    Server { definitions: definitions_of(&stores).unwrap(), stores, system, tree, clock }
 }
 
 impl Server {
@@ -208,5 +210,32 @@ async fn a_changed_definition_is_served_anew_and_its_instances_stay() {
     let same = server.stores.get("example.com", "widgets").unwrap();
     assert!(Arc::ptr_eq(&same, &instances));
     assert!(same.get("default", "a", ReadAt::Latest).await.unwrap().is_some());
+    server.tree.stop();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_dies_what_is_served_stays_and_what_comes_is_served() {
+    let server = server().await;
+    server.create("widgets", "Widget").await;
+    let mut catalog = server.stores.catalog().subscribe();
+    for (number, signal) in [Signal::Kill, Signal::Panic, Signal::Kill].into_iter().enumerate() {
+        for task in ["custom/definitions", "custom/cleanup"] {
+            assert!(server.system.signal(task, signal), "{task} runs");
+        }
+        let (plural, kind) = (format!("gadgets{number}"), format!("Gadget{number}"));
+        let created = server.create(&plural, &kind).await;
+        assert!(has_condition(&created, "Established", "True"));
+        // At no time was a resource gone that had been there.
+        let current = catalog.borrow_and_update().clone();
+        assert!(current.preferred("example.com", "widgets").is_some());
+        assert!(current.preferred("example.com", &plural).is_some());
+        server.delete(&plural).await;
+        server.until(&plural, |found| found.is_none()).await;
+        server.wait(10_000).await;
+    }
+    let current = server.stores.catalog().current();
+    assert!(
+        current.preferred("example.com", "widgets").is_some() && current.preferred("example.com", "gadgets1").is_none()
+    );
     server.tree.stop();
 }
