@@ -6,6 +6,7 @@
 //! Fails:   only when the tree goes down; a watch that breaks off makes it read everything again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -26,11 +27,32 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// Where copies are published.
 pub(crate) type RightsPlace = Arc<watch::Sender<Arc<Authorizer>>>;
 
+/// Up to which version of each resource of RBAC the published copy is. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress(Arc<[AtomicU64; EVERYBODYS]>);
+
+impl Progress {
+    fn note(&self, index: usize, item: &WatchItem) {
+        if let Some(seen) = self.0.get(index) {
+            seen.fetch_max(item.object.resource_version(), Relaxed);
+        }
+    }
+
+    /// Whether everything counts that the caches know of roles and bindings.
+    pub(crate) fn is_current(&self, stores: &Stores) -> bool {
+        Authorizer::WATCHED.iter().zip(self.0.iter()).all(|((group, plural), seen)| {
+            let known = stores.get(group, plural).map_or(0, |store| store.snapshot().revision().get());
+            seen.load(Relaxed) >= known
+        })
+    }
+}
+
 /// What the actor is started with.
 #[derive(Clone, Debug)]
 pub(crate) struct RightsArgs {
     pub(crate) stores: Stores,
     pub(crate) place: RightsPlace,
+    pub(crate) progress: Progress,
 }
 
 /// See the variants.
@@ -74,6 +96,7 @@ impl Actor for Rights {
             RightsMsg::Seen { index, items, watch, .. } => {
                 items.iter().for_each(|item| apply(&mut self.authorizer, index, item));
                 self.publish();
+                items.iter().for_each(|item| self.args.progress.note(index, item));
                 match watch.filter(|_| !items.iter().any(is_error)) {
                     Some(watch) => self.follow(ctx, index, watch),
                     None => self.retry(ctx),
@@ -104,12 +127,15 @@ impl Rights {
     /// Reads what decides about everybody, publishes it, and begins to read the rest.
     async fn reload(&mut self, ctx: &mut Context<RightsMsg>) -> Result<(), Status> {
         let mut authorizer = Authorizer::default();
-        let mut watches = Vec::new();
+        let (mut watches, mut ends) = (Vec::new(), Vec::new());
         for index in 0..EVERYBODYS {
             let Some(mut watch) = open(&self.args.stores, index).await? else { continue };
             loop {
                 match watch.next().await {
-                    Some(item) if item.kind == (WatchKind::Bookmark { initial_events_end: true }) => break,
+                    Some(item) if item.kind == (WatchKind::Bookmark { initial_events_end: true }) => {
+                        ends.push((index, item));
+                        break;
+                    }
                     Some(WatchItem { kind: WatchKind::Error(status), .. }) => return Err(*status),
                     Some(item) => apply(&mut authorizer, index, &item),
                     None => return Err(Status::service_unavailable("the watch ended")),
@@ -123,6 +149,7 @@ impl Rights {
         self.authorizer = authorizer;
         self.round += 1;
         self.publish();
+        ends.iter().for_each(|(index, item)| self.args.progress.note(*index, item));
         for (index, watch) in watches {
             self.follow(ctx, index, Box::new(watch));
         }

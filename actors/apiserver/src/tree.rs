@@ -20,6 +20,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use k3sd_apiserver_access::authn::service_account::Issuer;
@@ -42,8 +43,10 @@ use crate::gate::{DRAIN_LIMIT, Gate, GateArgs, Signs};
 use crate::observe::{Check, Health, StorageNumbers, Timed};
 use crate::openapi::{Documents, OpenApiArgs};
 use crate::pipeline::{Fittings, Pipeline};
-use crate::rights::{Rights, RightsArgs};
+use crate::rights::{Progress, Rights, RightsArgs};
 
+/// The hook that writes the roles that every cluster has.
+const ROLES_HOOK: &str = "rbac/bootstrap-roles";
 /// The port of the Service `kubernetes`, as upstream has it.
 const SERVICE_PORT: u16 = 443;
 
@@ -152,7 +155,8 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
         authentication: request_authentication(&config, bundles),
     });
     let signs = Signs::default();
-    let health = health(&stores, &signs, &keys, &rights, &bootstrap.hooks, checks);
+    let progress = Progress::default();
+    let health = health(&stores, &signs, &keys, (&rights, &progress), &bootstrap.hooks, checks);
     let pipeline = Pipeline::new(Fittings {
         api,
         config: config.clone(),
@@ -168,7 +172,7 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
     });
 
     let keys = KeysArgs { source: token_keys, place: Arc::new(keys_place) };
-    let rights = RightsArgs { stores: stores.clone(), place: Arc::new(rights_place) };
+    let rights = RightsArgs { stores: stores.clone(), place: Arc::new(rights_place), progress };
     let documents =
         OpenApiArgs { stores: stores.clone(), git_version: config.version.clone(), place: Arc::new(openapi_place) };
     let compactor = CompactorArgs { storage: stores.storage().clone(), interval: config.compaction_interval };
@@ -325,7 +329,7 @@ fn health(
     stores: &Stores,
     signs: &Signs,
     keys: &KeysReceiver,
-    rights: &watch::Receiver<Arc<Authorizer>>,
+    (rights, progress): (&watch::Receiver<Arc<Authorizer>>, &Progress),
     hooks: &Hooks,
     others: Vec<Check>,
 ) -> Health {
@@ -363,7 +367,14 @@ fn health(
     ];
     for (name, _) in hooks.all() {
         let hooks = hooks.clone();
-        let is_done = move || hooks.all().iter().any(|(hook, done)| *hook == name && *done);
+        // Roles that are written count a moment later. Once they did, nothing of this start is owed any more.
+        let (stores, progress, count) = (stores.clone(), progress.clone(), AtomicBool::new(name != ROLES_HOOK));
+        let is_done = move || {
+            let written = hooks.all().iter().any(|(hook, done)| *hook == name && *done);
+            let counts = written && (count.load(Relaxed) || progress.is_current(&stores));
+            count.fetch_or(counts, Relaxed);
+            counts
+        };
         checks.push(Check::new(&format!("poststarthook/{name}"), move || {
             if is_done() { Ok(()) } else { Err("it is not done yet".to_owned()) }
         }));
