@@ -24,6 +24,12 @@ pub enum ServerError {
     /// Nobody said under which address the server is reached, and the machine doesn't say so either.
     #[error("no default route tells which address this server is reached under; write one with --advertise-address")]
     NoAddress,
+    /// The cluster can't reach a server under this address.
+    #[error("--advertise-address: {address} reaches nobody from another host; write an address of this machine")]
+    AdvertisedLoopback {
+        /// As configured.
+        address: IpAddr,
+    },
     /// The socket that clients of the API use.
     #[error("listen on {address}; is another server running there?")]
     Listen {
@@ -93,14 +99,18 @@ impl Identity {
         }
         node_addresses.extend(node.into_iter().flat_map(|node| node.external_ips.iter().copied()));
         let bound = config.listen.bind_address.filter(|bound| !bound.is_unspecified() && !bound.is_loopback());
-        let advertise = config.listen.advertise_address.or(external).or(own).or(bound);
+        let advertise = config.listen.advertise_address.or(external).or(own).or(bound).ok_or(ServerError::NoAddress)?;
+        // The Service `kubernetes` sends clients there, and its endpoints can't be loopback.
+        if advertise.is_loopback() || advertise.is_unspecified() {
+            return Err(ServerError::AdvertisedLoopback { address: advertise });
+        }
         let service_addresses =
             config.network.service_cidrs.iter().map(|network| {
                 network.nth(1).ok_or_else(|| ServerError::ServiceNetwork { network: network.to_string() })
             });
         Ok(Self {
             node_name: node.and_then(|node| node.name.clone()).unwrap_or_else(host::name),
-            advertise_address: advertise.ok_or(ServerError::NoAddress)?,
+            advertise_address: advertise,
             node_addresses,
             service_addresses: service_addresses.collect::<Result<_, _>>()?,
         })

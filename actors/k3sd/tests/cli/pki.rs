@@ -86,4 +86,7 @@ fn an_address_that_nobody_knows_is_asked_for() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && told.contains("write one with --advertise-address"), "{told}");
     assert!(!shell.at("inspect.sock").exists(), "nothing is left behind");
+
+    let line = shell.run(&["server", "--disable-agent", "--data-dir=data", "--advertise-address=127.0.0.1"]);
+    assert!(line.code == 1 && line.err.contains("--advertise-address: 127.0.0.1 reaches nobody"), "{}", line.err);
 }
