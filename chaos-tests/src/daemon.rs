@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::etcd::Endpoint;
+use crate::ports::free_port;
 
 /// How long anything may take before the test calls it broken; far beyond what a slow machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,6 +75,9 @@ impl Daemon {
         let own = ["server", "--disable-agent", "--config", "/dev/null", "--data-dir"];
         let mut words: Vec<OsString> = own.map(OsString::from).into();
         words.push(directory.path().join("data").into());
+        // Tests run side by side.
+        words.push(format!("--https-listen-port={}", free_port()).into());
+        words.push(format!("--apiserver-port={}", free_port()).into());
         words.extend(arguments.iter().map(OsString::from));
         Self::start_in(directory, words).await
     }

@@ -18,6 +18,8 @@ pub mod judge;
 pub mod linearizability;
 pub mod load;
 pub mod log;
+#[path = "../../actors/k3sd/tests/support/ports.rs"]
+mod ports;
 mod streams;
 #[cfg(test)]
 mod testbed;

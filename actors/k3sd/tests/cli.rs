@@ -8,6 +8,8 @@ mod daemon;
 mod datastore;
 #[path = "cli/pki.rs"]
 mod pki;
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "cli/process.rs"]
 mod process;
 #[path = "cli/server.rs"]

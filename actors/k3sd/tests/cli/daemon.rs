@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::ports::free_port;
 use super::{Ran, Shell};
 
 /// The least time a loaded machine may take to start or stop something. Only a failure waits that long.
@@ -52,6 +53,10 @@ impl Shell {
         let socket = self.at("inspect.sock");
         let log = std::fs::File::create(self.at("log")).unwrap();
         by.args(command).arg("--inspect-socket").arg(&socket).arg("--debug-actor-control");
+        if command.first() == Some(&"server") {
+            // Tests run side by side.
+            by.arg(format!("--https-listen-port={}", free_port())).arg(format!("--apiserver-port={}", free_port()));
+        }
         by.env_clear().envs(&self.variables).env("NOTIFY_SOCKET", self.at("notify.sock"));
         by.current_dir(self.directory.path());
         let child = by.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();

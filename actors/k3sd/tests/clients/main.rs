@@ -5,6 +5,8 @@
 //! `K3SD_TRANSCRIPT_WRITE=1` writes what the commands printed into the transcripts, for a person to look through.
 #![expect(clippy::disallowed_methods, reason = "the runner reads the environment that it is started with")]
 
+#[path = "../support/ports.rs"]
+mod ports;
 mod server;
 mod transcript;
 

@@ -1,13 +1,13 @@
 //! A server with a directory of its own, gone when the test ends.
 
 use std::fs::File;
-use std::io;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
+
+use crate::ports::free_port;
 
 /// Longer than a start takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -22,11 +22,6 @@ pub(crate) struct Server {
     port: u16,
 }
 
-/// A port that is free. Another process may take it before the server does; then the server says so.
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
 impl Server {
     /// Starts one and waits until it says that it is ready.
     pub(crate) fn start(flags: &[&str]) -> Self {
@@ -34,7 +29,7 @@ impl Server {
         let at = |name: &str| directory.path().join(name);
         let ready = UnixDatagram::bind(at("notify.sock")).expect("a socket");
         ready.set_read_timeout(Some(LIMIT)).expect("a limit");
-        let (port, own) = (free_port().expect("a port"), free_port().expect("another"));
+        let (port, own) = (free_port(), free_port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_k3sd"));
         command.args(["server", "--disable-agent", "--data-dir=data", "--write-kubeconfig=admin.yaml"]);
         command.arg(format!("--https-listen-port={port}")).arg(format!("--apiserver-port={own}")).args(flags);

@@ -8,6 +8,8 @@ mod arrows;
 mod dependencies;
 mod layout;
 mod metadata;
+#[path = "../support/ports.rs"]
+mod ports;
 mod repository;
 mod text;
 mod tree_page;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::arrows;
+use crate::ports::free_port;
 
 /// The least time a loaded machine may take to start an empty tree. Only a failure waits that long.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -157,6 +158,7 @@ pub(crate) fn running_tree() -> Actor {
     };
     let mut server = k3sd();
     server.args(["server", "--disable-agent", "--inspect-socket"]).arg(&socket).arg("--data-dir").arg(home.path());
+    server.arg(format!("--https-listen-port={}", free_port())).arg(format!("--apiserver-port={}", free_port()));
     let daemon =
         Daemon(server.env("NOTIFY_SOCKET", &notify).stderr(Stdio::inherit()).spawn().expect("the binary runs"));
     let mut state = [0; 256];
