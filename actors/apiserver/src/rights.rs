@@ -6,12 +6,14 @@
 //! Fails:   only when the tree goes down; a watch that breaks off makes it read everything again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use k3sd_apiserver_access::Authorizer;
-use k3sd_apiserver_store::{Stores, Watch, WatchFrom, WatchItem, WatchKind, WatchQuery};
+use k3sd_apiserver_registry::bootstrap::Hooks;
+use k3sd_apiserver_store::{ListQuery, Stores, Watch, WatchFrom, WatchItem, WatchKind, WatchQuery};
 use k3sd_objects::object::Object;
 use k3sd_objects::status::Status;
 use k3sd_runtime::{Actor, ActorError, Context, message_kinds};
@@ -27,24 +29,44 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// Where copies are published.
 pub(crate) type RightsPlace = Arc<watch::Sender<Arc<Authorizer>>>;
 
-/// Up to which version of each resource of RBAC the published copy is. Clones share it.
+/// Up to which version of each resource of RBAC the published copy is, and has to be before the server is ready. Clones
+/// share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Progress(Arc<[AtomicU64; EVERYBODYS]>);
+pub(crate) struct Progress(Arc<Versions>);
+
+#[derive(Debug, Default)]
+struct Versions {
+    seen: [AtomicU64; EVERYBODYS],
+    wanted: [AtomicU64; EVERYBODYS],
+    is_known: AtomicBool,
+}
 
 impl Progress {
     fn note(&self, index: usize, item: &WatchItem) {
-        if let Some(seen) = self.0.get(index) {
+        if let Some(seen) = self.0.seen.get(index) {
             seen.fetch_max(item.object.resource_version(), Relaxed);
         }
     }
 
-    /// Whether everything counts that the caches know of roles and bindings.
-    pub(crate) fn is_current(&self, stores: &Stores) -> bool {
-        Authorizer::WATCHED.iter().zip(self.0.iter()).all(|((group, plural), seen)| {
-            let known = stores.get(group, plural).map_or(0, |store| store.snapshot().revision().get());
-            seen.load(Relaxed) >= known
-        })
+    /// Whether the roles count with which every cluster starts.
+    pub(crate) fn is_current(&self) -> bool {
+        let reached =
+            || self.0.seen.iter().zip(&self.0.wanted).all(|(seen, wanted)| seen.load(Relaxed) >= wanted.load(Relaxed));
+        self.0.is_known.load(Acquire) && reached()
     }
+}
+
+/// Waits until the first roles are written, and notes which versions they have.
+async fn await_roles(stores: Stores, hooks: Hooks, progress: Progress) -> Result<(), Status> {
+    hooks.done().await;
+    for ((group, plural), wanted) in Authorizer::WATCHED.iter().zip(&progress.0.wanted) {
+        let Some(store) = stores.get(group, plural) else { continue };
+        // The latest list waits for the cache, which may be behind what was written.
+        store.list(&ListQuery { limit: Some(1), ..ListQuery::default() }).await?;
+        wanted.store(store.snapshot().revision().get(), Relaxed);
+    }
+    progress.0.is_known.store(true, Release);
+    Ok(())
 }
 
 /// What the actor is started with.
@@ -53,6 +75,7 @@ pub(crate) struct RightsArgs {
     pub(crate) stores: Stores,
     pub(crate) place: RightsPlace,
     pub(crate) progress: Progress,
+    pub(crate) hooks: Hooks,
 }
 
 /// See the variants.
@@ -70,8 +93,13 @@ pub(crate) enum RightsMsg {
     },
     /// Read everything.
     ReloadTick,
+    /// The first roles are written, and it is known which they are, or not yet.
+    RolesWritten {
+        /// Why it isn't known.
+        noted: Result<(), Status>,
+    },
 }
-message_kinds!(RightsMsg { Seen, ReloadTick });
+message_kinds!(RightsMsg { Seen, ReloadTick, RolesWritten });
 
 /// The actor itself.
 pub(crate) struct Rights {
@@ -87,6 +115,7 @@ impl Actor for Rights {
     async fn init(ctx: &mut Context<RightsMsg>, args: RightsArgs) -> Result<Self, ActorError> {
         ctx.defer_ready();
         ctx.send_self(RightsMsg::ReloadTick);
+        wait_for_roles(ctx, &args);
         Ok(Self { args, authorizer: Authorizer::default(), round: 0 })
     }
 
@@ -102,6 +131,11 @@ impl Actor for Rights {
                     None => self.retry(ctx),
                 }
             }
+            RightsMsg::RolesWritten { noted: Ok(()) } => {}
+            RightsMsg::RolesWritten { noted: Err(status) } => {
+                tracing::debug!(error = status.message, "the first roles can't be read yet");
+                wait_for_roles(ctx, &self.args);
+            }
             RightsMsg::ReloadTick => match self.reload(ctx).await {
                 Ok(()) => ctx.ready(),
                 Err(status) => {
@@ -112,6 +146,18 @@ impl Actor for Rights {
         }
         Ok(())
     }
+}
+
+fn wait_for_roles(ctx: &mut Context<RightsMsg>, args: &RightsArgs) {
+    let noted = await_roles(args.stores.clone(), args.hooks.clone(), args.progress.clone());
+    let clock = ctx.clock().clone();
+    ctx.pipe(async move {
+        let noted = noted.await;
+        if noted.is_err() {
+            clock.sleep_until(clock.now() + RETRY_DELAY).await;
+        }
+        RightsMsg::RolesWritten { noted }
+    });
 }
 
 impl Rights {

@@ -172,7 +172,8 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
     });
 
     let keys = KeysArgs { source: token_keys, place: Arc::new(keys_place) };
-    let rights = RightsArgs { stores: stores.clone(), place: Arc::new(rights_place), progress };
+    let rights =
+        RightsArgs { stores: stores.clone(), place: Arc::new(rights_place), progress, hooks: bootstrap.hooks.clone() };
     let documents =
         OpenApiArgs { stores: stores.clone(), git_version: config.version.clone(), place: Arc::new(openapi_place) };
     let compactor = CompactorArgs { storage: stores.storage().clone(), interval: config.compaction_interval };
@@ -368,10 +369,10 @@ fn health(
     for (name, _) in hooks.all() {
         let hooks = hooks.clone();
         // Roles that are written count a moment later. Once they did, nothing of this start is owed any more.
-        let (stores, progress, count) = (stores.clone(), progress.clone(), AtomicBool::new(name != ROLES_HOOK));
+        let (progress, count) = (progress.clone(), AtomicBool::new(name != ROLES_HOOK));
         let is_done = move || {
             let written = hooks.all().iter().any(|(hook, done)| *hook == name && *done);
-            let counts = written && (count.load(Relaxed) || progress.is_current(&stores));
+            let counts = written && (count.load(Relaxed) || progress.is_current());
             count.fetch_or(counts, Relaxed);
             counts
         };
