@@ -44,24 +44,24 @@ fn what_is_written_through_the_socket_survives_kills_and_restarts() {
         (0o600, 0o700, 0o700)
     );
 
-    assert_eq!(etcdctl(&socket, &["put", "/registry/a", "one"]), "OK\n");
+    assert_eq!(etcdctl(&socket, &["put", "/test/a", "one"]), "OK\n");
     for victim in ["server/kine/store", "server/kine/listener-0", "server/kine", "server"] {
         daemon.actors(&shell, &["kill", victim]);
-        assert_eq!(etcdctl(&socket, &["get", "/registry/a"]), "/registry/a\none\n", "after killing {victim}");
+        assert_eq!(etcdctl(&socket, &["get", "/test/a"]), "/test/a\none\n", "after killing {victim}");
     }
-    assert_eq!(etcdctl(&socket, &["put", "/registry/b", "two"]), "OK\n");
+    assert_eq!(etcdctl(&socket, &["put", "/test/b", "two"]), "OK\n");
     assert!(daemon.actors(&shell, &["tree"]).contains("kine"));
     let pid = daemon.pid();
     assert!(daemon.end_with(Signal::TERM, pid).success(), "{}", shell.log());
     assert!(!socket.exists(), "the socket goes with the daemon");
 
     let daemon = server(&shell);
-    assert_eq!(etcdctl(&socket, &["get", "/registry/", "--prefix", "--print-value-only"]), "one\ntwo\n");
+    assert_eq!(etcdctl(&socket, &["get", "/test/", "--prefix", "--print-value-only"]), "one\ntwo\n");
     let pid = daemon.pid();
     assert!(!daemon.end_with(Signal::KILL, pid).success());
     // Killed, it leaves its socket, which is in nobody's way.
     let daemon = server(&shell);
-    assert_eq!(etcdctl(&socket, &["get", "/registry/b", "--print-value-only"]), "two\n");
+    assert_eq!(etcdctl(&socket, &["get", "/test/b", "--print-value-only"]), "two\n");
     drop(daemon);
 }
 

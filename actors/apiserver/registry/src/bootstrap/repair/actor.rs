@@ -126,6 +126,12 @@ impl Repair {
         let known = Cached::new(api);
         let Some(service) = known.service(namespace, name) else { return Ok(()) };
         for (step, told) in core::check_service(&service, &known) {
+            // The cache of Services may be ahead of that of addresses, which come into being first.
+            if let Step::Create(address) = &step
+                && local::get(api, local::IP_ADDRESSES, "", &address.to_string()).await?.is_some()
+            {
+                continue;
+            }
             if let Some(told) = told {
                 self.tell(&service, ADDRESS_CONTROLLER, &told).await;
             }
