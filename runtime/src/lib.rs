@@ -20,6 +20,7 @@ mod clock;
 mod error;
 mod events;
 mod exit;
+pub mod exposition;
 pub mod inspect;
 mod launch;
 pub mod lend;

@@ -4,14 +4,13 @@
 //! request of a kind changes the index. There are no more series than there are kinds of requests for what is served.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::process;
+use k3sd_runtime::exposition::{self, head, line};
 
 /// Upper bounds in milliseconds of the buckets for the time that requests take.
 const BUCKETS_MS: [u64; 22] = [
@@ -166,7 +165,7 @@ impl Metrics {
             line(&mut text, name, &labels, count.load(Relaxed));
         }
         more(&mut text);
-        process::write(&mut text, std::path::Path::new("/proc"));
+        exposition::write_process(&mut text, std::path::Path::new("/proc"));
         text
     }
 
@@ -216,18 +215,6 @@ fn write_histogram(text: &mut String, name: &str, labels: &str, series: &Series)
     let seconds = Duration::from_micros(series.micros.load(Relaxed)).as_secs_f64();
     line(text, &format!("{name}_sum"), labels, seconds);
     line(text, &format!("{name}_count"), labels, below);
-}
-
-/// The lines before those of a metric.
-pub(crate) fn head(text: &mut String, name: &str, kind: &str, help: &str) {
-    writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a string takes everything");
-}
-
-/// One value.
-pub(crate) fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
-    let labels = labels.trim_matches(',');
-    let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
-    writeln!(text, "{name}{open}{labels}{close} {value}").expect("a string takes everything");
 }
 
 #[cfg(test)]

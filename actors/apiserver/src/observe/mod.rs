@@ -2,9 +2,8 @@
 
 mod health;
 mod metrics;
-mod process;
 mod storage;
 
 pub use self::health::{Check, Health, Probe};
-pub(crate) use self::metrics::{LongRunning, Metrics, Series, Tally, head, line};
+pub(crate) use self::metrics::{LongRunning, Metrics, Series, Tally};
 pub(crate) use self::storage::{StorageNumbers, Timed};

@@ -10,7 +10,7 @@ use k3sd_client::storage::{
 };
 use k3sd_runtime::Clock;
 
-use super::metrics::{head, line};
+use k3sd_runtime::exposition::{head, line};
 
 /// Upper bounds of the buckets, in milliseconds.
 const BUCKETS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 5000, 30_000];

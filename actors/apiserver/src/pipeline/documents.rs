@@ -128,7 +128,7 @@ impl Pipeline {
 
     /// What is the case at the moment, rather than counted.
     fn gauges(&self, text: &mut String) {
-        use crate::observe::{head, line};
+        use k3sd_runtime::exposition::{head, line};
         let inner = &self.0;
         head(text, "apiserver_current_inflight_requests", "gauge", "Requests with an end that are worked on.");
         for (kind, seats) in [("mutating", &inner.writing), ("readOnly", &inner.reading)] {
@@ -172,7 +172,7 @@ impl Pipeline {
 
     /// How each check stands.
     fn slis(&self) -> String {
-        use crate::observe::{head, line};
+        use k3sd_runtime::exposition::{head, line};
         let mut text = String::new();
         head(&mut text, "kubernetes_healthcheck", "gauge", "Whether a check passes.");
         for probe in [Probe::Health, Probe::Live, Probe::Ready] {

@@ -5,13 +5,12 @@
 
 mod numbers;
 mod observed;
-mod process;
 mod server;
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use k3sd_datastore::{Backend as _, Connections};
+use k3sd_runtime::exposition::{head, line};
 
 pub(crate) use self::numbers::Numbers;
 pub(crate) use self::observed::Observed;
@@ -62,15 +61,4 @@ impl Metrics {
         }
         text
     }
-}
-
-/// The lines before those of a metric.
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
-    writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a string takes everything");
-}
-
-/// One value.
-fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
-    let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
-    writeln!(text, "{name}{open}{labels}{close} {value}").expect("a string takes everything");
 }

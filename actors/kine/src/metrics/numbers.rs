@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k3sd_datastore::{Op, Remedy, StoreError};
 
-use super::{head, line};
+use k3sd_runtime::exposition::{head, line};
 
 /// Kinds of operations, under the names that they have in labels.
 const OPS: [(Op, &str); 8] = [

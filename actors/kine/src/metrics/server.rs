@@ -19,11 +19,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use k3sd_runtime::exposition;
 use k3sd_runtime::lend::{Lend, Loan};
 use k3sd_runtime::{ActorError, Restart, Spec, Strategy, TaskHandle, subtree, task};
 use tokio::sync::Semaphore;
 
-use super::{Metrics, process};
+use super::Metrics;
 use crate::endpoint::listener::{Guest, Socket};
 
 /// How many may scrape at once; more than there ever are, and few enough to cost nothing.
@@ -106,7 +107,7 @@ fn respond(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Byte
         response.headers_mut().insert(ALLOW, http::HeaderValue::from_static("GET, HEAD"));
     } else {
         let mut text = metrics.text();
-        process::write(&mut text, Path::new("/proc"));
+        exposition::write_process(&mut text, Path::new("/proc"));
         *response.body_mut() = Full::new(Bytes::from(text));
         response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(TEXT));
     }

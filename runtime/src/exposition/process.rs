@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::metrics::{head, line};
+use super::{head, line};
 
 /// The unit of times in /proc, which is the same on every Linux that we are built for.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -11,7 +11,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const PAGE_BYTES: u64 = 4096;
 
 /// Writes down what can be read; what can't is left out.
-pub(super) fn write(text: &mut String, proc: &Path) {
+pub fn write(text: &mut String, proc: &Path) {
     let Ok(stat) = fs::read_to_string(proc.join("self/stat")) else { return };
     // The name before them may hold anything, so the fields are counted from its end: the first is number 3.
     let Some((_, fields)) = stat.rsplit_once(") ") else { return };
