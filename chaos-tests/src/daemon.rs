@@ -74,7 +74,7 @@ impl Daemon {
         let directory = tempfile::tempdir().expect("there is room for a directory");
         let own = ["server", "--disable-agent", "--config", "/dev/null", "--data-dir"];
         let mut words: Vec<OsString> = own.map(OsString::from).into();
-        words.push(directory.path().join("data").into());
+        words.push(data(directory.path()).into());
         // Tests run side by side.
         words.push(format!("--https-listen-port={}", free_port()).into());
         words.push(format!("--apiserver-port={}", free_port()).into());
@@ -147,6 +147,12 @@ impl Daemon {
         Endpoint::Unix(kine_socket(self.directory.path()))
     }
 
+    /// Where a server keeps its certificates and keys.
+    #[must_use]
+    pub fn tls_directory(&self) -> PathBuf {
+        data(self.directory.path()).join("server/tls")
+    }
+
     /// The file of its datastore, when that is a file.
     #[must_use]
     pub fn database_file(&self) -> PathBuf {
@@ -212,6 +218,10 @@ impl Daemon {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("it does not end: {}", self.log())).expect("it is our child")
     }
+}
+
+fn data(directory: &Path) -> PathBuf {
+    directory.join("data")
 }
 
 fn kine_socket(directory: &Path) -> PathBuf {

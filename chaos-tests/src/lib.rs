@@ -7,8 +7,9 @@
 //!
 //! For the datastore, clients and watchers ([`mod@load`], over [`etcd`]) keep a [`history`] of what they asked and saw.
 //! Two checkers [`judge`](mod@judge) it: [`linearizability`] by the answers alone, [`log`] by comparing them with the log
-//! that the watchers saw.
+//! that the watchers saw. For the API server, [`api`] has clients and checkers of its own.
 
+pub mod api;
 pub mod checks;
 pub mod daemon;
 pub mod etcd;

@@ -95,7 +95,12 @@ pub fn run(config: &RunConfig) -> Result<ExitCode, RunError> {
 }
 
 /// What a server is made of. `opened` is told of the datastore's socket once it is there.
-async fn parts(system: &System, data_dir: &Path, config: &ServerConfig, opened: &mut Option<PathBuf>) -> Result<ServerParts, RunError> {
+async fn parts(
+    system: &System,
+    data_dir: &Path,
+    config: &ServerConfig,
+    opened: &mut Option<PathBuf>,
+) -> Result<ServerParts, RunError> {
     let identity = Identity::new(config).map_err(RunError::Server)?;
     let pki = pki_config(config, &identity, &data_dir.join("server"));
     let filter = name_filter(config, &pki.names);

@@ -376,10 +376,11 @@ fn print_config_names_every_origin_and_no_secret() {
         format!("# config files: {folder}/c.yaml, {folder}/c.yaml.d/x.yaml"),
         format!("# warning: {folder}/c.yaml:4: unknown:"),
         format!("config: {folder}/c.yaml # env K3S_CONFIG_FILE"),
-        format!("token: \"(not shown)\" # {folder}/c.yaml:1, not available yet"),
-        "agent-token: \"(not shown)\" # env K3S_AGENT_TOKEN, not available yet".to_owned(),
-        format!("- a # {folder}/c.yaml:2, not available yet - b # {folder}/c.yaml.d/x.yaml:1, not available yet"),
-        "- \"c,d\" # command line, not available yet".to_owned(),
+        format!("token: \"(not shown)\" # {folder}/c.yaml:1"),
+        "agent-token: \"(not shown)\" # env K3S_AGENT_TOKEN".to_owned(),
+        format!("- a # {folder}/c.yaml:2 - b # {folder}/c.yaml.d/x.yaml:1"),
+        "- \"c,d\" # command line".to_owned(),
+        "node-name: \"n\" # env K3S_NODE_NAME, not available yet".to_owned(),
         format!("log-format: json # {folder}/c.yaml.d/x.yaml:2"),
         "https-listen-port: 6443 # default".to_owned(),
         "postgres://(not shown)@db/k".to_owned(),
@@ -394,7 +395,7 @@ fn print_config_names_every_origin_and_no_secret() {
 
 #[test]
 fn print_config_as_json() {
-    let (directory, environment) = with_files("token: hush\nhttps-listen-port: 443\n", "tls-san: [a]\n");
+    let (directory, environment) = with_files("token: hush\nhttps-listen-port: 443\nnode-name: one\n", "tls-san: [a]\n");
     let loaded = load(&environment, Role::Server, &command_line(Role::Server, &["print-config=json"])).unwrap();
     let Loaded::Print { text, .. } = loaded else { panic!("{loaded:?}") };
     assert!(!text.contains("hush"), "{text}");
@@ -410,7 +411,8 @@ fn print_config_as_json() {
     let origin = &row("token")["given"][0]["origin"];
     let path = directory.path().join("c.yaml").display().to_string();
     assert_eq!(origin, &serde_json::json!({"kind": "file", "path": path, "line": 1, "key": "token"}));
-    assert_eq!(row("token")["available"], false);
+    assert_eq!(row("token")["available"], true);
+    assert_eq!(row("node-name")["available"], false);
 }
 
 #[test]
