@@ -395,7 +395,8 @@ fn print_config_names_every_origin_and_no_secret() {
 
 #[test]
 fn print_config_as_json() {
-    let (directory, environment) = with_files("token: hush\nhttps-listen-port: 443\nnode-name: one\n", "tls-san: [a]\n");
+    let (directory, environment) =
+        with_files("token: hush\nhttps-listen-port: 443\nnode-name: one\n", "tls-san: [a]\n");
     let loaded = load(&environment, Role::Server, &command_line(Role::Server, &["print-config=json"])).unwrap();
     let Loaded::Print { text, .. } = loaded else { panic!("{loaded:?}") };
     assert!(!text.contains("hush"), "{text}");
