@@ -56,8 +56,14 @@ const FLAGS: &[(&str, Rule)] = &[
     ("cloud-provider", Refused(NO_CLOUD)),
     ("contention-profiling", Refused(PROCESS)),
     ("cors-allowed-origins", Refused(LATER)),
-    ("default-not-ready-toleration-seconds", Only(&["300"])),
-    ("default-unreachable-toleration-seconds", Only(&["300"])),
+    (
+        "default-not-ready-toleration-seconds",
+        Sets(|config, value| whole(value).map(|time| config.toleration_seconds.0 = time)),
+    ),
+    (
+        "default-unreachable-toleration-seconds",
+        Sets(|config, value| whole(value).map(|time| config.toleration_seconds.1 = time)),
+    ),
     ("default-watch-cache-size", Refused(CACHES)),
     ("delete-collection-workers", Refused("a collection is deleted as fast as the store writes")),
     ("disable-admission-plugins", Sets(|config, value| list(value).map(|all| config.admission_off.extend(all)))),
@@ -194,6 +200,10 @@ fn count(value: &str) -> Result<usize, &'static str> {
     value.parse().ok().filter(|count| *count > 0).ok_or("a number above zero")
 }
 
+fn whole(value: &str) -> Result<i64, &'static str> {
+    value.parse().map_err(|_| "a number of seconds")
+}
+
 fn seconds(value: &str) -> Result<Duration, &'static str> {
     value.parse().map(Duration::from_secs).map_err(|_| "a number of seconds")
 }
@@ -235,12 +245,14 @@ mod tests {
             "tls-min-version=VersionTLS13",
             "service-account-issuer=https://a,https://b",
             "authorization-mode=Node,RBAC",
+            "default-not-ready-toleration-seconds=10",
         ])
         .expect("all of them mean something");
         assert!(config.anonymous && config.runtime_config["api/beta"] && !config.runtime_config["apps/v1"]);
         assert_eq!((config.event_ttl, config.in_flight), (Duration::from_secs(1800), (7, 200)));
         assert_eq!(config.admission_on, ["NodeRestriction", "AlwaysPullImages", "EventRateLimit"]);
         assert_eq!(config.issuers, ["https://a", "https://b"]);
+        assert_eq!(config.admission().expect("plugins").not_ready_toleration_seconds, 10);
         assert_eq!(config.tls.version_min.as_deref(), Some("VersionTLS13"));
     }
 

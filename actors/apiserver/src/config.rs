@@ -66,6 +66,8 @@ pub struct ApiServerConfig {
     pub runtime_config: BTreeMap<String, bool>,
     /// Admission plugins that are on beside the usual ones.
     pub admission_on: Vec<String>,
+    /// How long pods that say nothing of it stay on a node that isn't ready, and on one that can't be reached; seconds.
+    pub toleration_seconds: (i64, i64),
     /// Admission plugins that are off.
     pub admission_off: Vec<String>,
     /// Versions and cipher suites of TLS.
@@ -117,6 +119,7 @@ impl Default for ApiServerConfig {
             allow_privileged: true,
             runtime_config: BTreeMap::new(),
             admission_on: vec!["NodeRestriction".to_owned()],
+            toleration_seconds: (300, 300),
             admission_off: Vec::new(),
             tls: TlsLimits::default(),
             shutdown_delay: Duration::ZERO,
@@ -137,7 +140,8 @@ impl ApiServerConfig {
         let (on, off) = (self.admission_on.iter(), self.admission_off.iter());
         let plugins =
             Plugins::resolve(on.map(String::as_str), off.map(String::as_str)).map_err(SetupError::Admission)?;
-        Ok(AdmissionConfig { plugins, ..AdmissionConfig::default() })
+        let (not_ready_toleration_seconds, unreachable_toleration_seconds) = self.toleration_seconds;
+        Ok(AdmissionConfig { plugins, not_ready_toleration_seconds, unreachable_toleration_seconds })
     }
 
     /// Whether a resource is served: what is by default, changed by `--runtime-config`. The most exact entry decides.
