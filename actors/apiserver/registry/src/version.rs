@@ -17,6 +17,9 @@ pub(crate) fn to_resource(value: Value, resource: &Resource) -> Result<Value, St
 /// Brings an object from the version of a request into the stored one.
 pub(crate) fn to_stored(value: Value, stored: &Stored, catalog: &Catalog) -> Result<Value, Status> {
     let to = &stored.api_version;
+    if crate::meta::field(&value, "apiVersion") == &**to {
+        return Ok(value);
+    }
     let (group, version) = to.rsplit_once('/').unwrap_or(("", to));
     // A definition that changed its schema only still has the store that it began with.
     match catalog.resource(group, version, &stored.plural) {

@@ -239,14 +239,12 @@ pub struct Group {
     pub versions: Vec<Version>,
 }
 
-/// Group, version and plural.
-type Path = (Arc<str>, Arc<str>, Arc<str>);
-
 /// All that is served, at one time. Never changes.
 #[derive(Debug, Default)]
 pub struct Catalog {
     groups: Vec<Group>,
-    by_path: HashMap<Path, Arc<Resource>>,
+    /// By plural: hardly any two groups have the same, so that one step finds what a path names.
+    by_plural: HashMap<Arc<str>, Vec<Arc<Resource>>>,
 }
 
 impl Catalog {
@@ -273,10 +271,11 @@ impl Catalog {
 
     fn new(groups: Vec<Group>) -> Self {
         let resources = groups.iter().flat_map(|group| &group.versions).flat_map(|version| &version.resources);
-        let by_path = resources.map(|resource| {
-            ((resource.group.clone(), resource.version.clone(), resource.plural.clone()), resource.clone())
-        });
-        Self { by_path: by_path.collect(), groups }
+        let mut by_plural: HashMap<Arc<str>, Vec<Arc<Resource>>> = HashMap::new();
+        for resource in resources {
+            by_plural.entry(resource.plural.clone()).or_default().push(resource.clone());
+        }
+        Self { by_plural, groups }
     }
 
     /// The same with other custom resources behind the built-in ones. Their groups and versions keep the order in which
@@ -309,7 +308,9 @@ impl Catalog {
 
     /// A resource by what stands in its path.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
-        self.by_path.get(&(Arc::from(group), Arc::from(version), Arc::from(plural)))
+        let named = self.by_plural.get(plural)?;
+        // Of two under one path the built-in one counts; `push` leaves it behind the other.
+        named.iter().rfind(|resource| &*resource.group == group && &*resource.version == version)
     }
 
     /// A resource by group and plural, in the group's most preferred version.

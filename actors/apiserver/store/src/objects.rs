@@ -178,8 +178,7 @@ impl ObjectStore {
     /// See [`WriteError`].
     pub async fn update(&self, old: &Object, value: Value, ttl: Option<Duration>) -> Result<Object, WriteError> {
         let bytes = self.bytes(old.namespace(), old.name(), value)?;
-        let same = self.object(&bytes, Revision::new(old.resource_version()))?;
-        if same.bytes() == old.bytes() {
+        if old.is_stored_as(&bytes) {
             return Ok(old.clone());
         }
         let written = self.change(old, Change::Put { value: bytes.clone(), ttl }).await?;

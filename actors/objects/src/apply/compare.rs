@@ -80,13 +80,14 @@ impl Comparer {
                 if is_empty(old_fields) && is_empty(new_fields) {
                     return self.leaf(old, new);
                 }
-                let names = old_fields.into_iter().chain(new_fields).flat_map(Map::keys);
-                for name in names.collect::<BTreeSet<_>>() {
-                    self.path.push(PathElement::field(name));
-                    let old = old_fields.and_then(|fields| fields.get(name));
+                for (name, old) in old_fields.into_iter().flatten() {
                     let new = new_fields.and_then(|fields| fields.get(name));
-                    self.visit(old, new, of.field(name));
-                    self.path.pop();
+                    self.visit_field(name, Some(old), new, of);
+                }
+                for (name, new) in new_fields.into_iter().flatten() {
+                    if old_fields.is_none_or(|fields| !fields.contains_key(name)) {
+                        self.visit_field(name, None, Some(new), of);
+                    }
                 }
                 false
             }
@@ -106,6 +107,17 @@ impl Comparer {
             }
             Shape::AtomicMap | Shape::AtomicList | Shape::Scalar => self.leaf(old, new),
         }
+    }
+
+    /// Compares what a field holds; at least one side has it.
+    fn visit_field(&mut self, name: &str, old: Option<&Value>, new: Option<&Value>, of: Type<'_>) {
+        // Asked here too: a step of the path is an allocation.
+        if old == new {
+            return;
+        }
+        self.path.push(PathElement::field(name));
+        self.visit(old, new, of.field(name));
+        self.path.pop();
     }
 
     fn leaf(&mut self, old: Option<&Value>, new: Option<&Value>) -> bool {

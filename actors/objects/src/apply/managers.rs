@@ -1,5 +1,6 @@
 //! `metadata.managedFields`: who owns which fields.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -150,8 +151,8 @@ impl Managers {
 
     /// Whether the same managers own the same, since whenever.
     pub(super) fn same_but_times(&self, other: &Self) -> bool {
-        fn without_times<'m>((manager, entry): (&'m Manager, &'m Entry)) -> (&'m Manager, &'m str, Set) {
-            (manager, &entry.api_version, entry.set.clone().cut(STEPS_MAX))
+        fn without_times<'m>((manager, entry): (&'m Manager, &'m Entry)) -> (&'m Manager, &'m str, Cow<'m, Set>) {
+            (manager, &entry.api_version, entry.set.cut(STEPS_MAX))
         }
         self.0.iter().map(without_times).eq(other.0.iter().map(without_times))
     }
@@ -169,6 +170,9 @@ impl Managers {
 
     /// Puts the oldest updates of a version together, until there are no more than [`UPDATE_ENTRIES_MAX`].
     pub(super) fn cap(&mut self) {
+        if self.0.len() <= UPDATE_ENTRIES_MAX {
+            return;
+        }
         let mut updates: Vec<(i64, Manager)> = Vec::new();
         for (manager, entry) in self.0.iter().filter(|(manager, _)| manager.operation == Operation::Update) {
             updates.push((entry.time.map_or(0, Timestamp::as_second), manager.clone()));
@@ -201,7 +205,7 @@ impl Managers {
                 && let Some(joining) = self.0.remove(&joined)
                 && let Some(old) = self.0.get_mut(&bucket)
             {
-                old.set = std::mem::take(&mut old.set).union(&joining.set);
+                old.set = std::mem::take(&mut old.set).union(joining.set);
                 old.time = old.time.max(joining.time);
                 count -= 1;
             }
@@ -250,7 +254,7 @@ fn encode_entry(manager: &Manager, entry: &Entry) -> Value {
         fields.insert("time".to_owned(), json!(whole_seconds(time).to_string()));
     }
     fields.insert("fieldsType".to_owned(), json!("FieldsV1"));
-    fields.insert("fieldsV1".to_owned(), entry.set.clone().cut(STEPS_MAX).to_fields());
+    fields.insert("fieldsV1".to_owned(), entry.set.cut(STEPS_MAX).to_fields());
     if !manager.subresource.is_empty() {
         fields.insert("subresource".to_owned(), json!(manager.subresource));
     }

@@ -37,7 +37,7 @@ struct Changes {
 
 impl Changes {
     fn of(comparison: Comparison) -> Self {
-        Self { changed: comparison.modified.union(&comparison.added), removed: comparison.removed }
+        Self { changed: comparison.modified.union(comparison.added), removed: comparison.removed }
     }
 }
 
@@ -186,7 +186,7 @@ impl<'a> Write<'a> {
         let mut owned_in: BTreeMap<&str, Set> = BTreeMap::new();
         for entry in managers.0.values() {
             let owned = owned_in.entry(&entry.api_version).or_default();
-            *owned = std::mem::take(owned).union(&entry.set);
+            *owned = std::mem::take(owned).union(entry.set.clone());
         }
         // The version at hand comes first: what a conversion needs may be among what is put back.
         let own = owned_in.remove_entry(at);
@@ -198,7 +198,7 @@ impl<'a> Write<'a> {
             let all = presence(&whole, of);
             let left = presence(&partial, of);
             let owned = with_named_fields(&owned, of);
-            let kept = remove_from_object(whole, &all.difference(&left.union(&owned)), of);
+            let kept = remove_from_object(whole, &all.difference(&left.union(owned)), of);
             rest = self.convert(&kept, version, at)?;
         }
         Ok(rest)

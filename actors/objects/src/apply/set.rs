@@ -3,6 +3,7 @@
 //! A path may be a member, or lead to members, or both: who applied an item of a list owns the item itself and some of
 //! its fields. The tree has no branch without members, so that an empty set is an empty tree.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -29,6 +30,15 @@ pub(super) struct Node {
 impl Node {
     fn is_empty(&self) -> bool {
         !self.member && self.children.is_empty()
+    }
+
+    /// Adds what is left of a path that leads through here.
+    fn insert(&mut self, rest: &[PathElement]) {
+        if rest.is_empty() {
+            self.member = true;
+        } else {
+            self.children.insert(rest);
+        }
     }
 
     /// The path that ends here, and nothing below.
@@ -62,12 +72,13 @@ impl Set {
     /// Adds a path. The empty one is never a member: nobody owns an object as a whole.
     pub fn insert(&mut self, path: &[PathElement]) {
         let Some((first, rest)) = path.split_first() else { return };
-        let node = self.nodes.entry(first.clone()).or_default();
-        if rest.is_empty() {
-            node.member = true;
-        } else {
-            node.children.insert(rest);
+        // Paths share their beginnings, and a step is copied only where it is new.
+        if let Some(node) = self.nodes.get_mut(first) {
+            return node.insert(rest);
         }
+        let mut node = Node::default();
+        node.insert(rest);
+        self.nodes.insert(first.clone(), node);
     }
 
     /// Whether nothing is in it.
@@ -128,16 +139,19 @@ impl Set {
 
     /// What is in one of the two.
     #[must_use]
-    pub fn union(mut self, other: &Self) -> Self {
-        for (element, theirs) in &other.nodes {
-            match self.nodes.entry(element.clone()) {
+    pub fn union(mut self, other: Self) -> Self {
+        if self.is_empty() {
+            return other;
+        }
+        for (element, theirs) in other.nodes {
+            match self.nodes.entry(element) {
                 Entry::Vacant(entry) => {
-                    entry.insert(theirs.clone());
+                    entry.insert(theirs);
                 }
                 Entry::Occupied(mut entry) => {
                     let ours = entry.get_mut();
                     ours.member |= theirs.member;
-                    ours.children = std::mem::take(&mut ours.children).union(&theirs.children);
+                    ours.children = std::mem::take(&mut ours.children).union(theirs.children);
                 }
             }
         }
@@ -205,15 +219,16 @@ impl Set {
 
     /// The set without paths of more than so many steps: what lies deeper is owned with what it is in.
     #[must_use]
-    pub fn cut(mut self, steps_max: usize) -> Self {
-        if !self.exceeds(steps_max) {
-            return self;
-        }
+    pub fn cut(&self, steps_max: usize) -> Cow<'_, Self> {
+        if self.exceeds(steps_max) { Cow::Owned(self.clone().shorten(steps_max)) } else { Cow::Borrowed(self) }
+    }
+
+    fn shorten(mut self, steps_max: usize) -> Self {
         for node in self.nodes.values_mut() {
             if steps_max <= 1 && !node.children.is_empty() {
                 *node = Node::leaf();
             }
-            node.children = std::mem::take(&mut node.children).cut(steps_max.saturating_sub(1));
+            node.children = std::mem::take(&mut node.children).shorten(steps_max.saturating_sub(1));
         }
         self
     }

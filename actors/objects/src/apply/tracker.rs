@@ -103,7 +103,7 @@ impl Tracker<'_> {
             let entry = managers.0.entry(self.manager(manager, Operation::Update));
             let api_version = self.api_version.to_owned();
             let entry = entry.or_insert(Entry { set: Set::default(), api_version, time: None });
-            entry.set = std::mem::take(&mut entry.set).union(&taken);
+            entry.set = std::mem::take(&mut entry.set).union(taken);
             entry.time = Some(whole_seconds(now));
         }
         managers.cap();

@@ -72,6 +72,11 @@ impl Object {
         &self.0.bytes
     }
 
+    /// Whether these bytes are what a store holds of it.
+    pub fn is_stored_as(&self, stored: &[u8]) -> bool {
+        scan::with_resource_version(stored, self.resource_version()).is_ok_and(|bytes| bytes == self.0.bytes)
+    }
+
     /// The whole object as a tree, for those who change it.
     pub fn value(&self) -> Value {
         serde_json::from_slice(&self.0.bytes).unwrap_or_default()

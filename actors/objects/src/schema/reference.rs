@@ -1,5 +1,7 @@
 //! A place in the schemas, and the questions it answers.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
 use crate::schema::arena::Arena;
@@ -256,7 +258,9 @@ impl<'a> SchemaRef<'a> {
 
 /// The metadata of every object, of custom resources too.
 fn object_meta() -> Option<SchemaRef<'static>> {
-    builtin().type_named("meta.v1.ObjectMeta")
+    // Each walk over an object asks, and the names of types are long and much alike.
+    static FOUND: LazyLock<Option<SchemaRef<'static>>> = LazyLock::new(|| builtin().type_named("meta.v1.ObjectMeta"));
+    *FOUND
 }
 
 impl std::fmt::Debug for SchemaRef<'_> {
