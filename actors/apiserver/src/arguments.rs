@@ -252,7 +252,7 @@ mod tests {
         assert_eq!((config.event_ttl, config.in_flight), (Duration::from_secs(1800), (7, 200)));
         assert_eq!(config.admission_on, ["NodeRestriction", "AlwaysPullImages", "EventRateLimit"]);
         assert_eq!(config.issuers, ["https://a", "https://b"]);
-        assert_eq!(config.admission().expect("plugins").not_ready_toleration_seconds, 10);
+        assert_eq!(config.toleration_seconds, (10, 300));
         assert_eq!(config.tls.version_min.as_deref(), Some("VersionTLS13"));
     }
 
