@@ -4,7 +4,7 @@
 use k3sd_apiserver_access::Attributes as AccessAttributes;
 use k3sd_apiserver_access::Decision;
 use k3sd_apiserver_admission::Operation;
-use k3sd_apiserver_store::{WriteError, parse_revision};
+use k3sd_apiserver_store::{ReadAt, WriteError, parse_revision};
 use k3sd_objects::default;
 use k3sd_objects::object::Object;
 use k3sd_objects::status::Status;
@@ -112,25 +112,51 @@ pub(super) async fn change(
     options: &WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Reply, Status> {
-    let mut current = scope.latest(scope.name()).await?;
+    // What the cache has is nearly always the newest state, and a write to it finds out. To wait until the cache is sure
+    // costs more than all the rest, so that is for answers which no write has confirmed.
+    let mut current = scope.store.get(scope.namespace, scope.name(), ReadAt::Any).await?;
+    let mut is_latest = false;
     for _ in 0..ATTEMPTS {
         let Some(old) = current else {
-            return make(scope, change, options, warnings).await;
+            if is_latest {
+                return make(scope, change, options, warnings).await;
+            }
+            (current, is_latest) = (scope.latest(scope.name()).await?, true);
+            continue;
         };
         let mut said = Vec::new();
-        let outcome = attempt(scope, change, &old, options, &mut said).await;
-        let outcome = match outcome {
+        let outcome = match attempt(scope, change, &old, options, &mut said).await {
             Err(Refusal::Lost(newer)) => {
-                current = newer;
+                (current, is_latest) = (newer, true);
                 continue;
             }
             Err(Refusal::Answer(status)) => Err(status),
-            Ok(reply) => Ok(reply),
+            Ok(done) => Ok(done),
         };
+        let is_final = match &outcome {
+            Ok(done) => done.is_written,
+            // It may have been written, and must not be twice.
+            Err(status) => is_unknown(status),
+        };
+        if !is_latest && !is_final {
+            let latest = scope.latest(scope.name()).await?;
+            is_latest = true;
+            if latest.as_ref().map(Object::resource_version) != Some(old.resource_version()) {
+                current = latest;
+                continue;
+            }
+        }
         warnings.append(&mut said);
-        return outcome;
+        return outcome.map(|done| done.reply);
     }
     Err(Status::stale(scope.resource.qualified(), scope.name()))
+}
+
+/// What came of an attempt that nobody refused.
+struct Done {
+    reply: Reply,
+    /// Whether something was written, which only happens to the newest state.
+    is_written: bool,
 }
 
 async fn attempt(
@@ -139,7 +165,7 @@ async fn attempt(
     old: &Object,
     options: &WriteOptions,
     warnings: &mut Vec<String>,
-) -> Result<Reply, Refusal> {
+) -> Result<Done, Refusal> {
     let old_value = old.value();
     let converted = scope.converted(&old_value)?;
     let old_shown = converted.as_ref().unwrap_or(&old_value);
@@ -171,7 +197,7 @@ async fn admit_and_write(
     stored: Value,
     options: &WriteOptions,
     warnings: &mut Vec<String>,
-) -> Result<Reply, Refusal> {
+) -> Result<Done, Refusal> {
     scope.validate(&stored, Some(old_value))?;
     escalation::check(scope, &stored, Some(old_value))?;
     if scope.part != Part::Status {
@@ -183,21 +209,24 @@ async fn admit_and_write(
     let admitted = scope.api.admission().validate(&attributes, Some(&stored)).await?;
     warnings.extend(admitted.warnings);
     if options.dry_run {
-        return Ok(dry_reply(scope, 200, &stored)?);
+        return Ok(Done { reply: dry_reply(scope, 200, &stored)?, is_written: false });
     }
-    let is_last = is_gone(scope, &stored, old);
-    let written = if is_last {
-        scope.store.delete(old).await
+    let written = if is_gone(scope, &stored, old) {
+        match scope.store.delete(old).await {
+            Ok(last) => {
+                allocate::released(scope, &last).await;
+                return Ok(Done { reply: dry_reply(scope, 200, &stored)?, is_written: true });
+            }
+            Err(error) => Err(error),
+        }
     } else {
-        let value = stored.clone();
-        scope.store.update(old, value, scope.ttl()).await
+        scope.store.update(old, stored, scope.ttl()).await
     };
     match written {
-        Ok(last) if is_last => {
-            allocate::released(scope, &last).await;
-            Ok(dry_reply(scope, 200, &stored)?)
+        Ok(object) => {
+            let is_written = object.resource_version() != old.resource_version();
+            Ok(Done { reply: scope.reply(200, Shown::Stored(object)), is_written })
         }
-        Ok(object) => Ok(scope.reply(200, Shown::Stored(object))),
         Err(error) => {
             if let WriteError::Failed(status) = &error
                 && is_unknown(status)
