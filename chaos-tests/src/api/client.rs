@@ -1,4 +1,4 @@
-//! A client of the API server that says exactly what became of a request: an answer, a refused connection, a cut, silence.
+//! A client of the API server that says what became of a request: an answer, a refused connection, a cut, silence.
 //!
 //! HTTP/2 over TLS, one connection, JSON. It sends a request again only when the server is known not to have begun with
 //! it, as every HTTP/2 client does; all else is left to who asks.

@@ -177,3 +177,81 @@ fn during<'s>(strikes: &'s [Strike], failure: &Failure) -> &'s [Strike] {
     let from = strikes.partition_point(|strike| strike.began <= failure.called).saturating_sub(1);
     &strikes[from.min(behind)..behind]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{Scope, Version, Write};
+    use super::*;
+
+    const NAME: &str = "default/chaos-0-0";
+
+    fn version(revision: u64) -> Version {
+        Version { revision, mark: revision }
+    }
+
+    /// One object, made at 2, changed at 3 and 4, and a watcher that saw all of it.
+    fn sound() -> Record {
+        let write =
+            |mark| Write { name: NAME.to_owned(), mark: Some(mark), is_acknowledged: true, revision: Some(mark) };
+        let end = State::from([(NAME.to_owned(), version(4))]);
+        let events = vec![
+            Event::Added(NAME.to_owned(), version(2)),
+            Event::Modified(NAME.to_owned(), version(3)),
+            Event::Modified(NAME.to_owned(), version(4)),
+        ];
+        let span = Span { revision: 1, acknowledged: 1, is_any_age: false, list: State::new(), events };
+        let watches = vec![Watch { scope: Scope::All, spans: vec![span] }];
+        let writes = (2..=4).map(write).collect();
+        Record { writes, watches, believed: end.clone(), end, ..Record::default() }
+    }
+
+    fn found(what: &str, spoil: impl FnOnce(&mut Record)) {
+        let mut record = sound();
+        assert_eq!(check(&record), Vec::<String>::new());
+        spoil(&mut record);
+        let findings = check(&record);
+        assert!(findings.iter().any(|finding| finding.contains(what)), "{findings:?}");
+    }
+
+    #[test]
+    fn what_a_watcher_was_told_wrong_is_found() {
+        found("nothing of", |record| drop(record.watches[0].spans[0].events.remove(1)));
+        found("after 3", |record| {
+            let again = record.watches[0].spans[0].events[1].clone();
+            record.watches[0].spans[0].events.insert(2, again);
+        });
+        found("after 4", |record| record.watches[0].spans[0].events.swap(1, 2));
+        found("it ends at 3", |record| drop(record.watches[0].spans[0].events.pop()));
+        found("a list at 1, and 3", |record| record.watches[0].spans[0].acknowledged = 3);
+    }
+
+    #[test]
+    fn a_write_that_is_lost_or_comes_back_is_found() {
+        found("in the end there is", |record| record.end.clear());
+        found("which nobody wrote", |record| drop(record.writes.pop()));
+        found("again", |record| {
+            let late = Version { revision: 5, mark: 2 };
+            record.watches[0].spans[0].events.push(Event::Modified(NAME.to_owned(), late));
+        });
+    }
+
+    #[test]
+    fn a_failure_that_no_death_explains_is_found() {
+        let failure = |trouble| Failure { who: Who::Writer, what: "GET /".to_owned(), called: 5, returned: 6, trouble };
+        let strike = |may_fail| Strike { victim: "x".to_owned(), may_fail, may_fail_reads: false, began: 1 };
+        let cut = || Trouble::None(NoAnswer::Cut("x".to_owned()));
+        found("nothing explains", |record| record.failures.push(failure(cut())));
+        found("nothing explains", |record| {
+            record.strikes.push(strike(false));
+            record.failures.push(failure(cut()));
+        });
+        found("nobody listened", |record| {
+            record.strikes.push(strike(true));
+            record.failures.push(failure(Trouble::None(NoAnswer::Refused)));
+        });
+        let mut record = sound();
+        record.strikes.push(strike(true));
+        record.failures.push(failure(cut()));
+        assert_eq!(check(&record), Vec::<String>::new());
+    }
+}

@@ -177,9 +177,13 @@ async fn read(shared: Shared, who: Who) -> Notes {
             Err(why) => Some(Trouble::None(why)),
         };
         let returned = shared.origin.now();
-        notes.failures.extend(
-            trouble.map(|trouble| Failure { who, what: format!("GET {path}"), called, returned, trouble }),
-        );
+        notes.failures.extend(trouble.map(|trouble| Failure {
+            who,
+            what: format!("GET {path}"),
+            called,
+            returned,
+            trouble,
+        }));
         sleep(PAUSE).await;
     }
     notes
