@@ -15,12 +15,14 @@ use crate::translate::absent;
 /// How long a question about leases may take; the actor answers from memory.
 const LEASE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Cloning it shares it.
+/// Cloning it shares it, and costs one count: every call does it.
 #[derive(Clone, Debug)]
-pub(crate) struct Desk {
+pub(crate) struct Desk(Arc<Shared>);
+
+#[derive(Clone, Debug)]
+struct Shared {
     store: StoreHandle,
-    /// What clients are told about us.
-    pub(crate) advertised: Arc<Advertised>,
+    advertised: Advertised,
     /// Who keeps the leases; known once a listener runs.
     leases: Option<Address<ExpiryMsg>>,
 }
@@ -28,12 +30,17 @@ pub(crate) struct Desk {
 impl Desk {
     /// For a store.
     pub(crate) fn new(store: StoreHandle, advertised: Advertised) -> Self {
-        Self { store, advertised: Arc::new(advertised), leases: None }
+        Self(Arc::new(Shared { store, advertised, leases: None }))
     }
 
     /// The same, with the way to the leases.
     pub(crate) fn with_leases(self, leases: Address<ExpiryMsg>) -> Self {
-        Self { leases: Some(leases), ..self }
+        Self(Arc::new(Shared { leases: Some(leases), ..Shared::clone(&self.0) }))
+    }
+
+    /// What clients are told about us.
+    pub(crate) fn advertised(&self) -> &Advertised {
+        &self.0.advertised
     }
 
     /// Asks about leases.
@@ -42,7 +49,7 @@ impl Desk {
         question: impl FnOnce(ReplyPort<T>) -> ExpiryMsg,
     ) -> Result<T, Status> {
         let away = || Status::unavailable("etcdserver: no leader");
-        self.leases.as_ref().ok_or_else(away)?.call(LEASE_LIMIT, question).await.map_err(|_| away())
+        self.0.leases.as_ref().ok_or_else(away)?.call(LEASE_LIMIT, question).await.map_err(|_| away())
     }
 
     /// Before a key is written with a lease: makes it one of the lease's, and tells how long it lives. A lease that is
@@ -61,11 +68,11 @@ impl Desk {
 
     /// The way to the store.
     pub(crate) fn store(&self) -> &StoreHandle {
-        &self.store
+        &self.0.store
     }
 
     /// The store, for one request.
     pub(crate) async fn backend(&self) -> Result<AnyBackend, Status> {
-        self.store.get().await.map_err(absent)
+        self.0.store.get().await.map_err(absent)
     }
 }

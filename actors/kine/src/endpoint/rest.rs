@@ -55,7 +55,7 @@ impl Maintenance for MaintenanceService {
         let status = status_of_store(&self.desk).await?;
         Ok(Response::new(StatusResponse {
             header: header(status.revision),
-            version: self.desk.advertised.version.clone(),
+            version: self.desk.advertised().version.clone(),
             db_size: signed(status.size_bytes),
             db_size_in_use: signed(status.size_bytes.saturating_sub(status.free_bytes)),
             raft_index: unsigned(status.revision),

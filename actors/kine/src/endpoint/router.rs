@@ -79,7 +79,7 @@ impl Router {
                 Ok(found) => found,
                 Err(status) => return status.into_http(),
             };
-            let kv = KvService { desk: desk.clone() };
+            let kv = KvService { desk };
             // What nearly all calls are goes by the short way.
             match (service, call) {
                 (KV, "Range") => {
@@ -89,8 +89,9 @@ impl Router {
                 (KV, "Txn") => return unary::answer(request, async |asked| only(kv.txn(Ask::new(asked)).await)).await,
                 _ => {}
             }
+            let KvService { desk } = kv;
             let answer = match service {
-                KV => KvServer::new(kv).call(request).await,
+                KV => KvServer::new(KvService { desk }).call(request).await,
                 "etcdserverpb.Watch" => WatchServer::new(WatchService { desk, clock }).call(request).await,
                 "etcdserverpb.Lease" => LeaseServer::new(LeaseService { desk }).call(request).await,
                 "etcdserverpb.Cluster" => {
