@@ -31,6 +31,10 @@ const RETRY: Backoff = Backoff {
 /// How long changes are collected before they are looked at.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// How long taking things back may hold a stop up. It takes milliseconds, unless the caches are gone, and then whoever
+/// stops us waits to start them again.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+
 /// Something to be kept as it should be. Doing it twice is the same as once.
 pub(crate) trait Duty: Clone + Send + Sync + 'static {
     /// The hook that is done when this was done once.
@@ -170,8 +174,15 @@ impl<D: Duty> Actor for Keeper<D> {
         Ok(())
     }
 
-    async fn stopping(&mut self, _: &mut Context<KeeperMsg>) -> Stop {
-        self.args.duty.leave(&self.args.api).await;
+    async fn stopping(&mut self, ctx: &mut Context<KeeperMsg>) -> Stop {
+        let clock = ctx.clock().clone();
+        let limit = clock.now() + LEAVE_LIMIT;
+        tokio::select! {
+            () = self.args.duty.leave(&self.args.api) => {}
+            () = clock.sleep_until(limit) => {
+                tracing::warn!("what only holds while this server runs could not be taken back in time; it runs out");
+            }
+        }
         Stop::Now
     }
 }
