@@ -121,6 +121,11 @@ impl History {
         }
         self.last = Some(sequence);
         let incarnation = event.incarnation.unwrap_or_default();
+        if matches!(&*event.event, "died" | "stopped" | "removed") {
+            // Its children went with it; the lives of those that its successor starts may be counted anew.
+            let below = format!("{path}/");
+            self.life.retain(|known, _| !known.starts_with(&below));
+        }
         match &*event.event {
             "started" => {
                 self.started += 1;

@@ -18,6 +18,10 @@ const WARM_UP_ROUNDS: usize = 20;
 /// How long the tree may take to have its full shape again after the last kill.
 const HEALED_WITHIN: Duration = Duration::from_secs(5);
 
+/// A server for drills, in which the budgets of supervisors bear any number of deaths. The API server keeps its own, and has
+/// a test of its own, `api_kills`.
+const DRILL: &[&str] = &["--debug-actor-control", "--disable-apiserver"];
+
 /// Paths that may be killed: all but the root, and but the connection that the kill arrives on.
 fn victims(shape: &Shape) -> Vec<String> {
     shape.keys().filter(|path| *path != "/").cloned().collect()
@@ -55,7 +59,7 @@ async fn a_thousand_kills_leave_no_trace() {
     let seed = seed();
     let _replay = Replay { seed, test: "a_thousand_kills_leave_no_trace" };
     let mut rng = Rng::seeded(seed);
-    let mut daemon = Daemon::start(&["--debug-actor-control", "--probe-actors", "200", "--probe-load"]).await;
+    let mut daemon = Daemon::start(&[DRILL, &["--probe-actors", "200", "--probe-load"]].concat()).await;
     let client = daemon.client.clone();
     let wanted = shape(&client.tree().await.expect("it answers").root);
     healed(&client, &wanted).await;
@@ -95,7 +99,7 @@ async fn a_thousand_kills_leave_no_trace() {
 
 #[tokio::test]
 async fn every_node_comes_back_and_the_stream_says_so() {
-    let daemon = Daemon::start(&["--debug-actor-control", "--probe-actors", "40"]).await;
+    let daemon = Daemon::start(&[DRILL, &["--probe-actors", "40"]].concat()).await;
     let client = daemon.client.clone();
     let wanted = shape(&client.tree().await.expect("it answers").root);
     healed(&client, &wanted).await;
