@@ -21,9 +21,6 @@ use rustix::process::Signal;
 const WATCHERS: usize = 100;
 /// How long the tree may take to have its full shape again.
 const HEALED_WITHIN: Duration = Duration::from_secs(5);
-/// The same for those behind whom the rest of the API server is stopped in order first: requests may finish for 10 s.
-const IN_ORDER: [&str; 3] = ["server/kine", "server/pki", "server/apiserver/caches"];
-const HEALED_IN_ORDER_WITHIN: Duration = Duration::from_secs(15);
 /// How long the watchers may take to see the last change.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 /// The subtree all of which is killed.
@@ -149,8 +146,7 @@ impl Drill {
         }
         healed(&self.daemon.client, &self.wanted).await;
         let took = began.elapsed();
-        let limit = if IN_ORDER.contains(&victim) { HEALED_IN_ORDER_WITHIN } else { HEALED_WITHIN };
-        if took > limit {
+        if took > HEALED_WITHIN {
             self.findings.push(format!("after the death of {victim} healing took {took:?}"));
         }
         self.slowest = self.slowest.clone().max((took, victim.to_owned()));
@@ -221,7 +217,7 @@ async fn clients_of_the_api_outlive_its_parts() {
         }
     }
     let took = healed(&drill.daemon.client, &drill.wanted).await;
-    assert!(took < HEALED_IN_ORDER_WITHIN, "healing took {took:?}");
+    assert!(took < HEALED_WITHIN, "healing took {took:?}");
     assert!(found > 0, "no kill found its victim");
     drill.load.wait_for_writes(10, HEALED_WITHIN).await;
 

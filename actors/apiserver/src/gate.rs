@@ -88,6 +88,10 @@ impl Actor for Gate {
 
     async fn stopping(&mut self, ctx: &mut Context<GateMsg>) -> Stop {
         self.0.signs.stopping.send_replace(true);
+        // Requests that wait for a store which starts again behind us would wait for each other: it waits for our end.
+        if !self.0.pipeline.has_store() {
+            return Stop::Now;
+        }
         ctx.send_after(self.0.delay, GateMsg::DrainTick);
         Stop::Later
     }
