@@ -2,36 +2,13 @@
 //!
 //! `a-b` is written `a__dash__b`, a word of the language `__in__`, and two underscores `__underscores__`.
 
-/// Words of the language.
-const WORDS: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+use k3sd_objects::names::is_cel_word;
 
 const PARTS: &[(&str, &str)] = &[("__underscores__", "__"), ("__dot__", "."), ("__dash__", "-"), ("__slash__", "/")];
 
 /// The name of a property as expressions write it; `None` if they can't.
 pub(crate) fn escape(name: &str) -> Option<String> {
-    if WORDS.contains(&name) {
+    if is_cel_word(name) {
         return Some(format!("__{name}__"));
     }
     let escaped = PARTS.iter().fold(name.to_owned(), |name, (long, short)| name.replace(short, long));
@@ -43,7 +20,7 @@ pub(crate) fn escape(name: &str) -> Option<String> {
 /// The property that a name in an expression stands for.
 pub(crate) fn unescape(name: &str) -> String {
     if let Some(word) = name.strip_prefix("__").and_then(|name| name.strip_suffix("__"))
-        && WORDS.contains(&word)
+        && is_cel_word(word)
     {
         return word.to_owned();
     }

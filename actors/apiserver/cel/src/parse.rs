@@ -1,5 +1,7 @@
 //! From text to a tree. Macros are recognized here, since they aren't functions.
 
+use k3sd_objects::names::CEL_RESERVED;
+
 use crate::ast::{Access, Expr, Kind, Loop, LoopKind};
 use crate::error::{Fault, fault};
 use crate::lex::{Token, tokens};
@@ -13,27 +15,6 @@ const DEPTH_MAX: usize = 120;
 /// What an expression may begin with, as the usual parser lists it.
 const BEGINNINGS: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, \
                           BYTES, IDENTIFIER}";
-
-/// Words that are no names.
-const RESERVED: &[&str] = &[
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 /// Reads an expression.
 pub(crate) fn parse(source: &str) -> Result<Expr, Fault> {
@@ -282,7 +263,9 @@ impl Parser {
                 self.next -= 1;
                 return Err(self.unexpected("IDENTIFIER"));
             }
-            _ if RESERVED.contains(&name.as_str()) => return Err(fault(at, format!("reserved identifier: {name}"))),
+            _ if CEL_RESERVED.contains(&name.as_str()) => {
+                return Err(fault(at, format!("reserved identifier: {name}")));
+            }
             _ => {}
         }
         if self.eat("(") {

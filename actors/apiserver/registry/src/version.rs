@@ -1,17 +1,15 @@
 //! Objects in the version of a request, and back in the stored one.
 
-use k3sd_apiserver_store::{Catalog, Resource, Stored};
+use k3sd_apiserver_store::{Catalog, Resource, Stored, VersionError, to_version};
 use k3sd_objects::apply::Versions;
-use k3sd_objects::convert::convert;
 use k3sd_objects::schema::SchemaRef;
 use k3sd_objects::status::Status;
-use k3sd_objects::{decode, default};
 use serde_json::Value;
 
 /// Brings an object from any of its versions into that of a resource.
 pub(crate) fn to_resource(value: Value, resource: &Resource) -> Result<Value, Status> {
     let is_custom = resource.custom.is_some();
-    to_version(value, &resource.api_version, resource.schema.get(), is_custom)
+    to_version(value, &resource.api_version, resource.schema.get(), is_custom).map_err(internal)
 }
 
 /// Brings an object from the version of a request into the stored one.
@@ -24,29 +22,12 @@ pub(crate) fn to_stored(value: Value, stored: &Stored, catalog: &Catalog) -> Res
     // A definition that changed its schema only still has the store that it began with.
     match catalog.resource(group, version, &stored.plural) {
         Some(resource) => to_resource(value, resource),
-        None => to_version(value, to, stored.schema.get(), stored.definition_uid.is_some()),
+        None => to_version(value, to, stored.schema.get(), stored.definition_uid.is_some()).map_err(internal),
     }
 }
 
-fn to_version(mut value: Value, to: &str, schema: SchemaRef<'_>, is_custom: bool) -> Result<Value, Status> {
-    let from = crate::meta::field(&value, "apiVersion");
-    if from == to {
-        return Ok(value);
-    }
-    if !is_custom {
-        let mut value = convert(value, to).map_err(Status::internal_error)?;
-        // What one version leaves open, another one may settle: autoscalers have a metric in the newer one.
-        default::apply(&mut value, schema);
-        return Ok(value);
-    }
-    // Without a webhook, versions of a custom resource differ in their name and in what their schemas know.
-    if let Some(fields) = value.as_object_mut() {
-        fields.insert("apiVersion".to_owned(), Value::from(to));
-    }
-    let checked = decode::check(value, schema).map_err(Status::internal_error)?;
-    let mut value = checked.value;
-    default::apply(&mut value, schema);
-    Ok(value)
+fn internal(error: VersionError) -> Status {
+    Status::internal_error(error)
 }
 
 /// The versions of a resource, for those who keep track of fields.

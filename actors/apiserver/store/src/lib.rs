@@ -33,6 +33,7 @@ mod snapshot;
 mod stores;
 mod token;
 mod tree;
+mod version;
 mod watch;
 
 pub use catalog::{
@@ -47,4 +48,5 @@ pub use query::{ListQuery, Page, ReadAt, WatchFrom, WatchQuery};
 pub use snapshot::Snapshot;
 pub use stores::Stores;
 pub use tree::tree;
+pub use version::{VersionError, to_version};
 pub use watch::Watch;

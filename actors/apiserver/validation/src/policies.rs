@@ -20,31 +20,6 @@ const ANNOTATIONS_MAX: usize = 20;
 /// Longest expression of such an annotation, in bytes: shorter than what it may give.
 const ANNOTATION_BYTES_MAX: usize = 5 * 1024;
 
-/// Words that CEL has for itself.
-const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 /// A ValidatingAdmissionPolicy.
 pub(super) fn check(object: &At<'_>, _: &Context, out: &mut Errors) {
     check_spec(object, false, out);
@@ -166,7 +141,7 @@ fn check_variable(at: &At<'_>, out: &mut Errors) {
         && !name.starts_with(|c: char| c.is_ascii_digit());
     if name.trim().is_empty() {
         out.push(at.required("name", "name is not specified"));
-    } else if !legal || RESERVED.contains(&name) {
+    } else if !legal || names::is_cel_word(name) {
         out.push(at.invalid("name", "name is not a valid CEL identifier"));
     }
     if at.text("expression").trim().is_empty() {

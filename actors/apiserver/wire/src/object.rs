@@ -5,12 +5,12 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use k3sd_apiserver_store::{Resource, Schema};
-use k3sd_objects::decode::{check, to_bytes, to_yaml};
+use k3sd_apiserver_store::{Resource, Schema, to_version};
+use k3sd_objects::decode::{to_bytes, to_yaml};
 use k3sd_objects::object::{Object, members};
 use k3sd_objects::schema::{SchemaRef, builtin, kind_schema};
 use k3sd_objects::status::Status;
-use k3sd_objects::{convert, default, protobuf};
+use k3sd_objects::{default, protobuf};
 use serde_json::{Value, json};
 
 use crate::negotiate::{Format, Media, Shape};
@@ -151,21 +151,14 @@ pub(crate) fn is_rewritten(resource: &Resource) -> bool {
 
 /// A stored object in the version of a resource.
 pub fn in_version(object: &Object, resource: &Resource) -> Result<Value, Status> {
-    let mut value = object.value();
-    match &resource.schema {
-        Schema::Builtin(_) if resource.is_storage_version() => Ok(value),
-        Schema::Builtin(_) => convert::convert(value, &resource.api_version).map_err(Status::internal_error),
-        Schema::Custom(arena) => {
-            // Versions of a custom resource that no webhook converts differ in their name; fields that one of them does
-            // not know are left out of it.
-            if !resource.is_storage_version() {
-                value["apiVersion"] = Value::from(&*resource.api_version);
-                value = check(value, arena.root()).map_err(Status::internal_error)?.value;
-            }
-            default::apply(&mut value, arena.root());
-            Ok(value)
-        }
+    let (schema, is_custom) = (resource.schema.get(), matches!(resource.schema, Schema::Custom(_)));
+    let mut value =
+        to_version(object.value(), &resource.api_version, schema, is_custom).map_err(Status::internal_error)?;
+    // A definition may have got defaults since the object was written.
+    if is_custom {
+        default::apply(&mut value, schema);
     }
+    Ok(value)
 }
 
 /// A tree with its envelope.

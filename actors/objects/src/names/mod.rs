@@ -253,6 +253,34 @@ pub fn environment_variable(value: &str) -> Faults {
     faults
 }
 
+/// Words that CEL keeps for later: no names in expressions. With `true`, `false`, `null` and `in`, which mean something,
+/// they are all that properties and variables can't be called.
+pub const CEL_RESERVED: &[&str] = &[
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
+/// Whether a name is a word of CEL's own.
+#[must_use]
+pub fn is_cel_word(name: &str) -> bool {
+    matches!(name, "true" | "false" | "null" | "in") || CEL_RESERVED.contains(&name)
+}
+
 /// An identifier as in C.
 #[must_use]
 pub fn c_identifier(value: &str) -> Faults {
