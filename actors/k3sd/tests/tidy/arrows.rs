@@ -28,7 +28,18 @@ const SUBSYSTEMS: &[(&str, &[&str])] = &[
             "k3sd-apiserver-wire",
         ],
     ),
-    ("k3sd-controllers", &[]),
+    (
+        "k3sd-controllers",
+        &[
+            "k3sd-controllers-accounts",
+            "k3sd-controllers-batch",
+            "k3sd-controllers-collection",
+            "k3sd-controllers-network",
+            "k3sd-controllers-nodes",
+            "k3sd-controllers-volumes",
+            "k3sd-controllers-workloads",
+        ],
+    ),
     ("k3sd-scheduler", &[]),
     ("k3sd-manifests", &[]),
     ("k3sd-coredns", &[]),
@@ -44,8 +55,16 @@ const SUBSYSTEMS: &[(&str, &[&str])] = &[
     ("k3sd-metrics", &[]),
 ];
 
-/// The parts of the API server, each a crate that compiles and tests alone. Nobody but the API server uses them.
+/// The parts of the API server and of the controllers, each a crate that compiles and tests alone. Nobody but their own
+/// subsystem uses them.
 const PARTS: &[(&str, &[&str])] = &[
+    ("k3sd-controllers-accounts", COMMON),
+    ("k3sd-controllers-batch", COMMON),
+    ("k3sd-controllers-collection", COMMON),
+    ("k3sd-controllers-network", COMMON),
+    ("k3sd-controllers-nodes", COMMON),
+    ("k3sd-controllers-volumes", COMMON),
+    ("k3sd-controllers-workloads", COMMON),
     ("k3sd-apiserver-cel", &["k3sd-objects"]),
     ("k3sd-apiserver-validation", &["k3sd-objects"]),
     ("k3sd-apiserver-access", &["k3sd-objects"]),

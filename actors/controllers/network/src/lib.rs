@@ -1,0 +1,1 @@
+//! The controllers that say where Services lead.

@@ -1,0 +1,1 @@
+//! The controllers of workloads that run until they are told to stop.
