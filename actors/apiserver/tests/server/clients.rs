@@ -84,7 +84,7 @@ async fn an_informer_sees_what_the_server_holds_whatever_dies() {
         let change = tokio::time::timeout(LIMIT, changes.next()).await.expect("in time").expect("a change");
         match change {
             Change::Replaced(all) => seen = all.keys().map(|key| key.name.clone()).collect(),
-            Change::Applied(map) => _ = seen.insert(map.metadata.name.clone().expect("a name")),
+            Change::Applied { new: map, .. } => _ = seen.insert(map.metadata.name.clone().expect("a name")),
             Change::Deleted(map) => _ = seen.remove(map.metadata.name.as_deref().expect("a name")),
         }
     }

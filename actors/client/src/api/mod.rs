@@ -16,6 +16,8 @@ pub use self::remote::{Remote, RemoteError, ServerAddress, link};
 
 /// The namespace of requests that name none.
 const NAMESPACE: &str = "default";
+/// The group of everybody whose name is known.
+const AUTHENTICATED: &str = "system:authenticated";
 
 /// A client over any service that answers requests, such as the API server's own pipeline.
 ///
@@ -57,5 +59,36 @@ impl Connect {
     /// A client. Needs a tokio runtime around it.
     pub fn client(&self) -> kube::Client {
         (self.0)()
+    }
+}
+
+/// Ways to the API for the parts of this process, each known as somebody of its own.
+#[derive(Clone)]
+pub struct Identities(Arc<dyn Fn(&str, &[&str]) -> Connect + Send + Sync>);
+
+impl std::fmt::Debug for Identities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identities")
+    }
+}
+
+impl Identities {
+    /// From a function that connects as a user, of whom it is told name and groups.
+    pub fn new(connect: impl Fn(&str, &[&str]) -> Connect + Send + Sync + 'static) -> Self {
+        Self(Arc::new(connect))
+    }
+
+    /// As a user, who is authenticated and in further groups.
+    pub fn user(&self, name: &str, groups: &[&str]) -> Connect {
+        let mut all = groups.to_vec();
+        all.push(AUTHENTICATED);
+        (self.0)(name, &all)
+    }
+
+    /// As a service account, whether there is an object of that name or not.
+    pub fn service_account(&self, namespace: &str, name: &str) -> Connect {
+        let user = format!("system:serviceaccount:{namespace}:{name}");
+        let group = format!("system:serviceaccounts:{namespace}");
+        self.user(&user, &["system:serviceaccounts", &group])
     }
 }

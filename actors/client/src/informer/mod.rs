@@ -10,6 +10,7 @@
 //! misses nothing.
 
 mod reflector;
+mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
 use self::reflector::{Reflector, ReflectorMsg};
+pub use self::shared::Shared;
 pub use self::store::{Index, ObjectKey, Snapshot};
 use crate::api::Connect;
 
@@ -103,7 +105,12 @@ pub enum Change<K: Kind> {
     /// Everything there is: at first, after a list, and when changes were lost. What isn't in it is gone.
     Replaced(Arc<Snapshot<K>>),
     /// An object is there now, or is another.
-    Applied(Arc<K>),
+    Applied {
+        /// What it was until now.
+        old: Option<Arc<K>>,
+        /// What it is.
+        new: Arc<K>,
+    },
     /// An object is gone; this was its last state.
     Deleted(Arc<K>),
 }
@@ -160,8 +167,20 @@ impl<K: Kind> Informer<K> {
     }
 }
 
+/// The version of the store at which an object was written, or that a list shows, to compare within one cluster. Since
+/// Kubernetes 1.34 versions are numbers that grow (KEP-5504). `None` for what is no number.
+pub fn version_number(version: &str) -> Option<u64> {
+    version.parse().ok()
+}
+
 /// An informer: the actor, to be a child of whoever shares it, and the way to it.
 pub fn informer<K: Kind>(name: &str, args: InformerArgs<K>) -> (ChildSpec, Informer<K>) {
+    let (args, informer) = prepare(args);
+    (start(name, args), informer)
+}
+
+/// What an informer's actor will be started with, and the way to it.
+fn prepare<K: Kind>(args: InformerArgs<K>) -> (reflector::ReflectorArgs<K>, Informer<K>) {
     let (snapshot_place, snapshot) = watch::channel(None);
     let (address_place, address) = watch::channel(None);
     let args = reflector::ReflectorArgs {
@@ -170,5 +189,9 @@ pub fn informer<K: Kind>(name: &str, args: InformerArgs<K>) -> (ChildSpec, Infor
         address: Arc::new(address_place),
         subscribers: Lend::new(Vec::new()),
     };
-    (worker::<Reflector<K>>(name, args), Informer { snapshot, address })
+    (args, Informer { snapshot, address })
+}
+
+fn start<K: Kind>(name: &str, args: reflector::ReflectorArgs<K>) -> ChildSpec {
+    worker::<Reflector<K>>(name, args)
 }

@@ -324,7 +324,7 @@ pub(super) fn fold<K: Kind>(store: &mut Snapshot<K>, event: WatchEvent<K>) -> Op
     match event {
         WatchEvent::Added(object) | WatchEvent::Modified(object) => {
             store.set_version(object.meta().resource_version.clone().unwrap_or_default());
-            store.apply(object).map(Change::Applied)
+            store.apply(object).map(|(old, new)| Change::Applied { old, new })
         }
         WatchEvent::Deleted(object) => {
             store.set_version(object.meta().resource_version.clone().unwrap_or_default());

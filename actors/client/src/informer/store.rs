@@ -74,6 +74,13 @@ impl<K: Kind> Snapshot<K> {
         self.objects.values()
     }
 
+    /// The objects of a namespace, in the order of names.
+    pub fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<K>> {
+        let from = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
+        let found = self.objects.range(from..).take_while(move |(key, _)| key.namespace == namespace);
+        found.map(|(_, object)| object)
+    }
+
     /// The keys of all objects, in order.
     pub fn keys(&self) -> impl Iterator<Item = &ObjectKey> {
         self.objects.keys()
@@ -109,22 +116,25 @@ impl<K: Kind> Snapshot<K> {
         self.version = version;
     }
 
-    /// Takes an object in. `None` if it is there already, in this very version.
-    pub(super) fn apply(&mut self, object: K) -> Option<Arc<K>> {
+    /// Takes an object in: what it was until now, and what it is. `None` if it is there already, in this very version.
+    pub(super) fn apply(&mut self, mut object: K) -> Option<(Option<Arc<K>>, Arc<K>)> {
+        // Who wrote which field takes more room than the fields, and nobody who reads copies asks.
+        object.meta_mut().managed_fields = None;
         let key = ObjectKey::of(&object);
-        if let Some(old) = self.objects.get(&key).cloned() {
+        let old = self.objects.get(&key).cloned();
+        if let Some(old) = &old {
             let version = &object.meta().resource_version;
             if version.is_some() && *version == old.meta().resource_version && object.meta().uid == old.meta().uid {
                 return None;
             }
-            self.unindex(&key, &old);
+            self.unindex(&key, old);
         }
         for (index, text) in texts(&self.indexes, &object) {
             self.entries.insert_mut((index, text, key.clone()), ());
         }
         let object = Arc::new(object);
         self.objects.insert_mut(key, object.clone());
-        Some(object)
+        Some((old, object))
     }
 
     /// Forgets an object; `None` if it wasn't there.

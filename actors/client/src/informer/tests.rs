@@ -48,7 +48,7 @@ fn indexes_follow_every_change_and_old_snapshots_keep_what_they_showed() {
     let old = store.clone();
     assert!(store.apply(typed(map("x", 1, "red"))).is_none(), "the very same is no change");
     let event = serde_json::from_value(json!({"type": "MODIFIED", "object": map("x", 2, "blue")})).expect("an event");
-    assert!(matches!(fold(&mut store, event), Some(Change::Applied(_))));
+    assert!(matches!(fold(&mut store, event), Some(Change::Applied { old: Some(_), .. })));
     let event = serde_json::from_value(json!({"type": "DELETED", "object": map("y", 3, "red")})).expect("an event");
     assert!(matches!(fold(&mut store, event), Some(Change::Deleted(_))));
     let mark = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"resourceVersion": "9"}});
@@ -134,7 +134,7 @@ async fn an_informer_lists_watches_lists_again_and_survives_its_own_death() {
     let mut watching = async || tokio::time::timeout(LIMIT, watches.recv()).await.expect("in time").expect("a watch");
     let events = watching().await;
     events.send(line("ADDED", &map("y", 6, "red"))).await.expect("it is read");
-    assert!(matches!(next().await, Change::Applied(map) if map.metadata.name.as_deref() == Some("y")));
+    assert!(matches!(next().await, Change::Applied { new: map, .. } if map.metadata.name.as_deref() == Some("y")));
     assert_eq!(names(informer.snapshot().expect("listed").by("color", "red")), ["x", "y"]);
 
     // The watch ends in peace, and goes on behind what was seen.
