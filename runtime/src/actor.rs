@@ -159,6 +159,12 @@ impl<M: Message> Context<M> {
         self.clock().rng(self.path())
     }
 
+    /// Shows these lines to whoever looks at this actor, instead of those before. Names and reasons only: they are read
+    /// by people who may not read what is stored.
+    pub fn note(&self, lines: Vec<String>) {
+        self.cell.node.set_notes(lines);
+    }
+
     /// Ends once the supervisor has asked for the end. For an `init` that waits for somebody who may never come: nothing
     /// else interrupts it but a kill.
     pub fn asked_to_stop(&self) -> impl Future<Output = ()> + Send + use<M> {

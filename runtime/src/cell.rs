@@ -100,6 +100,7 @@ pub(crate) struct Meta {
     pub(crate) restart: Option<Restart>,
     pub(crate) supervising: Option<Box<Supervising>>,
     deaths: VecDeque<Death>,
+    notes: Vec<String>,
     traces: Vec<mpsc::Sender<TraceRecord>>,
 }
 
@@ -144,11 +145,22 @@ impl Node {
     }
 
     pub(crate) fn record_death(&self, death: Death) {
-        let deaths = &mut self.meta().deaths;
+        let meta = &mut *self.meta();
+        meta.notes.clear();
+        let deaths = &mut meta.deaths;
         if deaths.len() == DEATHS_MAX {
             deaths.pop_front();
         }
         deaths.push_back(death);
+    }
+
+    /// What the actor has to say about itself; it is forgotten when it dies.
+    pub(crate) fn set_notes(&self, notes: Vec<String>) {
+        self.meta().notes = notes;
+    }
+
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.meta().notes.clone()
     }
 
     pub(crate) fn deaths(&self) -> Vec<Death> {
@@ -272,8 +284,14 @@ pub(crate) trait AnyCell: std::fmt::Debug + Send + Sync {
 
 impl<M: Message> Cell<M> {
     pub(crate) fn new(path: Arc<str>, system: System, capacity: usize) -> Self {
-        let meta =
-            Meta { kind: Kind::Worker, restart: None, supervising: None, deaths: VecDeque::new(), traces: Vec::new() };
+        let meta = Meta {
+            kind: Kind::Worker,
+            restart: None,
+            supervising: None,
+            deaths: VecDeque::new(),
+            notes: Vec::new(),
+            traces: Vec::new(),
+        };
         let node = Node {
             path,
             system,

@@ -107,7 +107,8 @@ impl fmt::Display for Exit {
 }
 
 /// The text of a panic's payload.
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+/// What a panic said, as `catch_unwind` hands it over; clipped like every reason.
+pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     clip(text.unwrap_or_else(|| "a panic without a text".to_owned()))

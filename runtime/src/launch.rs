@@ -188,6 +188,12 @@ impl TaskHandle {
         self.0.path()
     }
 
+    /// Shows these lines to whoever looks at this actor, instead of those before. Names and reasons only: they are read
+    /// by people who may not read what is stored.
+    pub fn note(&self, lines: Vec<String>) {
+        self.0.note(lines);
+    }
+
     /// Random numbers of its own.
     pub fn rng(&self) -> crate::clock::Rng {
         self.0.rng()

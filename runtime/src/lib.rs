@@ -43,7 +43,7 @@ pub use crate::cell::{Death, Kind, MailboxLook, Signal, TraceRecord};
 pub use crate::clock::{Clock, Moment, Rng};
 pub use crate::error::{AskError, CastError, TreeError, TypeMismatch};
 pub use crate::events::{Event, Happened};
-pub use crate::exit::{ActorError, Exit};
+pub use crate::exit::{ActorError, Exit, panic_text};
 pub use crate::launch::{RootState, TaskHandle, current_path, subtree, task, worker};
 pub use crate::message::{Message, Silent};
 pub use crate::spec::{ChildSpec, Intensity, MAILBOX_MESSAGES, Restart, Shutdown, Spec, Strategy};

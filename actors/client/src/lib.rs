@@ -2,10 +2,19 @@
 //!
 //! * [`storage`] is what the API server asks of whoever keeps its bytes.
 //! * [`api`] makes clients, in this process or over TLS; feature `api`.
+//! * [`controller`] runs loops that make what is into what is wanted; feature `api`.
+//! * [`election`] says which of several processes acts; feature `api`.
+//! * [`events`] writes down for people what happened; feature `api`.
 //! * [`informer`] keeps local copies of what there is, shared by all who read it; feature `api`.
 
 #[cfg(feature = "api")]
 pub mod api;
+#[cfg(feature = "api")]
+pub mod controller;
+#[cfg(feature = "api")]
+pub mod election;
+#[cfg(feature = "api")]
+pub mod events;
 #[cfg(feature = "api")]
 pub mod informer;
 pub mod storage;

@@ -94,6 +94,7 @@ impl Lens {
             restarts: node.restarts.load(Relaxed),
             uptime_ms: self.uptime_ms(node.started_at.load(Relaxed)),
             mailbox: mailbox(cell),
+            notes: node.notes(),
             deaths: self.deaths(&node.deaths()),
             ..Actor::default()
         };

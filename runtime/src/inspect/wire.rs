@@ -72,6 +72,8 @@ pub struct Actor {
     pub mailbox: Mailbox,
     /// The message in hand.
     pub handling: Option<Handling>,
+    /// What it says about itself, such as which objects it has trouble with. Names and reasons, no contents.
+    pub notes: Vec<String>,
     /// Its last deaths, oldest first; at most eight are kept.
     pub deaths: Vec<Death>,
     /// How many children it has. More than `children` holds when the answer was cut.

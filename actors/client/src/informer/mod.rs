@@ -13,7 +13,7 @@ mod reflector;
 mod shared;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::sync::Arc;

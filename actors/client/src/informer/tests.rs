@@ -22,7 +22,7 @@ use super::store::Snapshot;
 use super::{Change, Index, InformerArgs, informer};
 use crate::api::Connect;
 
-fn map(name: &str, version: u64, color: &str) -> Value {
+pub(crate) fn map(name: &str, version: u64, color: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"color": color},
         "metadata": {"namespace": "a", "name": name, "uid": name, "resourceVersion": version.to_string()}})
 }
@@ -62,12 +62,12 @@ fn indexes_follow_every_change_and_old_snapshots_keep_what_they_showed() {
 
 /// A server of ConfigMaps, as far as informers ask: what it lists, and what its watches say next.
 #[derive(Clone)]
-struct Script {
-    list: watch::Receiver<Value>,
-    watches: watch::Receiver<Option<mpsc::Sender<mpsc::Sender<Bytes>>>>,
+pub(crate) struct Script {
+    pub(crate) list: watch::Receiver<Value>,
+    pub(crate) watches: watch::Receiver<Option<mpsc::Sender<mpsc::Sender<Bytes>>>>,
 }
 
-type Answer = BoxBody<Bytes, Infallible>;
+pub(crate) type Answer = BoxBody<Bytes, Infallible>;
 
 impl tower_service::Service<Request<Body>> for Script {
     type Response = Response<Answer>;
@@ -106,11 +106,11 @@ impl futures_util::Stream for SyncStream {
     }
 }
 
-fn list(version: u64, items: &[Value]) -> Value {
+pub(crate) fn list(version: u64, items: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": version.to_string()}, "items": items})
 }
 
-fn line(kind: &str, object: &Value) -> Bytes {
+pub(crate) fn line(kind: &str, object: &Value) -> Bytes {
     Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
 }
 

@@ -57,6 +57,9 @@ fn page(actor: &Actor) -> String {
             format!("{} for {}", shown(&handling.message), span(Duration::from_micros(handling.age_us))),
         ));
     }
+    for note in &actor.notes {
+        facts.push(("note", shown(note)));
+    }
     for death in &actor.deaths {
         let detail = death.detail.as_deref().map(|detail| format!(": {}", shown(detail))).unwrap_or_default();
         let asked = if death.asked { ", as asked" } else { "" };
@@ -101,6 +104,7 @@ mod tests {
             busy_us: 2500,
             mailbox: Mailbox { depth: 1, high_water: 4, capacity: 16, received: 8, refused: 0 },
             handling: Some(Handling { message: "Write".into(), age_us: 900 }),
+            notes: vec!["quarantined a/b: panicked".to_owned()],
             deaths: vec![death],
             ..Actor::default()
         };
@@ -113,6 +117,7 @@ mailbox   1 of 16, once 4
 messages  8 received, 0 refused, 7 handled
 busy      2.5ms
 handling  Write for 900us
+note      quarantined a/b: panicked
 death     2030-01-01T00:00:00.000Z, life 1: panic: dri\\u{7}ll
 ";
         assert_eq!(page(&actor), wanted);
