@@ -17,7 +17,9 @@
 //! waits that grow, the others go on. `k3sd actors show` names it, and an Event about its object says why.
 
 mod error;
+pub mod indexes;
 mod run;
+pub mod setup;
 mod source;
 #[cfg(test)]
 mod tests;
