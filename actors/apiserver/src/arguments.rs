@@ -1,23 +1,13 @@
 //! `--kube-apiserver-arg`: which flags of kube-apiserver mean something here.
 //!
-//! Each flag is a row of a table. What maps to a setting works; what would have no effect is refused by name, with the
-//! reason; what kube-apiserver doesn't know either is refused as unknown. Flags whose value here is what it would be
-//! anyway are accepted with that value alone.
+//! What means nothing here is refused by name, with the reason.
 
 use std::time::Duration;
 
-use crate::config::ApiServerConfig;
-use crate::error::ArgumentError;
+use k3sd_client::arguments::Rule::{Only, Refused, Sets};
+use k3sd_client::arguments::{self, ArgumentError, Rule, boolean, count, duration, list, text};
 
-/// What becomes of a flag.
-enum Rule {
-    /// It is a setting.
-    Sets(fn(&mut ApiServerConfig, &str) -> Result<(), &'static str>),
-    /// It has one meaning here, so only these values are taken.
-    Only(&'static [&'static str]),
-    /// It would have no effect.
-    Refused(&'static str),
-}
+use crate::config::ApiServerConfig;
 
 const ELSEWHERE: &str = "k3sd has a flag of its own for it";
 const PROCESS: &str = "k3sd is one process, and its own flags decide about files, logs and profiles";
@@ -26,10 +16,8 @@ const CACHES: &str = "watch caches size themselves";
 const LATER: &str = "it isn't there yet";
 const NO_CLOUD: &str = "there is no cloud provider in here";
 
-use Rule::{Only, Refused, Sets};
-
 /// All flags that mean something, or are worth a reason.
-const FLAGS: &[(&str, Rule)] = &[
+const FLAGS: &[(&str, Rule<ApiServerConfig>)] = &[
     ("admission-control-config-file", Refused(LATER)),
     ("advertise-address", Refused(ELSEWHERE)),
     ("aggregator-reject-forwarding-redirect", Only(&["true"])),
@@ -167,37 +155,7 @@ pub const TOKEN_AUTH_FILE: &str = "token-auth-file";
 /// # Errors
 /// See [`ArgumentError`]. The configuration is as it was then.
 pub fn apply(config: &mut ApiServerConfig, argument: &str) -> Result<(), ArgumentError> {
-    let argument = argument.trim_start_matches("--");
-    let (name, value) = argument.split_once('=').unwrap_or((argument, "true"));
-    let found = FLAGS.iter().find(|(flag, _)| *flag == name);
-    let wrong = |wanted| ArgumentError::Value { name: name.to_owned(), value: value.to_owned(), wanted };
-    match found.map(|(_, rule)| rule) {
-        None => Err(ArgumentError::Unknown { name: name.to_owned() }),
-        Some(Refused(why)) => Err(ArgumentError::Refused { name: name.to_owned(), why }),
-        Some(Only(values)) if values.contains(&value) => Ok(()),
-        Some(Only(_)) => Err(wrong("the one value that it has here")),
-        Some(Sets(set)) => set(config, value).map_err(wrong),
-    }
-}
-
-fn boolean(value: &str) -> Result<bool, &'static str> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err("true or false"),
-    }
-}
-
-fn text(value: &str) -> Result<String, &'static str> {
-    if value.is_empty() { Err("a text that isn't empty") } else { Ok(value.to_owned()) }
-}
-
-fn list(value: &str) -> Result<Vec<String>, &'static str> {
-    Ok(value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
-}
-
-fn count(value: &str) -> Result<usize, &'static str> {
-    value.parse().ok().filter(|count| *count > 0).ok_or("a number above zero")
+    arguments::apply("kube-apiserver", FLAGS, config, argument)
 }
 
 fn whole(value: &str) -> Result<i64, &'static str> {
@@ -206,13 +164,6 @@ fn whole(value: &str) -> Result<i64, &'static str> {
 
 fn seconds(value: &str) -> Result<Duration, &'static str> {
     value.parse().map(Duration::from_secs).map_err(|_| "a number of seconds")
-}
-
-fn duration(value: &str) -> Result<Duration, &'static str> {
-    if matches!(value, "0" | "0s") {
-        return Ok(Duration::ZERO);
-    }
-    crate::pipeline::go_duration(value).ok_or("a duration such as 90s or 1h30m")
 }
 
 fn runtime_config(config: &mut ApiServerConfig, value: &str) -> Result<(), &'static str> {

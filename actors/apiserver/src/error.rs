@@ -17,35 +17,6 @@ pub enum TlsError {
     Setup(#[source] rustls::Error),
 }
 
-/// Why an argument of `--kube-apiserver-arg` is refused.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ArgumentError {
-    /// No flag of kube-apiserver.
-    #[error("kube-apiserver has no flag --{name}")]
-    Unknown {
-        /// As written.
-        name: String,
-    },
-    /// A flag of kube-apiserver for which there is nothing here.
-    #[error("--{name} has no effect here and is refused: {why}")]
-    Refused {
-        /// The flag.
-        name: String,
-        /// Why there is nothing.
-        why: &'static str,
-    },
-    /// A value that means nothing.
-    #[error("--{name}: {value:?} is not {wanted}")]
-    Value {
-        /// The flag.
-        name: String,
-        /// As written.
-        value: String,
-        /// What it should have been.
-        wanted: &'static str,
-    },
-}
-
 /// Why the keys of service accounts can't be used.
 #[derive(Debug, Error)]
 pub enum KeysError {

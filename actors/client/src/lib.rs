@@ -1,5 +1,6 @@
 //! The one way to reach the API, and the narrow types in which subsystems meet.
 //!
+//! * [`arguments`] reads flags of upstream's programs.
 //! * [`storage`] is what the API server asks of whoever keeps its bytes.
 //! * [`api`] makes clients, in this process or over TLS; feature `api`.
 //! * [`controller`] runs loops that make what is into what is wanted; feature `api`.
@@ -9,6 +10,7 @@
 
 #[cfg(feature = "api")]
 pub mod api;
+pub mod arguments;
 #[cfg(feature = "api")]
 pub mod controller;
 #[cfg(feature = "api")]

@@ -1,7 +1,6 @@
 //! Paths that are no resources: health, numbers, discovery, OpenAPI, version, keys.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response};
@@ -205,36 +204,9 @@ fn written(reply: Reply, gzip: bool) -> Response<Body> {
     answer::encoded(response, zipped)
 }
 
-/// A duration as Go writes it: `34s`, `1m30s`, `500ms`, `1.5h`. `None` for anything else, and for what isn't positive.
-pub(crate) fn go_duration(text: &str) -> Option<Duration> {
-    const UNITS: [(&str, f64); 7] =
-        [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
-    let (mut rest, mut seconds) = (text, 0.0);
-    while !rest.is_empty() {
-        let digits = rest.find(|found: char| !found.is_ascii_digit() && found != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let end = rest.find(|found: char| found.is_ascii_digit() || found == '.').unwrap_or(rest.len());
-        let (_, unit) = UNITS.iter().find(|(unit, _)| *unit == &rest[..end])?;
-        seconds += number * unit;
-        rest = &rest[end..];
-    }
-    Duration::try_from_secs_f64(seconds).ok().filter(|found| !found.is_zero())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_read_as_go_writes_them() {
-        for (text, millis) in [("34s", 34_000), ("1m30s", 90_000), ("500ms", 500), ("1.5h", 5_400_000)] {
-            assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text}");
-        }
-        for text in ["", "0s", "-1s", "5", "s", "1x", "1e9s", "1..5s", "99999999999999999999h"] {
-            assert_eq!(go_duration(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn numbers_name_only_paths_that_there_are() {

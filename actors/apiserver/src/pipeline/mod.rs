@@ -32,6 +32,7 @@ use k3sd_apiserver_access::{Attributes, Authorizer, Query, RequestInfo, User, is
 use k3sd_apiserver_registry::{Api, BODY_BYTES_MAX, Call, Reply};
 use k3sd_apiserver_store::{Catalog, Resource};
 use k3sd_apiserver_wire::negotiate::{Answer, Format, Offer, Wish, negotiate};
+use k3sd_client::arguments::go_duration;
 use k3sd_objects::status::Status;
 use k3sd_runtime::{Clock, Moment};
 use tokio::sync::watch as place;
@@ -41,7 +42,6 @@ use crate::config::ApiServerConfig;
 use crate::front::{Body, ClientAuthorities, Held};
 use crate::observe::{Health, Metrics, Series, StorageNumbers, Tally};
 
-pub(crate) use self::documents::go_duration;
 pub use self::local::LocalService;
 pub use self::peer::Peer;
 use self::seats::{Seat, Seats};
@@ -395,7 +395,7 @@ fn is_long_running(info: &RequestInfo, query: &Query) -> bool {
 
 /// The limit of a request, which its client may lower with `timeout=34s`.
 fn timeout(query: &Query, most: Duration) -> Duration {
-    let asked = query.first("timeout").and_then(documents::go_duration);
+    let asked = query.first("timeout").and_then(go_duration);
     asked.filter(|asked| !asked.is_zero()).map_or(most, |asked| asked.min(most))
 }
 

@@ -8,7 +8,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use k3sd_apiserver::{ArgumentError, SetupError, StaticTokenError};
+use k3sd_apiserver::{SetupError, StaticTokenError};
+use k3sd_client::arguments::ArgumentError;
 use k3sd_runtime::TypeMismatch;
 use thiserror::Error;
 

@@ -1,0 +1,183 @@
+//! `--kube-…-arg`: flags of upstream's programs, as data.
+//!
+//! Each flag is a row of a table. What maps to a setting works; what would have no effect is refused by name, with the
+//! reason; what the program doesn't know either is refused as unknown. Flags whose value here is what it would be anyway
+//! are accepted with that value alone.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// What becomes of a flag of a program whose settings are a `C`.
+#[derive(Debug)]
+pub enum Rule<C> {
+    /// It is a setting. Otherwise the error says what was wanted; it completes "is not ...".
+    Sets(fn(&mut C, &str) -> Result<(), &'static str>),
+    /// It has one meaning here, so only these values are taken.
+    Only(&'static [&'static str]),
+    /// It would have no effect, and why.
+    Refused(&'static str),
+}
+
+/// Why an argument was not applied.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ArgumentError {
+    /// No flag of that program.
+    #[error("{program} has no flag --{name}")]
+    Unknown {
+        /// The program.
+        program: &'static str,
+        /// As written.
+        name: String,
+    },
+    /// A flag for which there is nothing here.
+    #[error("--{name} has no effect here and is refused: {why}")]
+    Refused {
+        /// The flag.
+        name: String,
+        /// Why there is nothing.
+        why: &'static str,
+    },
+    /// A value that means nothing.
+    #[error("--{name}: {value:?} is not {wanted}")]
+    Value {
+        /// The flag.
+        name: String,
+        /// As written.
+        value: String,
+        /// What it should have been.
+        wanted: &'static str,
+    },
+}
+
+/// Applies one argument, `name=value` or `name`, which means `name=true`. Leading dashes are let pass.
+///
+/// # Errors
+/// See [`ArgumentError`]. The settings are as they were then.
+pub fn apply<C>(
+    program: &'static str,
+    flags: &[(&str, Rule<C>)],
+    settings: &mut C,
+    argument: &str,
+) -> Result<(), ArgumentError> {
+    let argument = argument.trim_start_matches("--");
+    let (name, value) = argument.split_once('=').unwrap_or((argument, "true"));
+    let found = flags.iter().find(|(flag, _)| *flag == name);
+    let wrong = |wanted| ArgumentError::Value { name: name.to_owned(), value: value.to_owned(), wanted };
+    match found.map(|(_, rule)| rule) {
+        None => Err(ArgumentError::Unknown { program, name: name.to_owned() }),
+        Some(Rule::Refused(why)) => Err(ArgumentError::Refused { name: name.to_owned(), why }),
+        Some(Rule::Only(values)) if values.contains(&value) => Ok(()),
+        Some(Rule::Only(_)) => Err(wrong("the one value that it has here")),
+        Some(Rule::Sets(set)) => set(settings, value).map_err(wrong),
+    }
+}
+
+/// Reads a truth value as Go does.
+///
+/// # Errors
+/// What was wanted; so for all functions below.
+pub fn boolean(value: &str) -> Result<bool, &'static str> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("true or false"),
+    }
+}
+
+/// Reads a text that says something.
+///
+/// # Errors
+/// It is empty.
+pub fn text(value: &str) -> Result<String, &'static str> {
+    if value.is_empty() { Err("a text that isn't empty") } else { Ok(value.to_owned()) }
+}
+
+/// Reads what stands between commas.
+///
+/// # Errors
+/// None; a table needs the type.
+pub fn list(value: &str) -> Result<Vec<String>, &'static str> {
+    Ok(value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+}
+
+/// Reads how many of something there are, at least one.
+///
+/// # Errors
+/// It is no such number.
+pub fn count(value: &str) -> Result<usize, &'static str> {
+    value.parse().ok().filter(|count| *count > 0).ok_or("a number above zero")
+}
+
+/// Reads a number with a fraction that isn't negative.
+///
+/// # Errors
+/// It is no such number.
+pub fn fraction(value: &str) -> Result<f64, &'static str> {
+    value.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0).ok_or("a number, zero or more")
+}
+
+/// Reads a time as Go writes it; zero is one.
+///
+/// # Errors
+/// It is no time.
+pub fn duration(value: &str) -> Result<Duration, &'static str> {
+    if matches!(value, "0" | "0s") {
+        return Ok(Duration::ZERO);
+    }
+    go_duration(value).ok_or("a duration such as 90s or 1h30m")
+}
+
+/// A time above zero as Go writes it: `1h30m`, `1.5s`.
+pub fn go_duration(text: &str) -> Option<Duration> {
+    const UNITS: [(&str, f64); 7] =
+        [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let (mut rest, mut seconds) = (text, 0.0);
+    while !rest.is_empty() {
+        let digits = rest.find(|found: char| !found.is_ascii_digit() && found != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest.find(|found: char| found.is_ascii_digit() || found == '.').unwrap_or(rest.len());
+        let (_, unit) = UNITS.iter().find(|(unit, _)| *unit == &rest[..end])?;
+        seconds += number * unit;
+        rest = &rest[end..];
+    }
+    Duration::try_from_secs_f64(seconds).ok().filter(|found| !found.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, millis) in [("34s", 34_000), ("1m30s", 90_000), ("500ms", 500), ("1.5h", 5_400_000)] {
+            assert_eq!(go_duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "0s", "-1s", "5", "s", "1x", "1e9s", "1..5s", "99999999999999999999h"] {
+            assert_eq!(go_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_rule_does_what_it_says() {
+        const FLAGS: &[(&str, Rule<u64>)] = &[
+            ("fixed", Rule::Only(&["true"])),
+            ("number", Rule::Sets(|number, value| count(value).map(|count| *number = count as u64))),
+            ("ours", Rule::Refused("it is ours")),
+        ];
+        for (argument, said) in [
+            ("--number=3", None),
+            ("fixed", None),
+            ("fixed=false", Some("--fixed: \"false\" is not the one value that it has here")),
+            ("number=0", Some("--number: \"0\" is not a number above zero")),
+            ("ours=1", Some("--ours has no effect here and is refused: it is ours")),
+            ("none=1", Some("kube-x has no flag --none")),
+        ] {
+            let mut number = 0;
+            let applied = apply("kube-x", FLAGS, &mut number, argument);
+            assert_eq!(applied.err().map(|error| error.to_string()).as_deref(), said, "{argument}");
+            assert_eq!(number, if argument == "--number=3" { 3 } else { 0 });
+        }
+    }
+}
