@@ -17,7 +17,10 @@
 //! waits that grow, the others go on. `k3sd actors show` names it, and an Event about its object says why.
 
 mod error;
+pub mod fan_out;
 pub mod indexes;
+pub mod owners;
+pub mod pods;
 mod run;
 pub mod setup;
 mod source;
