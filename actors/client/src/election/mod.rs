@@ -52,6 +52,13 @@ impl ElectionArgs {
 pub struct Leading(watch::Receiver<bool>);
 
 impl Leading {
+    /// Leads when the sender says so.
+    #[cfg(test)]
+    pub(crate) fn when(leads: bool) -> (watch::Sender<bool>, Self) {
+        let (place, leading) = watch::channel(leads);
+        (place, Self(leading))
+    }
+
     /// It is alone, and always leads.
     pub fn always() -> Self {
         Self(watch::channel(true).1)
