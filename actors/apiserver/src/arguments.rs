@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use k3sd_client::arguments::Rule::{Only, Refused, Sets};
+use k3sd_client::arguments::Rule::{Lists, Only, Refused, Sets};
 use k3sd_client::arguments::{self, ArgumentError, Rule, boolean, count, duration, list, text};
 
 use crate::config::ApiServerConfig;
@@ -23,7 +23,7 @@ const FLAGS: &[(&str, Rule<ApiServerConfig>)] = &[
     ("aggregator-reject-forwarding-redirect", Only(&["true"])),
     ("allow-privileged", Sets(|config, value| boolean(value).map(|on| config.allow_privileged = on))),
     ("anonymous-auth", Sets(|config, value| boolean(value).map(|on| config.anonymous = on))),
-    ("api-audiences", Sets(|config, value| list(value).map(|all| config.audiences = all))),
+    ("api-audiences", Lists(|config| &mut config.audiences)),
     ("audit-log-compress", Refused(LATER)),
     ("audit-log-format", Refused(LATER)),
     ("audit-log-maxage", Refused(LATER)),
@@ -54,9 +54,9 @@ const FLAGS: &[(&str, Rule<ApiServerConfig>)] = &[
     ),
     ("default-watch-cache-size", Refused(CACHES)),
     ("delete-collection-workers", Refused("a collection is deleted as fast as the store writes")),
-    ("disable-admission-plugins", Sets(|config, value| list(value).map(|all| config.admission_off.extend(all)))),
+    ("disable-admission-plugins", Lists(|config| &mut config.admission_off)),
     ("egress-selector-config-file", Refused(ELSEWHERE)),
-    ("enable-admission-plugins", Sets(|config, value| list(value).map(|all| config.admission_on.extend(all)))),
+    ("enable-admission-plugins", Lists(|config| &mut config.admission_on)),
     ("enable-aggregator-routing", Refused(LATER)),
     ("enable-bootstrap-token-auth", Sets(|config, value| boolean(value).map(|on| config.bootstrap_tokens = on))),
     ("enable-garbage-collector", Only(&["true"])),
@@ -91,31 +91,19 @@ const FLAGS: &[(&str, Rule<ApiServerConfig>)] = &[
     ("proxy-client-cert-file", Refused(ELSEWHERE)),
     ("proxy-client-key-file", Refused(ELSEWHERE)),
     ("request-timeout", Sets(|config, value| duration(value).map(|time| config.request_timeout = time))),
-    (
-        "requestheader-allowed-names",
-        Sets(|config, value| list(value).map(|all| config.front_proxy.allowed_names = all)),
-    ),
+    ("requestheader-allowed-names", Lists(|config| &mut config.front_proxy.allowed_names)),
     ("requestheader-client-ca-file", Refused(ELSEWHERE)),
-    (
-        "requestheader-extra-headers-prefix",
-        Sets(|config, value| list(value).map(|all| config.front_proxy.extra_prefixes = all)),
-    ),
-    (
-        "requestheader-group-headers",
-        Sets(|config, value| list(value).map(|all| config.front_proxy.group_headers = all)),
-    ),
-    ("requestheader-uid-headers", Sets(|config, value| list(value).map(|all| config.front_proxy.uid_headers = all))),
-    (
-        "requestheader-username-headers",
-        Sets(|config, value| list(value).map(|all| config.front_proxy.name_headers = all)),
-    ),
+    ("requestheader-extra-headers-prefix", Lists(|config| &mut config.front_proxy.extra_prefixes)),
+    ("requestheader-group-headers", Lists(|config| &mut config.front_proxy.group_headers)),
+    ("requestheader-uid-headers", Lists(|config| &mut config.front_proxy.uid_headers)),
+    ("requestheader-username-headers", Lists(|config| &mut config.front_proxy.name_headers)),
     ("runtime-config", Sets(runtime_config)),
     ("secure-port", Refused(ELSEWHERE)),
     (
         "service-account-extend-token-expiration",
         Sets(|config, value| boolean(value).map(|on| config.token_extension = on)),
     ),
-    ("service-account-issuer", Sets(|config, value| list(value).map(|all| config.issuers = all))),
+    ("service-account-issuer", Lists(|config| &mut config.issuers)),
     ("service-account-jwks-uri", Sets(|config, value| text(value).map(|uri| config.jwks_uri = Some(uri)))),
     ("service-account-key-file", Refused(ELSEWHERE)),
     ("service-account-lookup", Only(&["true"])),
@@ -135,7 +123,7 @@ const FLAGS: &[(&str, Rule<ApiServerConfig>)] = &[
         Sets(|config, value| list(value).map(|all| config.strict_transport_security = Some(all.join("; ")))),
     ),
     ("tls-cert-file", Refused(ELSEWHERE)),
-    ("tls-cipher-suites", Sets(|config, value| list(value).map(|all| config.tls.suites = all))),
+    ("tls-cipher-suites", Lists(|config| &mut config.tls.suites)),
     ("tls-min-version", Sets(|config, value| text(value).map(|version| config.tls.version_min = Some(version)))),
     ("tls-private-key-file", Refused(ELSEWHERE)),
     ("tls-sni-cert-key", Refused(LATER)),
@@ -150,12 +138,19 @@ const FLAGS: &[(&str, Rule<ApiServerConfig>)] = &[
 /// The flag whose file the caller reads: [`ApiServerConfig::static_tokens`].
 pub const TOKEN_AUTH_FILE: &str = "token-auth-file";
 
-/// Applies one argument, `name=value` or `name`, which means `name=true`. Leading dashes are let pass.
+/// What K3s sets of the flags with one value.
+const INITIAL: &[(&str, &str)] =
+    &[("allow-privileged", "true"), ("anonymous-auth", "false"), ("enable-bootstrap-token-auth", "true")];
+
+/// Applies arguments; see [`arguments::apply_all`].
 ///
 /// # Errors
-/// See [`ArgumentError`]. The configuration is as it was then.
-pub fn apply(config: &mut ApiServerConfig, argument: &str) -> Result<(), ArgumentError> {
-    arguments::apply("kube-apiserver", FLAGS, config, argument)
+/// See [`ArgumentError`]. Some of the arguments may be applied then.
+pub fn apply<'a>(
+    config: &mut ApiServerConfig,
+    arguments: impl IntoIterator<Item = &'a str>,
+) -> Result<(), ArgumentError> {
+    arguments::apply_all("kube-apiserver", FLAGS, INITIAL, config, arguments)
 }
 
 fn whole(value: &str) -> Result<i64, &'static str> {
@@ -182,7 +177,7 @@ mod tests {
 
     fn applied(arguments: &[&str]) -> Result<ApiServerConfig, ArgumentError> {
         let mut config = ApiServerConfig::default();
-        arguments.iter().try_for_each(|argument| apply(&mut config, argument)).map(|()| config)
+        apply(&mut config, arguments.iter().copied()).map(|()| config)
     }
 
     #[test]
@@ -192,9 +187,10 @@ mod tests {
             "--event-ttl=30m",
             "max-requests-inflight=7",
             "runtime-config=api/beta=true,apps/v1=false",
-            "enable-admission-plugins=AlwaysPullImages, EventRateLimit",
+            "enable-admission-plugins+=AlwaysPullImages, EventRateLimit",
             "tls-min-version=VersionTLS13",
-            "service-account-issuer=https://a,https://b",
+            "service-account-issuer=https://a",
+            "service-account-issuer=https://b",
             "authorization-mode=Node,RBAC",
             "default-not-ready-toleration-seconds=10",
         ])

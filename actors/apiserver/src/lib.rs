@@ -30,7 +30,7 @@ mod pipeline;
 mod rights;
 mod tree;
 
-pub use crate::arguments::{TOKEN_AUTH_FILE, apply as apply_argument};
+pub use crate::arguments::{TOKEN_AUTH_FILE, apply as apply_arguments};
 pub use crate::authn::{ServiceAccountKeys, TokenKeys};
 pub use crate::config::ApiServerConfig;
 pub use crate::error::{KeysError, SetupError, TlsError};

@@ -3,7 +3,11 @@
 //! Each flag is a row of a table. What maps to a setting works; what would have no effect is refused by name, with the
 //! reason; what the program doesn't know either is refused as unknown. Flags whose value here is what it would be anyway
 //! are accepted with that value alone.
+//!
+//! As K3s has it, `name=value` stands in place of what K3s sets by itself, `name+=value` behind that, and `name-=value` in
+//! front of it. Of a flag with one value the last one counts, of a list all of them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -13,6 +17,8 @@ use thiserror::Error;
 pub enum Rule<C> {
     /// It is a setting. Otherwise the error says what was wanted; it completes "is not ...".
     Sets(fn(&mut C, &str) -> Result<(), &'static str>),
+    /// It is a setting with many values.
+    Lists(fn(&mut C) -> &mut Vec<String>),
     /// It has one meaning here, so only these values are taken.
     Only(&'static [&'static str]),
     /// It would have no effect, and why.
@@ -50,7 +56,37 @@ pub enum ArgumentError {
     },
 }
 
-/// Applies one argument, `name=value` or `name`, which means `name=true`. Leading dashes are let pass.
+/// Where the value of an argument goes among the others of its flag.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// `=`: behind the others, without what was there by itself.
+    Instead,
+    /// `+=`.
+    Behind,
+    /// `-=`.
+    Before,
+}
+
+/// Takes an argument apart: leading dashes are let pass, and no value means `true`.
+fn split(argument: &str) -> (&str, Place, &str) {
+    let argument = argument.trim_start_matches("--");
+    let (name, value) = argument.split_once('=').unwrap_or((argument, "true"));
+    let place = match name.as_bytes().last() {
+        Some(b'+') => Place::Behind,
+        Some(b'-') => Place::Before,
+        _ => Place::Instead,
+    };
+    (name.trim_end_matches(['+', '-']), place, value)
+}
+
+/// The flag that an argument is about, and its value.
+#[must_use]
+pub fn flag(argument: &str) -> (&str, &str) {
+    let (name, _, value) = split(argument);
+    (name, value)
+}
+
+/// Applies one argument, as [`apply_all`] does.
 ///
 /// # Errors
 /// See [`ArgumentError`]. The settings are as they were then.
@@ -60,17 +96,53 @@ pub fn apply<C>(
     settings: &mut C,
     argument: &str,
 ) -> Result<(), ArgumentError> {
-    let argument = argument.trim_start_matches("--");
-    let (name, value) = argument.split_once('=').unwrap_or((argument, "true"));
-    let found = flags.iter().find(|(flag, _)| *flag == name);
-    let wrong = |wanted| ArgumentError::Value { name: name.to_owned(), value: value.to_owned(), wanted };
-    match found.map(|(_, rule)| rule) {
-        None => Err(ArgumentError::Unknown { program, name: name.to_owned() }),
-        Some(Rule::Refused(why)) => Err(ArgumentError::Refused { name: name.to_owned(), why }),
-        Some(Rule::Only(values)) if values.contains(&value) => Ok(()),
-        Some(Rule::Only(_)) => Err(wrong("the one value that it has here")),
-        Some(Rule::Sets(set)) => set(settings, value).map_err(wrong),
+    apply_all(program, flags, &[], settings, [argument])
+}
+
+/// Applies arguments, in their order: `name=value`, `name+=value`, `name-=value`, or `name`, which means `name=true`.
+/// `initial` is what K3s sets of the flags with one value; lists begin with what the settings hold.
+///
+/// # Errors
+/// See [`ArgumentError`]. Some of the arguments may be applied then.
+pub fn apply_all<'a, C>(
+    program: &'static str,
+    flags: &[(&str, Rule<C>)],
+    initial: &[(&str, &str)],
+    settings: &mut C,
+    arguments: impl IntoIterator<Item = &'a str>,
+) -> Result<(), ArgumentError> {
+    let rule = |name: &str| flags.iter().find(|(flag, _)| *flag == name).map(|(_, rule)| rule);
+    let mut said: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for argument in arguments {
+        let (name, place, value) = split(argument);
+        let values = said.entry(name).or_insert_with(|| match (place, rule(name)) {
+            (Place::Instead, _) => Vec::new(),
+            (_, Some(Rule::Lists(list))) => list(settings).clone(),
+            _ => initial.iter().filter(|(flag, _)| *flag == name).map(|(_, value)| (*value).to_owned()).collect(),
+        });
+        let at = if place == Place::Before { 0 } else { values.len() };
+        values.insert(at, value.to_owned());
     }
+    for (name, values) in said {
+        let wrong =
+            |value: &str, wanted| ArgumentError::Value { name: name.to_owned(), value: value.to_owned(), wanted };
+        match rule(name) {
+            None => return Err(ArgumentError::Unknown { program, name: name.to_owned() }),
+            Some(Rule::Refused(why)) => return Err(ArgumentError::Refused { name: name.to_owned(), why }),
+            Some(Rule::Only(only)) => {
+                if let Some(value) = values.iter().find(|value| !only.contains(&value.as_str())) {
+                    return Err(wrong(value, "the one value that it has here"));
+                }
+            }
+            Some(Rule::Sets(set)) => {
+                values.iter().try_for_each(|value| set(settings, value).map_err(|wanted| wrong(value, wanted)))?;
+            }
+            Some(Rule::Lists(all)) => {
+                *all(settings) = values.iter().flat_map(|value| list(value).into_iter().flatten()).collect()
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Reads a truth value as Go does.
@@ -179,5 +251,34 @@ mod tests {
             assert_eq!(applied.err().map(|error| error.to_string()).as_deref(), said, "{argument}");
             assert_eq!(number, if argument == "--number=3" { 3 } else { 0 });
         }
+    }
+
+    #[test]
+    fn values_stand_in_place_of_what_is_set_or_around_it() {
+        const FLAGS: &[(&str, Rule<(Vec<String>, bool)>)] = &[
+            ("many", Rule::Lists(|(many, _)| many)),
+            ("on", Rule::Sets(|(_, on), value| boolean(value).map(|found| *on = found))),
+        ];
+        let applied = |arguments: &[&str]| {
+            let mut settings = (vec!["x".to_owned()], false);
+            let arguments = arguments.iter().copied();
+            apply_all("kube-x", FLAGS, &[("on", "false")], &mut settings, arguments).expect("they mean something");
+            (settings.0.join(","), settings.1)
+        };
+        for (arguments, expected) in [
+            (&["many=a"] as &[&str], "a"),
+            (&["many=a", "many=b,c"], "a,b,c"),
+            (&["many+=a"], "x,a"),
+            (&["--many-=a"], "a,x"),
+            (&["many-=a", "many-=b"], "b,a,x"),
+            (&["many+=a", "many=b"], "x,a,b"),
+            (&["many=a", "many+=b"], "a,b"),
+            (&["many="], ""),
+        ] {
+            assert_eq!(applied(arguments).0, expected, "{arguments:?}");
+        }
+        assert!(applied(&["on=true"]).1 && applied(&["on+"]).1 && applied(&["on=true", "on-=false"]).1);
+        assert!(!applied(&["on-=true"]).1, "what is set by itself comes later");
+        assert_eq!(flag("--many+=a=b"), ("many", "a=b"));
     }
 }

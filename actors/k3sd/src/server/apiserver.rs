@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use k3sd_apiserver::{
     ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Components, Endpoint, Learn, Reached,
-    StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_argument,
+    StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_arguments,
 };
+use k3sd_client::arguments::flag;
 use k3sd_kine::StoreHandle;
 use k3sd_pki::{Authority, Certificates, Leaf, PkiTree, San, ServingHandle};
 use k3sd_runtime::System;
@@ -57,7 +58,7 @@ pub(crate) fn apiserver(
     tree.map_err(ServerError::ApiServer)
 }
 
-/// The settings: K3s's, then the flags, then `--kube-apiserver-arg`, of which the last one counts.
+/// The settings: K3s's, then the flags, then `--kube-apiserver-arg`.
 fn settings(config: &ServerConfig, identity: &Identity) -> Result<ApiServerConfig, ServerError> {
     let network = &config.network;
     let issuer = format!("https://kubernetes.default.svc.{}", network.cluster_domain);
@@ -74,13 +75,13 @@ fn settings(config: &ServerConfig, identity: &Identity) -> Result<ApiServerConfi
         ..ApiServerConfig::default()
     };
     settings.front_proxy.allowed_names = vec![FRONT_PROXY.to_owned()];
-    for argument in &config.arguments.apiserver {
-        match argument.trim_start_matches("--").split_once('=') {
-            // The file is read by whoever may read files: us.
-            Some((TOKEN_AUTH_FILE, path)) => settings.static_tokens = Arc::new(static_tokens(path.into())?),
-            _ => apply_argument(&mut settings, argument).map_err(ServerError::Argument)?,
-        }
+    let arguments = config.arguments.apiserver.iter().map(String::as_str);
+    // The file is read by whoever may read files: us.
+    let (files, arguments): (Vec<&str>, Vec<&str>) = arguments.partition(|argument| flag(argument).0 == TOKEN_AUTH_FILE);
+    if let Some(argument) = files.last() {
+        settings.static_tokens = Arc::new(static_tokens(flag(argument).1.into())?);
     }
+    apply_arguments(&mut settings, arguments).map_err(ServerError::Argument)?;
     Ok(settings)
 }
 
