@@ -1,5 +1,8 @@
 //! What subsystems of controllers are put together from.
 
+use std::fmt;
+use std::sync::Arc;
+
 use k3sd_runtime::Clock;
 
 use crate::api::{Connect, Identities};
@@ -37,4 +40,36 @@ impl Setup<'_> {
 
 /// Settings of controllers; the defaults are upstream's.
 #[derive(Clone, Debug, Default)]
-pub struct ControllerConfig {}
+pub struct ControllerConfig {
+    /// Whom pods should believe when they speak to the API.
+    pub root_ca: Bundle,
+}
+
+/// Certificates of authorities in PEM, which may become others while the process runs.
+#[derive(Clone)]
+pub struct Bundle(Arc<dyn Fn() -> String + Send + Sync>);
+
+impl fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bundle")
+    }
+}
+
+impl Default for Bundle {
+    /// None yet.
+    fn default() -> Self {
+        Self::new(String::new)
+    }
+}
+
+impl Bundle {
+    /// Asks a function, which answers from memory.
+    pub fn new(ask: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    /// What it holds now; empty as long as there is none.
+    pub fn pem(&self) -> String {
+        (self.0)()
+    }
+}

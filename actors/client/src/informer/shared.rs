@@ -54,6 +54,11 @@ impl Shared {
         Self { connect, wanted: BTreeMap::new() }
     }
 
+    /// What they read with, for an informer of one's own.
+    pub fn connect(&self) -> Connect {
+        self.connect.clone()
+    }
+
     /// The informer of all objects of a kind.
     pub fn informer<K: Kind>(&mut self) -> Informer<K> {
         self.indexed(Vec::new())

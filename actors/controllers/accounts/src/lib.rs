@@ -1,9 +1,15 @@
 //! The controllers of who is who.
 
+mod default_account;
+mod namespaces;
+mod root_ca;
+
 use k3sd_client::controller::setup::Setup;
 use k3sd_runtime::ChildSpec;
 
 /// The loops, each a child of its own.
-pub fn loops(_setup: &mut Setup<'_>) -> Vec<ChildSpec> {
-    Vec::new()
+pub fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
+    let mut loops = vec![default_account::default_account(setup)];
+    loops.extend(root_ca::root_ca(setup));
+    loops
 }
