@@ -1,0 +1,3 @@
+//! What can be wrong before anything runs.
+
+pub use k3sd_client::arguments::ArgumentError;
