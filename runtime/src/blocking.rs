@@ -3,16 +3,20 @@
 //! A job runs to its end or is never begun; when the actor dies, the job in hand is finished, those that wait are
 //! dropped (their callers learn it), and the thread's state is dropped on the thread. Only then does the actor's
 //! supervisor hear of its death, so a successor never meets its predecessor's thread.
+//!
+//! A paused clock of tokio's jumps ahead whenever all tasks wait, and doesn't know of threads. On a simulated clock it is
+//! therefore held where it is while anybody waits for a thread: what a thread does takes no time there.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
 use std::sync::mpsc as thread_channel;
+use std::sync::{Arc, Mutex};
 
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::actor::Context;
+use crate::cell::lock;
 use crate::exit::panic_text;
 use crate::launch::{Lifeline, set_current_path};
 use crate::message::Message;
@@ -35,6 +39,25 @@ pub struct Blocking<S> {
     jobs: thread_channel::SyncSender<Job<S>>,
     /// What the thread died of, once it has.
     panic: Arc<std::sync::OnceLock<String>>,
+    /// On a simulated clock: ends when the thread has.
+    ended: Option<Mutex<thread_channel::Receiver<()>>>,
+}
+
+impl<S> Drop for Blocking<S> {
+    fn drop(&mut self) {
+        let Some(ended) = self.ended.take() else { return };
+        if tokio::runtime::Handle::try_current().is_ok() {
+            tokio::task::spawn_blocking(move || lock(&ended).recv().ok());
+        }
+    }
+}
+
+/// Holds a paused clock as long as the answer lives; see the module's page.
+fn hold_clock() -> thread_channel::Sender<()> {
+    let (held, over) = thread_channel::channel();
+    // tokio's clock stands still while a job of its own pool runs.
+    tokio::task::spawn_blocking(move || over.recv().is_err());
+    held
 }
 
 impl<S> fmt::Debug for Blocking<S> {
@@ -61,6 +84,8 @@ impl<S: 'static> Blocking<S> {
         let panic = Arc::new(std::sync::OnceLock::new());
         let (told, made) = oneshot::channel();
         let held = Held(ctx.lifeline.clone());
+        let is_simulated = ctx.clock().is_simulated();
+        let (ends, ended) = thread_channel::channel::<()>();
         let (path, panic_slot) = (ctx.path().clone(), panic.clone());
         let name: String = path.rsplit('/').next().unwrap_or("blocking").chars().take(15).collect();
         let body = move || {
@@ -68,12 +93,14 @@ impl<S: 'static> Blocking<S> {
             run(make, told, &inbox, &panic_slot);
             drop(inbox);
             drop(held);
+            drop(ends);
         };
         let spawned = std::thread::Builder::new().name(name).spawn(body);
         async move {
             spawned.map_err(StartError::Thread)?;
+            let _held = is_simulated.then(hold_clock);
             match made.await {
-                Ok(Ok(())) => Ok(Self { jobs, panic }),
+                Ok(Ok(())) => Ok(Self { jobs, panic, ended: is_simulated.then(|| Mutex::new(ended)) }),
                 Ok(Err(error)) => Err(StartError::Make(error)),
                 Err(_) => Err(StartError::Panicked(panic.get().cloned().unwrap_or_default())),
             }
@@ -104,6 +131,7 @@ impl<S: 'static> Blocking<S> {
             thread_channel::TrySendError::Full(_) => JobError::Full,
             thread_channel::TrySendError::Disconnected(_) => self.ended(),
         })?;
+        let _held = self.ended.as_ref().map(|_| hold_clock());
         receiver.await.map_err(|_| self.ended())
     }
 

@@ -117,6 +117,11 @@ impl Clock {
         Self(Arc::new(Inner { base: Instant::now(), simulated_wall, seed, streams: AtomicU64::new(0) }))
     }
 
+    /// Whether it is one of [`Clock::simulated`].
+    pub fn is_simulated(&self) -> bool {
+        self.0.simulated_wall.is_some()
+    }
+
     /// Now, on the monotonic axis.
     pub fn now(&self) -> Moment {
         Moment::START + Instant::now().saturating_duration_since(self.0.base)

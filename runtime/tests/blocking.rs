@@ -118,3 +118,47 @@ async fn a_panicking_job_ends_the_thread_and_the_actor_but_not_for_long() {
     tree.stop();
     tree.ended().await;
 }
+
+/// Takes real time for each thing it does.
+struct Slow(Blocking<()>);
+
+enum SlowMsg {
+    Work { reply: ReplyPort<()> },
+}
+message_kinds!(SlowMsg { Work });
+
+fn work() {
+    std::thread::sleep(Duration::from_millis(30));
+}
+
+impl Actor for Slow {
+    type Args = ();
+    type Msg = SlowMsg;
+
+    async fn init(ctx: &mut Context<SlowMsg>, (): ()) -> Result<Self, ActorError> {
+        let start = || -> Result<(), std::io::Error> {
+            work();
+            Ok(())
+        };
+        Ok(Self(Blocking::start(ctx, 8, start).await?))
+    }
+
+    async fn handle(&mut self, _: &mut Context<SlowMsg>, message: SlowMsg) -> Result<(), ActorError> {
+        let SlowMsg::Work { reply } = message;
+        self.0.run(|()| work()).await?;
+        reply.send(());
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_clock_stands_still_while_a_thread_works() {
+    let system = System::new(Clock::simulated(1));
+    let tree = system.start(Spec::new(Strategy::OneForOne).child(worker::<Slow>("slow", ())));
+    let moment = Duration::from_millis(5);
+    tokio::time::timeout(moment, tree.ready()).await.expect("starting takes no time").expect("it starts");
+    let slow = system.address::<SlowMsg>("slow").expect("its messages");
+    slow.call(moment, |reply| SlowMsg::Work { reply }).await.expect("a job takes no time");
+    tree.stop();
+    tokio::time::timeout(moment, tree.ended()).await.expect("ending takes no time");
+}
