@@ -8,9 +8,13 @@
 //! For the datastore, clients and watchers ([`mod@load`], over [`etcd`]) keep a [`history`] of what they asked and saw.
 //! Two checkers [`judge`](mod@judge) it: [`linearizability`] by the answers alone, [`log`] by comparing them with the log
 //! that the watchers saw. For the API server, [`api`] has clients and checkers of its own.
+//!
+//! The loops, which are the scheduler and the controllers, run in this process instead, on a [`cluster`] without sockets:
+//! there a paused clock makes hours short, and a seed replays a run.
 
 pub mod api;
 pub mod checks;
+pub mod cluster;
 pub mod daemon;
 pub mod etcd;
 pub mod faults;
