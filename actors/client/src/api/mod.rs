@@ -64,7 +64,10 @@ impl Connect {
 
 /// Ways to the API for the parts of this process, each known as somebody of its own.
 #[derive(Clone)]
-pub struct Identities(Arc<dyn Fn(&str, &[&str]) -> Connect + Send + Sync>);
+pub struct Identities(Arc<As>);
+
+/// Connects as a user of this name, in these groups.
+type As = dyn Fn(&str, &[&str]) -> Connect + Send + Sync;
 
 impl std::fmt::Debug for Identities {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
