@@ -1,4 +1,5 @@
-//! The body of an answer: one piece, pieces made as they are sent, or changes as they happen.
+//! The body of an answer: one piece, pieces made as they are sent, or changes as they happen. Or none, when the
+//! connection becomes something else.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,6 +14,8 @@ use futures_util::Stream;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use k3sd_apiserver_wire::list::Step;
 use k3sd_objects::status::Status;
+
+use super::websocket::Talk;
 
 /// Shorter answers are not worth the work of compressing them.
 pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
@@ -41,6 +44,7 @@ enum Kind {
     Pieces(Begun),
     Zipped(Begun, Option<GzEncoder<Vec<u8>>>),
     Changes(Changes),
+    Talk(Option<Talk>),
 }
 
 /// What was made before it was known how it is sent, and how it goes on.
@@ -62,6 +66,7 @@ impl fmt::Debug for Body {
             Kind::Pieces(_) => "Pieces",
             Kind::Zipped(..) => "Zipped",
             Kind::Changes(_) => "Changes",
+            Kind::Talk(_) => "Talk",
         })
     }
 }
@@ -96,6 +101,19 @@ impl Body {
     /// Changes as they happen.
     pub(crate) fn changes(changes: Changes) -> Self {
         Self { kind: Kind::Changes(changes), held: None }
+    }
+
+    /// Nothing, for what is said comes when the connection is a WebSocket.
+    pub(crate) fn talk(talk: Talk) -> Self {
+        Self { kind: Kind::Talk(Some(talk)), held: None }
+    }
+
+    /// What is said then. Once.
+    pub(crate) fn take_talk(&mut self) -> Option<Talk> {
+        match &mut self.kind {
+            Kind::Talk(talk) => talk.take(),
+            _ => None,
+        }
     }
 
     /// One piece, compressed if it is long and the client can read that; says whether it is.
@@ -167,6 +185,7 @@ impl HttpBody for Body {
                 Poll::Ready(next) => Poll::Ready(next.map(Ok)),
                 Poll::Pending => return Poll::Pending,
             },
+            Kind::Talk(_) => Poll::Ready(None),
         };
         let Poll::Ready(next) = made else {
             // It goes on at once, but others get their turn.
@@ -182,12 +201,13 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.kind, Kind::Whole(None))
+        matches!(self.kind, Kind::Whole(None) | Kind::Talk(_))
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Talk(_) => SizeHint::with_exact(0),
             _ => SizeHint::default(),
         }
     }

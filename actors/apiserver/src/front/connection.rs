@@ -1,4 +1,5 @@
-//! One connection: HTTP/1.1 or HTTP/2, and all its requests, in one task.
+//! One connection: HTTP/1.1 or HTTP/2, and all its requests, in one task. Also what comes after HTTP/1.1, if one of them
+//! made a WebSocket of it.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -13,6 +14,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use k3sd_runtime::Clock;
 use tokio::net::TcpStream;
@@ -78,10 +80,16 @@ pub(crate) async fn serve(stream: TlsStream<TcpStream>, peer: Peer, pipeline: Pi
     let peer = Arc::new(peer);
     let activity = Arc::new(Activity::default());
     let (served, draining) = (activity.clone(), pipeline.draining());
-    let service = service_fn(move |request| {
+    // A connection becomes something else only once.
+    let (talks, mut talk) = mpsc::channel(1);
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let (upgrade, talks) = (request.extensions().get::<OnUpgrade>().cloned(), talks.clone());
         let (pipeline, peer, under_way) = (pipeline.clone(), peer.clone(), UnderWay::begin(&served));
         async move {
-            let answer = pipeline.answer(&peer, request).await;
+            let mut answer = pipeline.answer(&peer, request).await;
+            if let Some(upgraded) = answer.body_mut().take_talk().zip(upgrade) {
+                talks.try_send(upgraded).ok();
+            }
             // Sending the answer is part of the work.
             Ok::<_, Infallible>(answer.map(|body| Attended { body, _under_way: under_way }))
         }
@@ -126,6 +134,11 @@ pub(crate) async fn serve(stream: TlsStream<TcpStream>, peer: Peer, pipeline: Pi
         })
         .await
     };
+    if let Ok((talk, upgrade)) = talk.try_recv()
+        && let Ok(upgraded) = upgrade.await
+    {
+        talk.run(TokioIo::new(upgraded)).await;
+    }
     if let Err(error) = served {
         tracing::debug!(error = &error as &dyn std::error::Error, "a connection to the API broke off");
     }

@@ -5,6 +5,7 @@ mod certificate;
 mod connection;
 mod listener;
 mod tls;
+mod websocket;
 
 pub use self::body::Body;
 pub(crate) use self::body::{Changes, Held};
@@ -13,3 +14,4 @@ pub(crate) use self::certificate::ClientCertificate;
 pub use self::listener::Endpoint;
 pub(crate) use self::listener::{Listening, listen};
 pub use self::tls::{Learn, Reached, TlsLimits};
+pub(crate) use self::websocket::{Talk, accept, is_wanted};

@@ -18,8 +18,8 @@ const BUCKETS_MS: [u64; 22] = [
     30_000, 60_000,
 ];
 /// The codes that answers have; what is none of them counts as the last.
-const CODES: [u16; 20] =
-    [200, 201, 202, 301, 304, 400, 401, 403, 404, 405, 406, 409, 410, 413, 415, 422, 429, 500, 503, 504];
+const CODES: [u16; 21] =
+    [101, 200, 201, 202, 301, 304, 400, 401, 403, 404, 405, 406, 409, 410, 413, 415, 422, 429, 500, 503, 504];
 /// Beyond so many kinds of requests further ones are counted together.
 const SERIES_MAX: usize = 20_000;
 

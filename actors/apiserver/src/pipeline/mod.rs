@@ -24,14 +24,15 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, Request, Response};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
+use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
-use k3sd_apiserver_access::authn::{Headers, Impersonation};
+use k3sd_apiserver_access::authn::{Headers, Impersonation, web_socket_token};
 use k3sd_apiserver_access::{Attributes, Authorizer, Query, RequestInfo, User, is_privileged};
 use k3sd_apiserver_registry::{Api, BODY_BYTES_MAX, Call, Reply};
 use k3sd_apiserver_store::{Catalog, Resource};
-use k3sd_apiserver_wire::negotiate::{Answer, Format, Offer, Wish, negotiate};
+use k3sd_apiserver_wire::negotiate::{Answer, Media, Offer, Wish, negotiate};
 use k3sd_client::arguments::go_duration;
 use k3sd_objects::status::Status;
 use k3sd_runtime::{Clock, Moment};
@@ -39,7 +40,7 @@ use tokio::sync::watch as place;
 
 use crate::authn::{Authenticator, ServiceAccountKeys};
 use crate::config::ApiServerConfig;
-use crate::front::{Body, ClientAuthorities, Held};
+use crate::front::{Body, ClientAuthorities, Held, Talk};
 use crate::observe::{Health, Metrics, Series, StorageNumbers, Tally};
 
 pub use self::local::LocalService;
@@ -288,26 +289,17 @@ impl Pipeline {
         let now = call.now.as_second();
         let told = self.0.parts.api.handle(call).await;
         let written = match told.result {
-            Ok(Reply::Watch { resource, watch }) => Ok(self.stream(watch, format, resource, series)),
+            Ok(Reply::Watch { resource, watch }) => {
+                let (clock, draining, series) = (self.clock().clone(), self.draining(), series.clone());
+                let watched = watch::Watched { watch, format, resource, clock, draining, series };
+                Ok(stream(watched, asked.parts, Headers(&headers)))
+            }
             Ok(reply) => answer::reply(reply, format, &wish, answer::takes_gzip(&asked.parts.headers), now).await,
             Err(status) => Err(status),
         };
         let mut response = written.unwrap_or_else(|status| answer::status(&wish, &status));
         answer::warn(response.headers_mut(), &told.warnings);
         Ok(response)
-    }
-
-    fn stream(
-        &self,
-        watch: k3sd_apiserver_store::Watch,
-        format: Format,
-        resource: Arc<Resource>,
-        series: &Arc<Series>,
-    ) -> Response<Body> {
-        let content_type = format.watch_content_type();
-        let (clock, draining) = (self.clock().clone(), self.draining());
-        let frames = watch::frames(watch, format, resource, clock, draining, series.clone());
-        answer::bytes(200, content_type, Bytes::new()).map(|_| Body::changes(frames))
     }
 
     /// Finds out who it is.
@@ -380,6 +372,33 @@ impl Pipeline {
             Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
             Err(error) => Err(Status::bad_request(format!("unable to read request body: {error}"))),
         }
+    }
+}
+
+/// Shows a watch, as messages of a WebSocket if the client wants that and its connection can become one.
+fn stream(watched: watch::Watched, parts: &Parts, headers: Headers<'_>) -> Response<Body> {
+    let content_type = watched.format.watch_content_type();
+    if parts.extensions.get::<OnUpgrade>().is_none() || !crate::front::is_wanted(&parts.headers) {
+        return answer::bytes(200, content_type, Bytes::new()).map(|_| Body::changes(watch::frames(watched)));
+    }
+    let protocols = match web_socket_token(headers) {
+        Ok(Some(bearer)) => bearer.protocols,
+        Ok(None) => {
+            let all = headers.all("Sec-WebSocket-Protocol").flat_map(|all| all.split(',')).map(str::trim);
+            all.filter(|protocol| !protocol.is_empty()).map(str::to_owned).collect()
+        }
+        // A token that nobody asked for: it is not shown again.
+        Err(_) => Vec::new(),
+    };
+    match crate::front::accept(&parts.headers, &protocols) {
+        Ok(accepted) => {
+            let text = watched.format.media != Media::Protobuf;
+            let mut response = Response::new(Body::talk(Talk { messages: watch::messages(watched), text }));
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response.headers_mut().extend(accepted);
+            response
+        }
+        Err(error) => answer::text(400, &format!("{error}\n")),
     }
 }
 

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use k3sd_apiserver_store::{Resource, Watch, WatchItem, WatchKind};
-use k3sd_apiserver_wire::negotiate::Format;
+use k3sd_apiserver_wire::negotiate::{Format, Media};
 use k3sd_apiserver_wire::watch::{Frames, error};
 use k3sd_runtime::Clock;
 
 use crate::front::Changes;
 use crate::observe::{LongRunning, Series};
 
+/// What stands before an event in protobuf, where frames don't know their length by themselves.
+const LENGTH_BYTES: usize = 4;
 /// Frames that are ready together are sent together, up to about so many bytes.
 const TOGETHER_BYTES: usize = 32 * 1024;
 
@@ -22,21 +24,36 @@ struct Watching {
     clock: Clock,
     draining: tokio::sync::watch::Receiver<bool>,
     series: Arc<Series>,
+    /// Whether each event goes alone, and without what tells it from the next one.
+    alone: bool,
     _running: LongRunning,
     ended: bool,
 }
 
+/// Who watches, and what.
+pub(crate) struct Watched {
+    pub(crate) watch: Watch,
+    pub(crate) format: Format,
+    pub(crate) resource: Arc<Resource>,
+    pub(crate) clock: Clock,
+    pub(crate) draining: tokio::sync::watch::Receiver<bool>,
+    pub(crate) series: Arc<Series>,
+}
+
 /// The frames of a watch until it ends, or the server drains.
-pub(crate) fn frames(
-    watch: Watch,
-    format: Format,
-    resource: Arc<Resource>,
-    clock: Clock,
-    draining: tokio::sync::watch::Receiver<bool>,
-    series: Arc<Series>,
-) -> Changes {
+pub(crate) fn frames(watched: Watched) -> Changes {
+    changes(watched, false)
+}
+
+/// The same for whoever knows where a message ends: one event each.
+pub(crate) fn messages(watched: Watched) -> Changes {
+    changes(watched, true)
+}
+
+fn changes(watched: Watched, alone: bool) -> Changes {
+    let Watched { watch, format, resource, clock, draining, series } = watched;
     let (frames, _running) = (Frames::new(format, resource), LongRunning::begin(&series));
-    let watching = Watching { watch, format, frames, clock, draining, series, _running, ended: false };
+    let watching = Watching { watch, format, frames, clock, draining, series, alone, _running, ended: false };
     Box::pin(futures_util::stream::unfold(watching, |mut watching| async move {
         watching.next().await.map(|bytes| (bytes, watching))
     }))
@@ -53,7 +70,11 @@ impl Watching {
             // A sender that is gone has drained everybody.
             _ = self.draining.wait_for(|draining| *draining) => return None,
         };
-        let first = self.frame(&item);
+        let mut first = self.frame(&item);
+        if self.alone {
+            let skipped = if self.format.media == Media::Protobuf { LENGTH_BYTES.min(first.len()) } else { 0 };
+            return Some(first.split_off(skipped));
+        }
         // What comes alone, as most events do, is passed on as it is, shared with all who watch the same.
         let Some(second) = self.more(first.len()) else { return Some(first) };
         let mut together = BytesMut::with_capacity(TOGETHER_BYTES);

@@ -9,3 +9,4 @@ mod hostile;
 mod supervision;
 mod support;
 mod verbs;
+mod websocket;

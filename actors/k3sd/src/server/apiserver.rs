@@ -77,7 +77,8 @@ fn settings(config: &ServerConfig, identity: &Identity) -> Result<ApiServerConfi
     settings.front_proxy.allowed_names = vec![FRONT_PROXY.to_owned()];
     let arguments = config.arguments.apiserver.iter().map(String::as_str);
     // The file is read by whoever may read files: us.
-    let (files, arguments): (Vec<&str>, Vec<&str>) = arguments.partition(|argument| flag(argument).0 == TOKEN_AUTH_FILE);
+    let (files, arguments): (Vec<&str>, Vec<&str>) =
+        arguments.partition(|argument| flag(argument).0 == TOKEN_AUTH_FILE);
     if let Some(argument) = files.last() {
         settings.static_tokens = Arc::new(static_tokens(flag(argument).1.into())?);
     }
