@@ -9,6 +9,9 @@ pub const BY_CONTROLLER: &str = "controller";
 /// Finds pods by the name of their node.
 pub const BY_NODE: &str = "node";
 
+/// Finds objects that no controller has, by their namespace.
+pub const ORPHANS: &str = "orphans";
+
 /// See [`BY_CONTROLLER`].
 pub fn by_controller<K: Kind>() -> Index<K> {
     let texts = |object: &K| {
@@ -22,4 +25,13 @@ pub fn by_controller<K: Kind>() -> Index<K> {
 pub fn by_node() -> Index<Pod> {
     let texts = |pod: &Pod| pod.spec.iter().filter_map(|spec| spec.node_name.clone()).collect();
     Index { name: BY_NODE, texts }
+}
+
+/// See [`ORPHANS`].
+pub fn orphans<K: Kind>() -> Index<K> {
+    let texts = |object: &K| match super::owners::controller_of(object.meta()) {
+        Some(_) => Vec::new(),
+        None => vec![object.meta().namespace.clone().unwrap_or_default()],
+    };
+    Index { name: ORPHANS, texts }
 }

@@ -1,13 +1,15 @@
 //! Whose an object is: references to owners, and claims to what nobody has.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::Failure;
-use crate::informer::Kind;
+use super::fan_out::each;
+use super::{Failure, Turn};
+use crate::informer::{Informer, Kind};
 
 /// The reference by which `owner` controls an object; it holds the owner's foreground deletion up.
 pub fn controller_ref<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
@@ -57,51 +59,74 @@ pub fn claim(meta: &ObjectMeta, matches: bool, uid: &str, leaving: bool) -> Clai
     }
 }
 
-/// Makes an object that nobody has one of `owner`'s, if both are still those that were read. `None` if the object is gone
-/// or somebody was faster.
+/// What a controller has of these, after it took what nobody has and gave back what doesn't match any more. The copies
+/// don't show all of it yet; the turn waits for that.
 ///
 /// # Errors
-/// The owner isn't there any more, is another or is being deleted; or the API refused.
-pub async fn adopt<O, K>(owners: &Api<O>, owner: &O, api: &Api<K>, object: &K) -> Result<Option<K>, Failure>
-where
-    O: Kind,
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
-{
-    let reference = controller_ref(owner);
+/// The API refused; or something was to be adopted, and the owner isn't there any more, is another or is being deleted.
+pub async fn claim_all<O: Kind, K: Kind>(
+    (owner, owners): (&O, &Api<O>),
+    (api, informer): (&Api<K>, &Informer<K>),
+    candidates: impl Iterator<Item = Arc<K>>,
+    matches: impl Fn(&K) -> bool,
+    turn: &mut Turn,
+) -> Result<Vec<Arc<K>>, Failure> {
+    let uid = owner.meta().uid.as_deref().unwrap_or_default();
+    let leaving = owner.meta().deletion_timestamp.is_some();
+    let (mut claimed, mut adopted, mut released) = (Vec::new(), Vec::new(), Vec::new());
+    for object in candidates {
+        match claim(object.meta(), matches(&object), uid, leaving) {
+            Claim::Keep => claimed.push(object),
+            Claim::Adopt => adopted.push(object),
+            Claim::Release => released.push(object),
+            Claim::Leave => {}
+        }
+    }
+    let mut failed = None;
+    if !adopted.is_empty() {
+        let reference = controller_ref(owner);
+        check_owner(owners, &reference).await?;
+        let (done, failure) = each(adopted, |object| adopt(api, object, &reference)).await;
+        failed = failure;
+        for object in done.into_iter().flatten() {
+            turn.wrote(informer, &object);
+            claimed.push(Arc::new(object));
+        }
+    }
+    let (done, failure) = each(released, |object| release(api, object, uid)).await;
+    done.iter().flatten().for_each(|object| turn.wrote(informer, object));
+    failed.or(failure).map_or(Ok(claimed), Err)
+}
+
+/// Copies may be old: only an owner that is there, as it was, may take something.
+async fn check_owner<O: Kind>(owners: &Api<O>, reference: &OwnerReference) -> Result<(), Failure> {
     let live = owners.get_metadata(&reference.name).await?;
+    let (kind, name) = (&reference.kind, &reference.name);
     if live.metadata.uid.as_deref() != Some(&*reference.uid) {
-        let kind = &reference.kind;
-        return Err(Failure::other(format!("original {kind} {} is gone: it has another uid", reference.name)));
+        return Err(Failure::other(format!("{kind} {name} is another by now, and adopts nothing")));
     }
     if live.metadata.deletion_timestamp.is_some() {
-        return Err(Failure::other(format!(
-            "{} {} is being deleted, and adopts nothing",
-            reference.kind, reference.name
-        )));
+        return Err(Failure::other(format!("{kind} {name} is being deleted, and adopts nothing")));
     }
-    let patch = json!({"metadata": {"ownerReferences": [reference], "uid": object.meta().uid}});
-    patched(api, object, &Patch::Strategic(patch)).await
+    Ok(())
 }
 
-/// Takes `owner` off an object's owners. `None` if the object is gone, or another.
-///
-/// # Errors
-/// The API refused.
-pub async fn release<K>(api: &Api<K>, object: &K, owner_uid: &str) -> Result<Option<K>, Failure>
-where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
-{
+/// `None` if the object is gone or somebody was faster.
+async fn adopt<K: Kind>(api: &Api<K>, object: Arc<K>, owner: &OwnerReference) -> Result<Option<K>, Failure> {
+    let patch = json!({"metadata": {"ownerReferences": [owner], "uid": object.meta().uid}});
+    patched(api, &object, patch).await
+}
+
+/// `None` if the object is gone, or another.
+async fn release<K: Kind>(api: &Api<K>, object: Arc<K>, owner_uid: &str) -> Result<Option<K>, Failure> {
     let gone = json!([{"$patch": "delete", "uid": owner_uid}]);
     let patch = json!({"metadata": {"ownerReferences": gone, "uid": object.meta().uid}});
-    patched(api, object, &Patch::Strategic(patch)).await
+    patched(api, &object, patch).await
 }
 
-async fn patched<K>(api: &Api<K>, object: &K, patch: &Patch<serde_json::Value>) -> Result<Option<K>, Failure>
-where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
-{
+async fn patched<K: Kind>(api: &Api<K>, object: &K, patch: serde_json::Value) -> Result<Option<K>, Failure> {
     let name = object.meta().name.as_deref().unwrap_or_default();
-    match api.patch(name, &PatchParams::default(), patch).await.map_err(Failure::from) {
+    match api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await.map_err(Failure::from) {
         Ok(patched) => Ok(Some(patched)),
         // 409 and 422: the name belongs to another object by now, or it has an owner.
         Err(failure) if matches!(failure.code(), Some(404 | 409 | 422)) => Ok(None),
