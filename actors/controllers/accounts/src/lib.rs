@@ -1,5 +1,6 @@
 //! The controllers of who is who.
 
+mod bootstrap_tokens;
 mod default_account;
 mod namespaces;
 mod root_ca;
@@ -11,5 +12,6 @@ use k3sd_runtime::ChildSpec;
 pub fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
     let mut loops = vec![default_account::default_account(setup)];
     loops.extend(root_ca::root_ca(setup));
+    loops.extend(bootstrap_tokens::bootstrap_tokens(setup));
     loops
 }
