@@ -9,11 +9,12 @@
 //! ```
 //!
 //! The file has the rows, in the order in which they were written. Which of them are a key's is known in memory; that is
-//! read from the file when it is opened.
+//! read from the file when it is opened. Rows that were written or read lately are in memory, too.
 //!
 //! The threads are `1 + 1 + readers`. They block on their queues and nothing polls. [`Sqlite::open`] starts and joins
 //! them; [`Sqlite::assemble`] hands their bodies to somebody who has threads of his own.
 
+mod cache;
 mod compact;
 mod fault;
 mod gate;
@@ -38,6 +39,7 @@ use std::thread::JoinHandle;
 use rusqlite::wal::CheckpointMode;
 use tokio::sync::{mpsc, oneshot};
 
+use self::cache::RowCache;
 use self::gate::Gate;
 use self::log::{LogKeeper, copy_log};
 pub use self::options::SqliteOptions;
@@ -133,7 +135,8 @@ impl Sqlite {
     /// As [`Sqlite::open`].
     pub fn assemble(options: SqliteOptions) -> Result<(Self, Vec<Body>), StoreError> {
         let open::Opened { connection, index, marker } = open::open_for_writing(&options)?;
-        let guide = Guide { path: options.path.as_path().into(), index: Arc::new(index), marker };
+        let cache = Arc::new(RowCache::new(options.cache_bytes_max));
+        let guide = Guide { path: options.path.as_path().into(), index: Arc::new(index), cache, marker };
         try_questions(&connection, &guide)?;
         let fault = |error| fault::store_error(Op::Open, &options.path, error);
         let (gate, closing) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));

@@ -15,6 +15,9 @@ pub struct SqliteOptions {
     /// greatest size may pass it. From three eighths of it on, reads that begin may wait until the log is started over;
     /// from half of it on, writes wait too, for the reads that still run.
     pub log_bytes_max: u64,
+    /// How much memory may keep values that were written or read lately, so that they need not be read from the file.
+    /// Default 32 MiB; none at 0. Beside it each key takes its own length and some 60 bytes.
+    pub cache_bytes_max: usize,
     /// Whether to look through the whole file when opening it. Default on; it costs about a second per GiB. Reading which
     /// keys there are, which is done in any case, costs about 1.5 seconds per million rows.
     pub integrity_check: bool,
@@ -35,6 +38,7 @@ impl SqliteOptions {
             readers: 2,
             retained_revisions_min: 1000,
             log_bytes_max: 64 << 20,
+            cache_bytes_max: 32 << 20,
             integrity_check: true,
             convert: true,
             keep_log: false,

@@ -3,22 +3,27 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rusqlite::{Connection, Statement};
 use tokio::sync::mpsc;
 
 use super::Read;
+use super::cache::RowCache;
 use super::fault::store_error;
 use super::index::{Index, Pruned};
-use super::row::{End, Name, event};
+use super::row::{End, Held, Name, event};
 use super::rows::{Rows, follow};
 use super::share::Work;
 use crate::error::{Op, StoreError, check_readable, check_watchable, is_reserved};
 use crate::request::{CountRequest, CountResponse, GetRequest, GetResponse, ListRequest, ListResponse, Status};
-use crate::types::{Event, KeyRange, KeyValue, Revision};
+use crate::types::{Event, Key, KeyRange, KeyValue, Revision};
 use crate::watch::Page;
 
 /// How many revisions a page looks at: few enough to take a millisecond, enough to make the way there worth it.
 const PAGE_REVISIONS: i64 = 500;
+
+/// Lists of more rows leave nothing in the cache: one list of everything would be all that is in it.
+const CACHED_ROWS_MAX: usize = 1024;
 
 /// Where compacted history ends, of the one row that says so.
 const COMPACTED: &str = "SELECT coalesce(max(prev_revision), 0) FROM kine WHERE id = ?1";
@@ -38,6 +43,7 @@ const EVENTS: &str = "SELECT kv.id, kv.name, kv.created, kv.create_revision, kv.
 pub(super) struct Guide {
     pub(super) path: Arc<Path>,
     pub(super) index: Arc<Index>,
+    pub(super) cache: Arc<RowCache>,
     /// The number of the row that says how far history is dropped.
     pub(super) marker: i64,
 }
@@ -83,6 +89,14 @@ impl From<rusqlite::Error> for Trouble {
 impl From<Pruned> for Trouble {
     fn from(Pruned(compacted): Pruned) -> Self {
         Self::Pruned(compacted)
+    }
+}
+
+/// Adds what its row says to a key, with or without the value.
+fn complete(kv: &mut KeyValue, held: Held, keys_only: bool) {
+    (kv.create_revision, kv.ttl) = (held.create_revision, held.ttl);
+    if !keys_only {
+        kv.value = held.value;
     }
 }
 
@@ -150,11 +164,21 @@ impl<'c> Queries<'c> {
             check_readable(request.at, compacted, revision)?;
             let version = queries.guide.index.at(&request.key, request.at.unwrap_or(revision))?;
             let kv = match version.filter(|version| !version.deleted) {
-                Some(version) => queries.rows.get(&request.key, version.revision)?,
+                Some(version) => queries.current(&request.key, version.revision)?,
                 None => None,
             };
             Ok(GetResponse { revision, kv })
         })
+    }
+
+    /// What a key holds from a revision on.
+    fn current(&mut self, key: &Key, revision: Revision) -> rusqlite::Result<Option<KeyValue>> {
+        if let Some(held) = self.guide.cache.get(revision) {
+            return Ok(Some(held.of(key.clone(), revision)));
+        }
+        let held = self.rows.get(revision)?;
+        self.guide.cache.add(held.clone().map(|held| (revision, held)).into_iter());
+        Ok(held.map(|held| held.of(key.clone(), revision)))
     }
 
     pub(super) fn list(&mut self, request: &ListRequest) -> Result<ListResponse, StoreError> {
@@ -194,25 +218,45 @@ impl<'c> Queries<'c> {
     /// without a row go. The rows are read in the order in which they lie: in that of names each would be on a page of
     /// its own.
     fn complete(&mut self, mut kvs: Vec<KeyValue>, keys_only: bool) -> rusqlite::Result<Vec<KeyValue>> {
-        let mut order: Vec<usize> = (0..kvs.len()).collect();
-        order.sort_unstable_by_key(|place| kvs[*place].mod_revision);
-        let work = Work::new(order.iter().map(|place| kvs[*place].mod_revision).collect(), keys_only);
-        if work.is_for_many() {
-            self.ask_for_help(&work);
+        let known = self.guide.cache.get_many(kvs.iter().map(|kv| kv.mod_revision));
+        let mut order = Vec::new();
+        for (place, known) in known.into_iter().enumerate() {
+            match known {
+                Some(held) => complete(&mut kvs[place], held, keys_only),
+                None => order.push(place),
+            }
         }
-        let found = work.finish(&mut self.rows)?;
+        order.sort_unstable_by_key(|place| kvs[*place].mod_revision);
+        let revisions: Vec<_> = order.iter().map(|place| kvs[*place].mod_revision).collect();
+        let found = self.read(revisions.clone(), keys_only)?;
+        if !keys_only && kvs.len() <= CACHED_ROWS_MAX {
+            let copy = |held: &Held| Held { value: Bytes::copy_from_slice(&held.value), ..held.clone() };
+            let rows = revisions.into_iter().zip(&found);
+            self.guide.cache.add(rows.filter_map(|(revision, held)| Some((revision, copy(held.as_ref()?)))));
+        }
         let missing = found.iter().any(Option::is_none);
         for (place, held) in order.into_iter().zip(found) {
-            let kv = &mut kvs[place];
             match held {
-                Some(held) => (kv.value, kv.create_revision, kv.ttl) = (held.value, held.create_revision, held.ttl),
-                None => kv.mod_revision = Revision::ZERO,
+                Some(held) => complete(&mut kvs[place], held, keys_only),
+                None => kvs[place].mod_revision = Revision::ZERO,
             }
         }
         if missing {
             kvs.retain(|kv| kv.mod_revision != Revision::ZERO);
         }
         Ok(kvs)
+    }
+
+    /// Reads rows, in their order; with others if there are many.
+    fn read(&mut self, revisions: Vec<Revision>, keys_only: bool) -> rusqlite::Result<Vec<Option<Held>>> {
+        if revisions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let work = Work::new(revisions, keys_only);
+        if work.is_for_many() {
+            self.ask_for_help(&work);
+        }
+        work.finish(&mut self.rows)
     }
 
     /// Has another reader take part, unless there are other questions to answer.

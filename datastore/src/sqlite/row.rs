@@ -101,11 +101,25 @@ fn key_value(row: &Row<'_>) -> rusqlite::Result<KeyValue> {
 }
 
 /// What a row says beside its key and its revision.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) value: Bytes,
     pub(super) create_revision: Revision,
     pub(super) ttl: Ttl,
+}
+
+impl Held {
+    /// As what a key holds from a revision on.
+    pub(super) fn of(self, key: Key, mod_revision: Revision) -> KeyValue {
+        let Self { value, create_revision, ttl } = self;
+        KeyValue { key, value, create_revision, mod_revision, ttl }
+    }
+}
+
+impl From<&KeyValue> for Held {
+    fn from(kv: &KeyValue) -> Self {
+        Self { value: kv.value.clone(), create_revision: kv.create_revision, ttl: kv.ttl }
+    }
 }
 
 /// Reads `id, created, create_revision, lease, value`, and has the value kept by somebody.

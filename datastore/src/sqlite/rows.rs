@@ -6,7 +6,7 @@ use rusqlite::{Connection, Statement};
 use super::index::{Index, Version};
 use super::row::{Arena, Held, flag, held, name};
 use crate::error::{COMPACT_REV_KEY, is_reserved};
-use crate::types::{Key, KeyValue, Revision};
+use crate::types::Revision;
 
 /// What of a row is read, beside its name.
 macro_rules! rows {
@@ -75,13 +75,12 @@ impl<'c> Rows<'c> {
         })
     }
 
-    /// What a key held from a revision on. Nothing if there is no such row: the index does not notice when somebody
-    /// else deletes one.
-    pub(super) fn get(&mut self, key: &Key, revision: Revision) -> rusqlite::Result<Option<KeyValue>> {
+    /// What the row of a revision says. Nothing if there is no such row: the index does not notice when somebody else
+    /// deletes one.
+    pub(super) fn get(&mut self, revision: Revision) -> rusqlite::Result<Option<Held>> {
         let mut rows = self.one.query([revision.get()])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        let Held { value, create_revision, ttl } = held(row, Bytes::copy_from_slice)?;
-        Ok(Some(KeyValue { key: key.clone(), value, create_revision, mod_revision: revision, ttl }))
+        let row = rows.next()?;
+        row.map(|row| held(row, Bytes::copy_from_slice)).transpose()
     }
 
     /// Reads the rows of some revisions, which are in order, with or without values. Nothing for those that are not

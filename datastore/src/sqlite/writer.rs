@@ -15,6 +15,7 @@ use super::index::{Pruning, Version};
 use super::insert::{Inserter, Row};
 use super::log::LogKeeper;
 use super::query::{Guide, Queries};
+use super::row::Held;
 use super::rows::follow;
 use crate::error::{Conflict, Op, StoreError, check_compactable};
 use crate::request::{Change, WriteRequest, WriteResponse};
@@ -203,9 +204,10 @@ impl<'c> Writer<'c> {
                 // Before anybody is answered, so that it is never behind what was acknowledged.
                 self.latest.store(self.revision.get(), Ordering::Release);
                 self.hub.publish(&batch.events);
-                for (reply, outcome) in replies.into_iter().zip(batch.outcomes) {
+                for (reply, outcome) in replies.into_iter().zip(std::mem::take(&mut batch.outcomes)) {
                     drop(reply.send(outcome));
                 }
+                self.keep(&batch);
                 self.log.tend(self.connection, false);
             }
             Err(error) => {
@@ -290,8 +292,23 @@ impl<'c> Writer<'c> {
         let ours = batch.ours();
         match ours.binary_search_by_key(&revision, |event| event.revision()) {
             Ok(place) => Ok(Some(ours[place].kv.clone())),
-            Err(_) => self.queries.rows.get(key, revision),
+            Err(_) => {
+                let held = match self.guide.cache.get(revision) {
+                    Some(held) => Some(held),
+                    // Not to be kept: nearly always it is about to be replaced.
+                    None => self.queries.rows.get(revision)?,
+                };
+                Ok(held.map(|held| held.of(key.clone(), revision)))
+            }
         }
+    }
+
+    /// Has what was committed kept, and what it replaces let go.
+    fn keep(&self, batch: &Batch) {
+        let puts = batch.ours().iter().filter(|event| event.kind != EventKind::Delete);
+        let rows = puts.map(|event| (event.revision(), Held::from(&event.kv)));
+        let replaced = batch.replaced.iter().map(|replaced| Revision::new(*replaced));
+        self.guide.cache.replace(rows, replaced);
     }
 
     /// Takes what came to nothing out of the index.
