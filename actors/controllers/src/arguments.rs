@@ -94,7 +94,9 @@ fn election(
     set: impl FnOnce(&mut Election, std::time::Duration),
 ) -> Result<(), &'static str> {
     let time = duration(&text(value)?)?;
-    config.election.iter_mut().for_each(|election| set(election, time));
+    if let Some(election) = &mut config.election {
+        set(election, time);
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::config::{DatastoreConfig, InspectConfig, LogConfig, RoleConfig, RunConfig, ServerConfig};
 use crate::logging::{self, LogError};
-use crate::server::{Identity, ServerError, apiserver, name_filter, pki_config};
+use crate::server::{Identity, ServerError, apiserver, loops, name_filter, pki_config};
 use crate::tree::{self, ServerParts};
 
 /// Others than the owner have business below it: local volumes, and programs.
@@ -109,7 +109,10 @@ async fn parts(
     let wanted = config.components.apiserver;
     let apiserver = wanted.then(|| apiserver(config, &identity, system, &pki, &kine.store)).transpose();
     let apiserver = apiserver.map_err(RunError::Server)?;
-    Ok(ServerParts { pki, kine, apiserver })
+    let loops =
+        apiserver.as_ref().map(|apiserver| loops(config, &identity, system, &apiserver.pipeline, &pki.certificates));
+    let loops = loops.transpose().map_err(RunError::Server)?;
+    Ok(ServerParts { pki, kine, apiserver, loops })
 }
 
 /// A server's datastore. `opened` is told of the socket once it is there. An external etcd is asked directly by whoever

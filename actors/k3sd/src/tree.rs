@@ -52,13 +52,17 @@ pub struct ServerParts {
     pub kine: KineTree,
     /// The API; none with `--disable-apiserver`.
     pub apiserver: Option<ApiServerTree>,
+    /// The loops over the API, and what they read; none without an API.
+    pub loops: Option<Spec>,
 }
 
 impl ServerParts {
-    /// Later children hold what earlier ones handed out: certificates, then the store, then the caches over it.
+    /// Later children hold what earlier ones handed out: certificates, then the store, then the caches over it,
+    /// then those who act on what they read there.
     fn tree(self, drill: bool) -> Spec {
         let apiserver = self.apiserver.map(|apiserver| ("apiserver", apiserver.spec));
-        let parts = [("pki", self.pki.spec), ("kine", self.kine.spec)].into_iter().chain(apiserver);
+        let loops = self.loops.map(|loops| ("loops", loops));
+        let parts = [("pki", self.pki.spec), ("kine", self.kine.spec)].into_iter().chain(apiserver).chain(loops);
         let tree = parts.fold(Spec::new(Strategy::RestForOne), |tree, (name, spec)| {
             tree.child(subtree(name, if drill { drilled(spec) } else { spec }))
         });

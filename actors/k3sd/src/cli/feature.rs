@@ -105,6 +105,8 @@ impl Feature {
                 | Self::Kubeconfig
                 | Self::Tokens
                 | Self::ApiServer
+                | Self::ControllerManager
+                | Self::CloudController
         )
     }
 

@@ -2,6 +2,7 @@
 
 mod apiserver;
 mod host;
+mod loops;
 mod pki;
 
 use std::io;
@@ -16,6 +17,7 @@ use thiserror::Error;
 use crate::config::ServerConfig;
 
 pub(crate) use self::apiserver::apiserver;
+pub(crate) use self::loops::loops;
 use self::pki::loopback;
 pub(crate) use self::pki::{name_filter, pki_config};
 
@@ -43,6 +45,9 @@ pub enum ServerError {
     /// `--kube-apiserver-arg`.
     #[error("--kube-apiserver-arg")]
     Argument(#[source] ArgumentError),
+    /// `--kube-controller-manager-arg` or `--kube-cloud-controller-manager-arg`.
+    #[error("an argument for controllers")]
+    ControllerArgument(#[source] ArgumentError),
     /// The file of `--kube-apiserver-arg token-auth-file` can't be read.
     #[error("read the tokens of users from {path:?}")]
     TokenFile {

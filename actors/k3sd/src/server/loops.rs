@@ -1,0 +1,69 @@
+//! The loops over the API: controllers and what they read, as the flags ask for them.
+
+use k3sd_apiserver::{Pipeline, User};
+use k3sd_client::api::{Connect, Identities};
+use k3sd_client::controller::setup::Bundle;
+use k3sd_client::election::Terms;
+use k3sd_client::informer::Shared;
+use k3sd_controllers::{ControllersArgs, ControllersConfig, Election, apply_argument};
+use k3sd_kine::StoreConfig;
+use k3sd_pki::{Authority, Certificates};
+use k3sd_runtime::{Spec, Strategy, System, subtree};
+
+use super::{Identity, ServerError};
+use crate::config::ServerConfig;
+
+/// Who the informers read as, which all loops share: one who may read everything.
+const READER: (&str, &str) = ("system:apiserver", "system:masters");
+
+/// Puts the loops together. They reach the API without a socket, each as somebody of its own.
+pub(crate) fn loops(
+    config: &ServerConfig,
+    identity: &Identity,
+    system: &System,
+    pipeline: &Pipeline,
+    certificates: &Certificates,
+) -> Result<Spec, ServerError> {
+    let identities = {
+        let pipeline = pipeline.clone();
+        Identities::new(move |user, groups| Connect::over(pipeline.local(User::new(user, groups))))
+    };
+    let mut informers = Shared::new(identities.user(READER.0, &[READER.1]));
+    // Two servers may have one name by mistake; they still are two.
+    let process = format!("{}_{:016x}", identity.node_name, system.clock().rng("server/loops").next_u64());
+    let root_ca = {
+        let certificates = certificates.clone();
+        let pem = move || certificates.current().map(|current| current.authority(Authority::Server).bundle_pem());
+        Bundle::new(move || pem().unwrap_or_default())
+    };
+    let mut parts = Vec::new();
+    if config.components.controller_manager {
+        let mut config = controllers(config, &process, &config.arguments.controller_manager)?;
+        config.loops.root_ca = root_ca;
+        let args = ControllersArgs { config, identities: identities.clone(), clock: system.clock().clone() };
+        parts.push(("controllers", k3sd_controllers::controllers(&args, &mut informers)));
+    }
+    if config.components.cloud_controller {
+        let config = controllers(config, &process, &config.arguments.cloud_controller)?;
+        let args = ControllersArgs { config, identities, clock: system.clock().clone() };
+        parts.push(("cloud", k3sd_controllers::cloud(&args, &mut informers)));
+    }
+    let spec = Spec::new(Strategy::OneForOne).child(subtree("informers", informers.spec()));
+    Ok(parts.into_iter().fold(spec, |spec, (name, part)| spec.child(subtree(name, part))))
+}
+
+/// The settings of controllers: K3s's, then the flags, then their own arguments, of which the last one counts.
+fn controllers(config: &ServerConfig, process: &str, arguments: &[String]) -> Result<ControllersConfig, ServerError> {
+    let mut settings = ControllersConfig { election: election(config, process), ..ControllersConfig::default() };
+    for argument in arguments {
+        apply_argument(&mut settings, argument).map_err(ServerError::ControllerArgument)?;
+    }
+    Ok(settings)
+}
+
+/// Servers compete where they share a datastore. One with a file of its own is alone, and as K3s does, it leads without
+/// asking.
+fn election(config: &ServerConfig, process: &str) -> Option<Election> {
+    let alone = matches!(config.datastore.kine.store, StoreConfig::Sqlite(_) | StoreConfig::Memory);
+    (!alone).then(|| Election { identity: process.to_owned(), terms: Terms::default() })
+}
