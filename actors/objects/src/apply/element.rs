@@ -53,7 +53,7 @@ impl PathElement {
     #[must_use]
     pub fn to_text(&self) -> String {
         match self {
-            Self::Field(name) => format!("f:{name}"),
+            Self::Field(name) => ["f:", name].concat(),
             Self::Key(fields) => {
                 let fields: Map<String, Value> = fields.iter().cloned().collect();
                 format!("k:{}", go::json(&Value::Object(fields)))

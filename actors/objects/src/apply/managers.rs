@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::set::{FieldsError, Set};
@@ -245,19 +245,20 @@ fn decode_entry(index: usize, entry: &Value) -> Result<(Manager, Entry), Manager
 
 fn encode_entry(manager: &Manager, entry: &Entry) -> Value {
     let mut fields = Map::new();
+    let mut text = |name: &str, text: &str| drop(fields.insert(name.to_owned(), Value::from(text)));
+    text("apiVersion", &entry.api_version);
+    text("fieldsType", "FieldsV1");
     if !manager.name.is_empty() {
-        fields.insert("manager".to_owned(), json!(manager.name));
+        text("manager", &manager.name);
     }
-    fields.insert("operation".to_owned(), json!(manager.operation.name()));
-    fields.insert("apiVersion".to_owned(), json!(entry.api_version));
-    if let Some(time) = entry.time {
-        fields.insert("time".to_owned(), json!(whole_seconds(time).to_string()));
-    }
-    fields.insert("fieldsType".to_owned(), json!("FieldsV1"));
-    fields.insert("fieldsV1".to_owned(), entry.set.cut(STEPS_MAX).to_fields());
+    text("operation", manager.operation.name());
     if !manager.subresource.is_empty() {
-        fields.insert("subresource".to_owned(), json!(manager.subresource));
+        text("subresource", &manager.subresource);
     }
+    if let Some(time) = entry.time {
+        text("time", &whole_seconds(time).to_string());
+    }
+    fields.insert("fieldsV1".to_owned(), entry.set.cut(STEPS_MAX).to_fields());
     Value::Object(fields)
 }
 

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::schema::{Kind, Presence, SchemaRef, builtin};
+use crate::schema::{Kind, Presence, Property, SchemaRef, builtin};
 
 /// Brings an object of a built-in kind into upstream's form. Values of custom resources stay as they are.
 ///
@@ -44,15 +44,21 @@ pub fn normalize(value: &mut Value, schema: SchemaRef<'_>) {
 }
 
 fn normalize_object(map: &mut Map<String, Value>, schema: SchemaRef<'_>) {
-    map.retain(|key, value| {
-        let Some(property) = schema.property(key) else { return true };
+    let stays = |value: &Value, property: &Property<'_>| match property.presence {
+        Presence::Given => !value.is_null(),
+        Presence::NonZero => !is_zero(value, property.schema.kind()),
+        Presence::Always => true,
+    };
+    let mut all_stay = true;
+    for (key, value) in map.iter_mut() {
+        let Some(property) = schema.property(key) else { continue };
         normalize(value, property.schema);
-        match property.presence {
-            Presence::Given => !value.is_null(),
-            Presence::NonZero => !is_zero(value, property.schema.kind()),
-            Presence::Always => true,
-        }
-    });
+        all_stay &= stays(value, &property);
+    }
+    // Objects are brought into form several times on their way, and nearly always are in it already.
+    if !all_stay {
+        map.retain(|key, value| schema.property(key).is_none_or(|property| stays(value, &property)));
+    }
     for property in schema.always() {
         if !map.contains_key(property.name) {
             map.insert(property.name.to_owned(), zero(property.schema));

@@ -1,6 +1,7 @@
 //! What the machinery asks of every object: places in its JSON.
 
 use crate::object::scan::{Extent, Scanner, unescape};
+use crate::object::version::Place;
 use crate::object::{ObjectError, Selectable};
 
 /// A piece of the object's JSON, or of what had to be unescaped.
@@ -73,9 +74,10 @@ pub(super) struct Header {
 }
 
 impl Header {
-    pub(super) fn parse(bytes: &[u8], selectable: &Selectable) -> Result<Self, ObjectError> {
-        let mut reader =
-            Reader { bytes, header: Self::default(), selected: vec![None; selectable.len()], unescaped: String::new() };
+    /// Also tells where `metadata.resourceVersion` stands or belongs; nowhere in an object without fields.
+    pub(super) fn parse(bytes: &[u8], selectable: &Selectable) -> Result<(Self, Option<Place>), ObjectError> {
+        let selected = vec![None; selectable.len()];
+        let mut reader = Reader { bytes, header: Self::default(), selected, unescaped: String::new(), place: None };
         let mut scanner = Scanner::new(bytes);
         if scanner.peek() != Some(b'{') {
             return Err(ObjectError::Malformed { at: 0 });
@@ -83,21 +85,42 @@ impl Header {
         let all: Vec<usize> = (0..selectable.len()).collect();
         reader.fields(&mut scanner, selectable, &all, 0)?;
         scanner.end()?;
-        let Reader { mut header, selected, unescaped, .. } = reader;
+        let Reader { mut header, selected, unescaped, place, .. } = reader;
         header.selected = selected.into_boxed_slice();
         header.unescaped = unescaped.into_boxed_str();
-        Ok(header)
+        Ok((header, place))
+    }
+
+    /// The same for bytes in which everything from `from` on has moved by `by`.
+    pub(super) fn shift(&mut self, from: usize, by: isize) -> Result<(), ObjectError> {
+        let mut fits = true;
+        let mut shift = |piece: &mut Piece| {
+            if piece.start & UNESCAPED == 0 && piece.start as usize >= from {
+                let moved = (piece.start as usize).checked_add_signed(by).and_then(|start| u32::try_from(start).ok());
+                fits &= moved.is_some_and(|start| start & UNESCAPED == 0);
+                piece.start = moved.unwrap_or_default();
+            }
+        };
+        [&mut self.name, &mut self.namespace, &mut self.uid].into_iter().for_each(&mut shift);
+        self.deletion_timestamp.iter_mut().chain(&mut self.finalizers).for_each(&mut shift);
+        self.labels.iter_mut().flat_map(|(key, value)| [key, value]).for_each(&mut shift);
+        self.selected.iter_mut().flatten().for_each(&mut shift);
+        for OwnerPieces { api_version, kind, name, uid, .. } in &mut self.owners {
+            [api_version, kind, name, uid].into_iter().for_each(&mut shift);
+        }
+        if fits { Ok(()) } else { Err(ObjectError::TooLarge { bytes: UNESCAPED as usize }) }
     }
 
     pub(super) fn text<'a>(&'a self, piece: Piece, bytes: &'a [u8]) -> &'a str {
+        // Checked to be UTF-8 when the piece was made.
+        std::str::from_utf8(self.raw(piece, bytes)).unwrap_or_default()
+    }
+
+    pub(super) fn raw<'a>(&'a self, piece: Piece, bytes: &'a [u8]) -> &'a [u8] {
         let Piece { start, len } = piece;
         let from = (start & !UNESCAPED) as usize;
-        let to = from + len as usize;
-        if start & UNESCAPED != 0 {
-            return &self.unescaped[from..to];
-        }
-        // Checked to be UTF-8 when the piece was made.
-        std::str::from_utf8(&bytes[from..to]).unwrap_or_default()
+        let bytes = if start & UNESCAPED == 0 { bytes } else { self.unescaped.as_bytes() };
+        &bytes[from..from + len as usize]
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
@@ -114,6 +137,7 @@ struct Reader<'a> {
     header: Header,
     selected: Vec<Option<Piece>>,
     unescaped: String,
+    place: Option<Place>,
 }
 
 impl Reader<'_> {
@@ -127,8 +151,11 @@ impl Reader<'_> {
     ) -> Result<(), ObjectError> {
         scanner.object(|scanner, key| {
             let name = &self.bytes[key.start..key.end];
-            if depth == 0 && name == b"metadata" {
-                return self.metadata(scanner);
+            if depth == 0 {
+                self.place.get_or_insert(Place::Outside(key.start - 1));
+                if name == b"metadata" {
+                    return self.metadata(scanner);
+                }
             }
             let on_path =
                 |index: &&usize| selectable.path(**index).get(depth).is_some_and(|step| step.as_bytes() == name);
@@ -147,8 +174,12 @@ impl Reader<'_> {
     fn metadata(&mut self, scanner: &mut Scanner<'_>) -> Result<(), ObjectError> {
         let bytes = self.bytes;
         let (mut labels, mut finalizers, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        if scanner.peek() == Some(b'{') && matches!(self.place, Some(Place::Outside(_))) {
+            self.place = Some(Place::Alone(scanner.offset() + 1));
+        }
         scanner.object(|scanner, key| {
-            match &bytes[key.start..key.end] {
+            let name = &bytes[key.start..key.end];
+            match name {
                 b"name" => self.header.name = self.any_text(scanner)?.unwrap_or_default(),
                 b"namespace" => self.header.namespace = self.any_text(scanner)?.unwrap_or_default(),
                 b"uid" => self.header.uid = self.any_text(scanner)?.unwrap_or_default(),
@@ -177,6 +208,9 @@ impl Reader<'_> {
                 _ => {
                     scanner.skip()?;
                 }
+            }
+            if let Some(place) = &mut self.place {
+                place.pass(name, key.start - 1, scanner.offset());
             }
             Ok(())
         })?;

@@ -1,7 +1,8 @@
 //! Walks through JSON without building anything.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+
+use memchr::memchr2;
 
 use crate::object::ObjectError;
 
@@ -108,15 +109,14 @@ impl<'a> Scanner<'a> {
         self.expect(b'"')?;
         let start = self.at;
         loop {
-            match self.bytes.get(self.at) {
-                Some(b'"') => break,
-                Some(b'\\') => self.at += 2,
-                Some(_) => self.at += 1,
-                None => return Err(self.wrong()),
+            let found = self.bytes.get(self.at..).and_then(|rest| memchr2(b'"', b'\\', rest));
+            self.at += found.ok_or_else(|| self.wrong())?;
+            if self.bytes[self.at] == b'"' {
+                self.at += 1;
+                return Ok(Extent { start, end: self.at - 1 });
             }
+            self.at += 2;
         }
-        self.at += 1;
-        Ok(Extent { start, end: self.at - 1 })
     }
 
     /// Passes any value.
@@ -187,52 +187,4 @@ pub(super) fn unescape(inner: &[u8], at: usize) -> Result<Cow<'_, str>, ObjectEr
     quoted.extend_from_slice(inner);
     quoted.push(b'"');
     serde_json::from_slice::<String>(&quoted).map(Cow::Owned).map_err(|_| wrong)
-}
-
-/// A copy of an object's JSON with another `metadata.resourceVersion`, at its place in the order of names.
-pub(super) fn with_resource_version(stored: &[u8], revision: u64) -> Result<Vec<u8>, ObjectError> {
-    const NAME: &[u8] = b"resourceVersion";
-    let mut scanner = Scanner::new(stored);
-    // What is replaced by the new field: an old one, or nothing at the place where it belongs.
-    let mut place = None;
-    let mut empty_metadata = None;
-    let mut root = None;
-    scanner.peek();
-    scanner.object(|scanner, key| {
-        root.get_or_insert(key.start - 1);
-        if &stored[key.start..key.end] != b"metadata" || scanner.peek() != Some(b'{') {
-            return scanner.skip().map(drop);
-        }
-        let inside = scanner.offset() + 1;
-        empty_metadata = Some(inside);
-        scanner.object(|scanner, key| {
-            empty_metadata = None;
-            let name = &stored[key.start..key.end];
-            let value = scanner.skip()?;
-            if name == NAME {
-                place = Some((key.start - 1, value.end, ""));
-            } else if name < NAME && !matches!(place, Some((_, _, ""))) {
-                place = Some((value.end, value.end, "after"));
-            } else if place.is_none() {
-                place = Some((key.start - 1, key.start - 1, "before"));
-            }
-            Ok(())
-        })
-    })?;
-    scanner.end()?;
-    let mut field = String::with_capacity(48);
-    write!(field, "\"resourceVersion\":\"{revision}\"").expect("strings grow");
-    let (start, end, field) = match (place, empty_metadata, root) {
-        (Some((start, end, "")), ..) => (start, end, field),
-        (Some((start, end, "after")), ..) => (start, end, format!(",{field}")),
-        (Some((start, end, _)), ..) => (start, end, format!("{field},")),
-        (None, Some(inside), _) => (inside, inside, field),
-        (None, None, Some(first)) => (first, first, format!("\"metadata\":{{{field}}},")),
-        (None, None, None) => return Err(ObjectError::Malformed { at: 0 }),
-    };
-    let mut out = Vec::with_capacity(stored.len() + field.len());
-    out.extend_from_slice(&stored[..start]);
-    out.extend_from_slice(field.as_bytes());
-    out.extend_from_slice(&stored[end..]);
-    Ok(out)
 }

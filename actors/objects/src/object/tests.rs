@@ -177,6 +177,15 @@ proptest! {
         let mut sent = value.clone();
         sent["metadata"]["resourceVersion"] = json!("99");
         prop_assert_eq!(read.value(), sent);
+        // Places are worked out before the number comes in, and are those of the whole.
+        let again = Object::parse(read.bytes().clone(), &fields).unwrap();
+        prop_assert_eq!(format!("{read:?}"), format!("{again:?}"));
+        prop_assert_eq!(read.key_bytes(), (text("namespace").as_bytes(), text("name").as_bytes()));
+        let mut stored = stored_bytes(value);
+        prop_assert!(read.is_stored_as(&stored));
+        let last = stored.len() - 2;
+        stored[last] ^= 1;
+        prop_assert!(!read.is_stored_as(&stored) && !read.is_stored_as(&stored[..last]) && !read.is_stored_as(b""));
     }
 
     #[test]

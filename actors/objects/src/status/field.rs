@@ -30,7 +30,8 @@ impl Path {
     /// A field of what stands here.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self::new(name) } else { Self(format!("{}.{name}", self.0)) }
+        // Made for each field that is looked at, though hardly any is wrong.
+        if self.0.is_empty() { Self::new(name) } else { Self([&self.0, ".", name].concat()) }
     }
 
     /// An item of the list that stands here.
@@ -42,7 +43,7 @@ impl Path {
     /// A value of the map that stands here.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        Self([&self.0, "[", key, "]"].concat())
     }
 
     /// Whether it is the whole object.
