@@ -1,7 +1,9 @@
 //! What subsystems of controllers are put together from.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k3sd_runtime::Clock;
 
@@ -41,8 +43,58 @@ impl Setup<'_> {
 /// Settings of controllers; the defaults are upstream's.
 #[derive(Clone, Debug, Default)]
 pub struct ControllerConfig {
+    /// Settings about nodes.
+    pub nodes: NodesConfig,
     /// Whom pods should believe when they speak to the API.
     pub root_ca: Bundle,
+}
+
+/// Settings of the controllers of nodes; the defaults are upstream's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodesConfig {
+    /// How long nothing may be heard of a node before it counts as unreachable.
+    pub monitor_grace_period: Duration,
+    /// The same for a node that has reported nothing yet.
+    pub startup_grace_period: Duration,
+    /// Nodes per second and zone whose pods are evicted because they don't answer.
+    pub eviction_rate: f64,
+    /// The same in a zone of which many nodes don't answer; in small zones it is 0 then.
+    pub secondary_eviction_rate: f64,
+    /// A zone with more nodes is no small one.
+    pub large_cluster_size: usize,
+    /// The part of a zone's nodes that has to be away for that, but at least three nodes.
+    pub unhealthy_zone_threshold: f64,
+    /// What pods get addresses of: none, one network, or one of each family.
+    pub cluster_cidrs: Vec<Network>,
+    /// What Services get addresses of: pods get none of these.
+    pub service_cidrs: Vec<Network>,
+    /// The length of the prefix of each node's network, for IPv4 and for IPv6.
+    pub cidr_mask_size: (u8, u8),
+}
+
+impl Default for NodesConfig {
+    fn default() -> Self {
+        Self {
+            monitor_grace_period: Duration::from_secs(50),
+            startup_grace_period: Duration::from_secs(60),
+            eviction_rate: 0.1,
+            secondary_eviction_rate: 0.01,
+            large_cluster_size: 50,
+            unhealthy_zone_threshold: 0.55,
+            cluster_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+            cidr_mask_size: (24, 64),
+        }
+    }
+}
+
+/// An IP network: its first address, and the length of the prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Bits behind the prefix count as zero.
+    pub address: IpAddr,
+    /// At most 32 or 128.
+    pub prefix_bits: u8,
 }
 
 /// Certificates of authorities in PEM, which may become others while the process runs.
