@@ -43,6 +43,8 @@ impl Setup<'_> {
 /// Settings of controllers; the defaults are upstream's.
 #[derive(Clone, Debug, Default)]
 pub struct ControllerConfig {
+    /// Pods that have ended and are kept; `None` is upstream's 12,500.
+    pub terminated_pods_max: Option<usize>,
     /// Settings about nodes.
     pub nodes: NodesConfig,
     /// Whom pods should believe when they speak to the API.
