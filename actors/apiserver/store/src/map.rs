@@ -22,7 +22,7 @@ pub(crate) fn relative_key(namespace: &str, name: &str) -> Vec<u8> {
 
 /// How the key of an object compares with another key, byte by byte.
 fn order(object: &Object, key: &[u8]) -> Ordering {
-    let (namespace, name) = (object.namespace().as_bytes(), object.name().as_bytes());
+    let (namespace, name) = object.key_bytes();
     if namespace.is_empty() {
         return name.cmp(key);
     }

@@ -213,9 +213,9 @@ impl ObjectStore {
     fn bytes(&self, namespace: &str, name: &str, value: Value) -> Result<Bytes, WriteError> {
         let stored = &self.board.stored;
         let metadata = &value["metadata"];
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let own = (text(&value["apiVersion"]), text(&metadata["namespace"]), text(&metadata["name"]));
-        if own != (stored.api_version.to_string(), namespace.to_owned(), name.to_owned())
+        let own = [&value["apiVersion"], &metadata["namespace"], &metadata["name"]];
+        let own = own.map(|value| value.as_str().unwrap_or_default());
+        if own != [&*stored.api_version, namespace, name]
             || namespace.is_empty() == stored.namespaced
             || name.is_empty()
         {

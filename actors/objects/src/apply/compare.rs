@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::element::{Path, PathElement, equal};
-use super::set::Set;
+use super::set::{Node, Set};
 use super::types::{Shape, Type};
 
 /// The fields that two states do not share. Numbers that are written otherwise are no difference.
@@ -49,33 +49,30 @@ struct Comparer {
 impl Comparer {
     /// Compares what stands at the current path; at least one side is there.
     fn visit(&mut self, old: Option<&Value>, new: Option<&Value>, of: Type<'_>) {
+        let (old, new) = match (old, new) {
+            (Some(old), Some(new)) => (old, new),
+            // What came or went is there as a whole: no path has to be looked up.
+            (None, Some(new)) => return self.found.added.graft(&self.path, whole(new, of)),
+            (Some(old), None) => return self.found.removed.graft(&self.path, whole(old, of)),
+            (None, None) => return,
+        };
         // Most of an object does not change, and to see that takes no paths.
         if old == new {
             return;
         }
-        let shapes = (old.map(|old| of.shape(old)), new.map(|new| of.shape(new)));
-        let is_leaf = match shapes {
-            (Some(old_shape), Some(new_shape)) if old_shape != new_shape => {
-                // The parts of what it was are gone; it itself has changed.
-                self.walk(old_shape, old, new, of);
-                self.walk(new_shape, old, new, of)
-            }
-            (_, Some(shape)) | (Some(shape), None) => self.walk(shape, old, new, of),
-            (None, None) => return,
-        };
-        match (old, new) {
-            _ if is_leaf => {}
-            (None, _) => self.found.added.insert(&self.path),
-            (_, None) => self.found.removed.insert(&self.path),
-            _ => {}
+        let (old_shape, new_shape) = (of.shape(old), of.shape(new));
+        if old_shape != new_shape {
+            // The parts of what it was are gone; it itself has changed.
+            self.walk(old_shape, old, new, of);
         }
+        self.walk(new_shape, old, new, of);
     }
 
-    /// Walks through both sides. Tells whether they were compared as a whole.
-    fn walk(&mut self, shape: Shape, old: Option<&Value>, new: Option<&Value>, of: Type<'_>) -> bool {
+    /// Walks through both sides.
+    fn walk(&mut self, shape: Shape, old: &Value, new: &Value, of: Type<'_>) {
         match shape {
             Shape::Map => {
-                let (old_fields, new_fields) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+                let (old_fields, new_fields) = (old.as_object(), new.as_object());
                 let is_empty = |fields: Option<&Map<String, Value>>| fields.is_none_or(Map::is_empty);
                 if is_empty(old_fields) && is_empty(new_fields) {
                     return self.leaf(old, new);
@@ -89,7 +86,6 @@ impl Comparer {
                         self.visit_field(name, None, Some(new), of);
                     }
                 }
-                false
             }
             Shape::List => {
                 let (old_items, new_items) = (items(old), items(new));
@@ -97,10 +93,7 @@ impl Comparer {
                     return self.leaf(old, new);
                 }
                 match (index(old_items, of), index(new_items, of)) {
-                    (Some(old_items), Some(new_items)) => {
-                        self.visit_items(&old_items, &new_items, of.item());
-                        false
-                    }
+                    (Some(old_items), Some(new_items)) => self.visit_items(&old_items, &new_items, of.item()),
                     // An item that nothing tells apart: the list is one value, whatever the schema says.
                     _ => self.leaf(old, new),
                 }
@@ -120,14 +113,10 @@ impl Comparer {
         self.path.pop();
     }
 
-    fn leaf(&mut self, old: Option<&Value>, new: Option<&Value>) -> bool {
-        match (old, new) {
-            (None, _) => self.found.added.insert(&self.path),
-            (_, None) => self.found.removed.insert(&self.path),
-            (Some(old), Some(new)) if !equal(old, new) => self.found.modified.insert(&self.path),
-            _ => {}
+    fn leaf(&mut self, old: &Value, new: &Value) {
+        if !equal(old, new) {
+            self.found.modified.insert(&self.path);
         }
-        true
     }
 
     fn visit_items(&mut self, old: &Index<'_>, new: &Index<'_>, of: Type<'_>) {
@@ -165,8 +154,28 @@ impl Comparer {
 /// The items of a list by what tells them apart.
 type Index<'v> = BTreeMap<PathElement, Vec<&'v Value>>;
 
-fn items(value: Option<&Value>) -> &[Value] {
-    value.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A value that has nothing to be compared with: it and all its parts. Items that nothing tells apart have none.
+fn whole(value: &Value, of: Type<'_>) -> Node {
+    let mut children = Set::default();
+    match of.shape(value) {
+        Shape::Map => {
+            for (name, below) in value.as_object().into_iter().flatten() {
+                children.put(PathElement::field(name), whole(below, of.field(name)));
+            }
+        }
+        Shape::List => {
+            for (element, items) in index(items(value), of).into_iter().flatten() {
+                let node = if let [item] = items.as_slice() { whole(item, of.item()) } else { Node::leaf() };
+                children.put(element, node);
+            }
+        }
+        Shape::AtomicMap | Shape::AtomicList | Shape::Scalar => {}
+    }
+    Node { member: true, children }
 }
 
 fn index<'v>(items: &'v [Value], of: Type<'_>) -> Option<Index<'v>> {

@@ -81,6 +81,31 @@ impl Set {
         self.nodes.insert(first.clone(), node);
     }
 
+    /// Adds what is at the end of a path. Of the empty path only what lies below it.
+    pub(super) fn graft(&mut self, path: &[PathElement], node: Node) {
+        let Some((first, rest)) = path.split_first() else {
+            *self = std::mem::take(self).union(node.children);
+            return;
+        };
+        if !rest.is_empty() {
+            return match self.nodes.get_mut(first) {
+                Some(found) => found.children.graft(rest, node),
+                None => {
+                    let mut between = Node::default();
+                    between.children.graft(rest, node);
+                    self.put(first.clone(), between);
+                }
+            };
+        }
+        match self.nodes.get_mut(first) {
+            Some(found) => {
+                found.member |= node.member;
+                found.children = std::mem::take(&mut found.children).union(node.children);
+            }
+            None => self.put(first.clone(), node),
+        }
+    }
+
     /// Whether nothing is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {

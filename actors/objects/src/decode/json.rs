@@ -1,5 +1,7 @@
 //! JSON in and out.
 
+use std::borrow::Cow;
+
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
@@ -16,7 +18,8 @@ pub const DEPTH_MAX: usize = 127;
 ///
 /// Bytes that are no UTF-8 become the replacement character, as upstream has it.
 pub fn json(bytes: &[u8], schema: Option<SchemaRef<'_>>) -> Result<Decoded, DecodeError> {
-    let text = String::from_utf8_lossy(bytes);
+    // Nearly always it is UTF-8, and to see that is quicker than to look for what isn't.
+    let text = std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
     let mut walk = Walk::default();
     let mut deserializer = serde_json::Deserializer::from_str(&text);
     let place = Place::root(schema);
@@ -58,8 +61,52 @@ pub(super) fn settle(value: Value, walk: Walk) -> Result<Decoded, DecodeError> {
 /// Compact JSON.
 pub fn to_bytes(value: &Value) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size(value));
-    serde_json::to_writer(&mut bytes, value).expect("a value has string keys and finite numbers");
+    write(value, &mut bytes);
     bytes
+}
+
+/// Writes what serde_json would, but text without escapes, which is nearly all of an object, in one go.
+fn write(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::String(text) => write_text(text, out),
+        Value::Array(items) => {
+            out.push(b'[');
+            for (number, item) in items.iter().enumerate() {
+                if number > 0 {
+                    out.push(b',');
+                }
+                write(item, out);
+            }
+            out.push(b']');
+        }
+        Value::Object(map) => {
+            out.push(b'{');
+            for (number, (key, value)) in map.iter().enumerate() {
+                if number > 0 {
+                    out.push(b',');
+                }
+                write_text(key, out);
+                out.push(b':');
+                write(value, out);
+            }
+            out.push(b'}');
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {
+            serde_json::to_writer(out, value).expect("memory takes all");
+        }
+    }
+}
+
+fn write_text(text: &str, out: &mut Vec<u8>) {
+    // Without a way out of the loop the compiler looks at many bytes at once.
+    let is_plain = text.bytes().fold(true, |plain, byte| plain & (byte >= b' ') & (byte != b'"') & (byte != b'\\'));
+    if is_plain {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        serde_json::to_writer(out, text).expect("memory takes all");
+    }
 }
 
 /// The bytes that compact JSON of a value takes, as long as nothing has to be escaped.

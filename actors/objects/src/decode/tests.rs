@@ -15,6 +15,21 @@ fn text(errors: &[StrictError]) -> Vec<String> {
 }
 
 #[test]
+fn json_is_written_as_everybody_writes_it() {
+    for value in [
+        json!(null),
+        json!([[], {}, [{}], [null, true, false]]),
+        json!({ "": "", "a\"b": "c\\d\n", "\u{1}": "ä€\u{10ffff}\u{7f}" }),
+        json!([0, -1, 10, 99, 100, u64::MAX, i64::MIN, 0.5, 1e300, -0.0]),
+        json!({ "x".repeat(300): "y".repeat(300) + "\t" }),
+    ] {
+        assert_eq!(to_bytes(&value), serde_json::to_vec(&value).unwrap());
+    }
+    let exact = to_bytes(&json!({ "a": [1, -20, true, null, "text"], "b": {}, "c": [], "d": [false] }));
+    assert_eq!(exact.capacity(), exact.len(), "nothing is left over");
+}
+
+#[test]
 fn unknown_and_repeated_fields_are_named_in_the_order_of_the_document() {
     let body = br#"{"kind":"Deployment","spec":{"replicas":1,"foo":1,"replicas":2,"template":{"spec":{"containers":[
         {"name":"a"},{"name":"b","image":"x","imag":1,"image":"y"}]}}},"metadata":{"labels":{"a":"1","a":"2"},"nam":""}}"#;
@@ -364,6 +379,12 @@ proptest! {
     fn no_bytes_break_it(bytes: Vec<u8>) {
         json(&bytes, Some(kind("core.v1.Pod"))).ok();
         yaml(&bytes, Some(kind("core.v1.Pod"))).ok();
+    }
+
+    #[test]
+    fn any_text_is_written_as_everybody_writes_it(text: String) {
+        let value = json!({ &text: [&text] });
+        prop_assert_eq!(to_bytes(&value), serde_json::to_vec(&value).unwrap());
     }
 
     #[test]

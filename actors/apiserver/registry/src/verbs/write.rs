@@ -202,7 +202,8 @@ pub(super) fn settle_namespace(object: &mut Value, namespace: &str) -> Result<()
 
 /// Names an owner once, and says so.
 pub(super) fn settle_owners(object: &mut Value, warnings: &mut Vec<String>) {
-    let Some(owners) = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut) else { return };
+    let owners = object.get_mut("metadata").and_then(|metadata| metadata.get_mut("ownerReferences"));
+    let Some(owners) = owners.and_then(Value::as_array_mut) else { return };
     if owners.len() < 2 {
         return;
     }
@@ -230,12 +231,30 @@ pub(super) fn settle_owners(object: &mut Value, warnings: &mut Vec<String>) {
 pub(crate) fn new_uid(api: &Api) -> String {
     let mut rng = api.rng();
     let (high, low) = (rng.next_u64(), rng.next_u64());
-    format!(
-        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-        high >> 32,
-        high >> 16 & 0xffff,
-        high & 0xfff,
-        low >> 48 & 0x3fff | 0x8000,
-        low & 0xffff_ffff_ffff
-    )
+    uuid(high & !0xf000 | 0x4000, low & !(3 << 62) | 2 << 62)
+}
+
+/// The usual writing of an id: groups of 8, 4, 4, 4 and 12 hexadecimal digits.
+fn uuid(high: u64, low: u64) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let number = u128::from(high) << 64 | u128::from(low);
+    let mut text = String::with_capacity(36);
+    for place in 0..32 {
+        if matches!(place, 8 | 12 | 16 | 20) {
+            text.push('-');
+        }
+        text.push(char::from(DIGITS[(number >> (124 - 4 * place) & 15) as usize]));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_written_in_groups() {
+        assert_eq!(uuid(0x0123_4567_89ab_4def, 0x8011_2233_4455_66ff), "01234567-89ab-4def-8011-2233445566ff");
+        assert_eq!(uuid(0, 1), "00000000-0000-0000-0000-000000000001");
+    }
 }
