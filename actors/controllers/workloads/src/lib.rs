@@ -1,9 +1,12 @@
 //! The controllers of workloads that run until they are told to stop.
 //!
 //! * `replicas` keeps as many pods of one template as are wanted: ReplicaSets and ReplicationControllers.
+//! * `deployment` has a ReplicaSet for each template, and moves pods from one to the next.
 //!
 //! Each decides in plain functions what is to be done, from what is wanted and what there is; its loop carries that out.
 
+mod deployment;
+mod hash;
 mod replicas;
 mod support;
 
@@ -12,5 +15,7 @@ use k3sd_runtime::ChildSpec;
 
 /// The loops, each a child of its own.
 pub fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
-    replicas::loops(setup)
+    let mut loops = replicas::loops(setup);
+    loops.push(deployment::child(setup));
+    loops
 }

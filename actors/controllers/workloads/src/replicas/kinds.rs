@@ -45,6 +45,11 @@ pub(super) fn template_labels(template: Option<&PodTemplateSpec>) -> Labels {
     meta.and_then(|meta| meta.labels.clone()).unwrap_or_default()
 }
 
+/// None of something isn't mentioned.
+fn some(number: i32) -> Option<i32> {
+    (number != 0).then_some(number)
+}
+
 macro_rules! replicated {
     ($kind:ident, $status:ident, $condition:ident, $group:literal, $component:literal, $actor:literal) => {
         impl Replicated for $kind {
@@ -100,9 +105,9 @@ macro_rules! replicated {
                 }));
                 let status = $status {
                     replicas: status.replicas,
-                    fully_labeled_replicas: Some(status.fully_labeled),
-                    ready_replicas: Some(status.ready),
-                    available_replicas: Some(status.available),
+                    fully_labeled_replicas: some(status.fully_labeled),
+                    ready_replicas: some(status.ready),
+                    available_replicas: some(status.available),
                     observed_generation: self.metadata.generation,
                     conditions: (!conditions.is_empty()).then_some(conditions),
                     ..$status::default()
