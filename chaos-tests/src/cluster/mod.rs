@@ -21,6 +21,9 @@
 //! # }
 //! ```
 
+pub mod kubeconfig;
+pub mod nodes;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
