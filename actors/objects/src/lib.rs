@@ -8,7 +8,8 @@
 //! bytes ─▶ decode, protobuf ─▶ value ─▶ default ─▶ validate ─▶ object     stored bytes with a header
 //!                                │          ▲          ▲
 //!                     patch, apply, convert └─ schema ─┘                  what is known of each place
-//! names, quantity, selector    the small languages inside of values
+//! names, quantity, selector, cron    the small languages inside of values
+//! quota, read                  what an object takes, and how its fields are read
 //! status, table                what is answered: errors, and columns for people
 //! ```
 //!
@@ -17,6 +18,7 @@
 
 pub mod apply;
 pub mod convert;
+pub mod cron;
 pub mod decode;
 pub mod default;
 pub mod names;
@@ -24,6 +26,8 @@ pub mod object;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
+pub mod read;
 pub mod schema;
 pub mod selector;
 pub mod status;

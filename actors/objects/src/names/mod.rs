@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::status::field::{Error, Path};
 
-pub use generate::{GENERATED_BASE_BYTES_MAX, SUFFIX_LETTERS, SUFFIX_LETTERS_COUNT, generate};
+pub use generate::{GENERATED_BASE_BYTES_MAX, SUFFIX_LETTERS, SUFFIX_LETTERS_COUNT, generate, uuid};
 
 /// Longest label of a DNS name; also of the name part of a label key, and of a label value.
 pub const LABEL_BYTES_MAX: usize = 63;

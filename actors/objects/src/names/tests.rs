@@ -143,3 +143,10 @@ proptest! {
         let _prefix = as_prefix(&value);
     }
 }
+
+#[test]
+fn ids_are_written_in_groups() {
+    assert_eq!(uuid(0x0123_4567_89ab_cdef, 0x0011_2233_4455_66ff), "01234567-89ab-4def-8011-2233445566ff");
+    assert_eq!(uuid(0, 0), "00000000-0000-4000-8000-000000000000");
+    assert_eq!(uuid(u64::MAX, u64::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+}

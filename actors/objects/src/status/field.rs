@@ -37,7 +37,7 @@ impl Path {
     /// An item of the list that stands here.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        self.key(&index.to_string())
     }
 
     /// A value of the map that stands here.
