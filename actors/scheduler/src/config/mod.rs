@@ -3,6 +3,8 @@
 mod arguments;
 mod parse;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,6 +3,8 @@
 pub(crate) mod affinity;
 pub(crate) mod node;
 pub(crate) mod spread;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 use std::borrow::Cow;

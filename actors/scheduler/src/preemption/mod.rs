@@ -1,6 +1,8 @@
 //! Which pods have to go so that a more important one finds a place: pure.
 
 mod choice;
+#[cfg(test)]
+mod tests;
 mod victims;
 
 use std::collections::BTreeSet;

@@ -12,6 +12,8 @@
 //! what refused it, or for five minutes.
 
 mod event;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

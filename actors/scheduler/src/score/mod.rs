@@ -4,6 +4,8 @@ mod affinity;
 mod node;
 mod resources;
 mod spread;
+#[cfg(test)]
+mod tests;
 
 use crate::config::Profile;
 use crate::plugin::Plugin;

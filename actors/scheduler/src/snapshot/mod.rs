@@ -6,6 +6,8 @@
 mod counts;
 mod node;
 mod owners;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -43,7 +45,7 @@ pub struct Snapshot {
     order: Vec<Slot>,
     order_is_old: bool,
     /// Where each pod is, by uid.
-    pods: HashMap<String, Slot>,
+    pods: HashMap<String, (Slot, Arc<PodInfo>)>,
     topologies: HashMap<String, Topology>,
     matches: Matches,
     carriers: Carriers,
@@ -104,7 +106,22 @@ impl Snapshot {
 
     /// The node that a pod is on.
     pub fn node_of(&self, uid: &str) -> Option<&Arc<NodeInfo>> {
-        self.pods.get(uid).map(|slot| self.node(*slot))
+        self.pods.get(uid).map(|(slot, _)| self.node(*slot))
+    }
+
+    /// A pod that is on a node, or is assumed to be.
+    pub fn pod(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.pods.get(uid).map(|(_, pod)| pod)
+    }
+
+    /// All pods on nodes.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<PodInfo>> {
+        self.pods.values().map(|(_, pod)| pod)
+    }
+
+    /// The names of all nodes that are there.
+    pub fn node_names(&self) -> impl Iterator<Item = &str> {
+        self.all().filter(|node| node.node.is_some()).map(|node| &*node.name)
     }
 
     /// On how many nodes an image is.
@@ -272,7 +289,7 @@ impl Snapshot {
     pub fn add_pod(&mut self, node: &str, pod: Arc<PodInfo>) {
         self.remove_pod(&pod.uid);
         let slot = self.place(node);
-        self.pods.insert(pod.uid.clone(), slot);
+        self.pods.insert(pod.uid.clone(), (slot, pod.clone()));
         self.matches.changed(slot, &pod, true);
         self.carriers.changed(slot, &pod, true);
         for claim in &pod.claims {
@@ -283,7 +300,7 @@ impl Snapshot {
 
     /// Takes a pod off its node. `None` if it is on none.
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
-        let slot = self.pods.remove(uid)?;
+        let (slot, _) = self.pods.remove(uid)?;
         let mut removed = None;
         self.change(slot, |info| removed = info.remove(uid));
         if let Some(pod) = &removed {

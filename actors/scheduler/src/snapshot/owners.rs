@@ -50,6 +50,20 @@ impl Owners {
         }
     }
 
+    /// The keys of all services that select pods.
+    pub fn service_keys(&self) -> impl Iterator<Item = Key> {
+        let of = |(namespace, services): (&String, &BTreeMap<String, Labels>)| {
+            let keys = services.keys().map(|name| Key::new(namespace, name));
+            keys.collect::<Vec<_>>()
+        };
+        self.services.iter().flat_map(of)
+    }
+
+    /// The keys of all controllers of a kind.
+    pub fn controller_keys(&self, kind: OwnerKind) -> impl Iterator<Item = Key> {
+        self.controllers.keys().filter(move |(known, _)| *known == kind).map(|(_, key)| key.clone())
+    }
+
     /// Takes a controller's selector in.
     pub fn apply_controller(&mut self, kind: OwnerKind, key: Key, selector: LabelSelector) {
         self.controllers.insert((kind, key), selector);

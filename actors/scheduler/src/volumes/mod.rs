@@ -1,6 +1,8 @@
 //! Volumes, claims, and what makes volumes: as they are, and as decisions under way will leave them.
 
 mod find;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
