@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 
-use crate::client::Client;
+use crate::client::{COMPACT, Client, RANGE};
 use crate::load::{CONNECTIONS_MAX, KEYS, Load, Until, VALUE_BYTES, key, over_grpc};
 use crate::server::{Kind, Server, Setting};
 use crate::table::{Row, Spread, Times};
@@ -27,29 +27,31 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 const SETTLE_LOOK: Duration = Duration::from_millis(500);
 
 /// The revision that any answer shows.
-async fn revision(client: &Client) -> Result<i64, Failure> {
+async fn revision(client: &mut Client) -> Result<i64, Failure> {
     let mut answer = Vec::new();
     let question = framed(&Range { key: "/".into(), ..Range::default() });
-    client.call(&client.paths.range, question, |piece| answer.extend_from_slice(piece)).await?;
+    client.call(RANGE, question, |piece| answer.extend_from_slice(piece)).await?;
     let headed = Headed::decode(answer.get(5..).ok_or("an empty answer")?)?;
     Ok(headed.header.map_or(0, |header| header.revision))
 }
 
 /// Drops what can be dropped now.
-async fn compact(client: &Client) -> Result<(), Failure> {
+async fn compact(client: &mut Client) -> Result<(), Failure> {
     let revision = revision(client).await?;
-    Ok(client.call(&client.paths.compact, framed(&Compact { revision }), |_| ()).await?)
+    Ok(client.call(COMPACT, framed(&Compact { revision }), |_| ()).await?)
 }
 
 /// A turn of writes, with history being dropped all the while or not at all.
-async fn turn(client: &Client, updates: usize, compacting: bool) -> Result<Load, Failure> {
-    let load = over_grpc(client, CLIENTS, KEYS, Until::Count(updates));
+async fn turn(server: &Server, clients: &mut [Client], updates: usize, compacting: bool) -> Result<Load, Failure> {
+    let load = over_grpc(clients, CLIENTS, KEYS, Until::Count(updates));
     if !compacting {
         return load.await;
     }
+    // Its last call is given up in the middle, and the connection with it.
+    let mut compactor = server.connect().await?;
     let compactions = async {
         loop {
-            if let Err(failure) = compact(client).await {
+            if let Err(failure) = compact(&mut compactor).await {
                 return failure;
             }
         }
@@ -62,7 +64,7 @@ async fn turn(client: &Client, updates: usize, compacting: bool) -> Result<Load,
 
 pub(crate) async fn measure(setting: &Setting, scale: &Scale) -> Result<Vec<Row>, Failure> {
     let server = Server::start(Kind::Ours, setting).await?;
-    let client = server.connect(CONNECTIONS_MAX).await?;
+    let mut clients = server.connect_many(CONNECTIONS_MAX).await?;
     let (longest, file_most) = (Cell::new(0), Cell::new(0));
     let look = async {
         loop {
@@ -74,19 +76,19 @@ pub(crate) async fn measure(setting: &Setting, scale: &Scale) -> Result<Vec<Row>
     };
     let write = async {
         let (mut times, mut tails) = ([Times::default(), Times::default()], [Vec::new(), Vec::new()]);
-        over_grpc(&client, CLIENTS, KEYS, Until::Count(KEYS)).await?;
+        over_grpc(&mut clients, CLIENTS, KEYS, Until::Count(KEYS)).await?;
         for number in 0..TURNS {
             let side = number % 2;
             if side == 0 {
                 // What is left of the last compaction must not count as "without".
-                compact(&client).await.ok();
+                compact(&mut clients[0]).await.ok();
             }
-            let mut load = turn(&client, scale.updates / TURNS, side == 1).await?;
+            let mut load = turn(&server, &mut clients, scale.updates / TURNS, side == 1).await?;
             tails[side].push(load.times.at(990));
             times[side].extend(load.times);
         }
         let settling = Instant::now();
-        compact(&client).await.ok(); // Refused if everything is dropped already.
+        compact(&mut clients[0]).await.ok(); // Refused if everything is dropped already.
         settle(&server).await;
         Ok::<_, Failure>((times, tails, settling.elapsed()))
     };

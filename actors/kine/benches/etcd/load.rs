@@ -71,37 +71,33 @@ fn turn(until: Until, begun: Instant, clients: usize, client: usize, done: usize
     more.then_some(number)
 }
 
-async fn gather(begun: Instant, mut tasks: JoinSet<Result<Times, Failure>>) -> Result<Load, Failure> {
+/// Puts over gRPC, from so many clients with one request each under way, over so many keys. They share the connections.
+pub(crate) async fn over_grpc(
+    connections: &mut [Client],
+    clients: usize,
+    keys: usize,
+    until: Until,
+) -> Result<Load, Failure> {
+    let (value, begun, width) = (value(), Instant::now(), connections.len());
+    let shares = connections.iter_mut().enumerate().map(|(connection, client)| {
+        let (value, own) = (&value, (clients - connection).div_ceil(width));
+        let mut done = vec![0; own];
+        let next = move |member: usize| {
+            let next = turn(until, begun, clients, connection + member * width, done[member])?;
+            done[member] += 1;
+            Some(scattered(next, keys))
+        };
+        client.puts(own, next, value)
+    });
     let mut times = Times::default();
-    while let Some(done) = tasks.join_next().await {
-        times.extend(done??);
-    }
+    futures_util::future::try_join_all(shares).await?.into_iter().for_each(|share| times.extend(share));
     Ok(Load { per_second: times.len() as f64 / begun.elapsed().as_secs_f64(), times })
-}
-
-/// Puts over gRPC, from so many clients with one request each under way, over so many keys.
-pub(crate) async fn over_grpc(client: &Client, clients: usize, keys: usize, until: Until) -> Result<Load, Failure> {
-    let (value, begun) = (value(), Instant::now());
-    let mut tasks = JoinSet::new();
-    for number in 0..clients {
-        let (client, value) = (client.nth(number), value.clone());
-        tasks.spawn(async move {
-            let mut times = Times::default();
-            while let Some(next) = turn(until, begun, clients, number, times.len()) {
-                let begun = Instant::now();
-                client.put(scattered(next, keys), value.clone()).await?;
-                times.push(begun.elapsed());
-            }
-            Ok(times)
-        });
-    }
-    gather(begun, tasks).await
 }
 
 /// The same in process.
 pub(crate) async fn inside(store: &AnyBackend, clients: usize, keys: usize, until: Until) -> Result<Load, Failure> {
     let (value, begun) = (value(), Instant::now());
-    let mut tasks = JoinSet::new();
+    let mut tasks: JoinSet<Result<Times, Failure>> = JoinSet::new();
     for number in 0..clients {
         let (store, value) = (store.clone(), value.clone());
         tasks.spawn(async move {
@@ -114,7 +110,11 @@ pub(crate) async fn inside(store: &AnyBackend, clients: usize, keys: usize, unti
             Ok(times)
         });
     }
-    gather(begun, tasks).await
+    let mut times = Times::default();
+    while let Some(done) = tasks.join_next().await {
+        times.extend(done??);
+    }
+    Ok(Load { per_second: times.len() as f64 / begun.elapsed().as_secs_f64(), times })
 }
 
 /// One write in process.

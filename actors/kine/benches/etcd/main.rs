@@ -12,6 +12,7 @@
 
 mod client;
 mod growth;
+mod http2;
 mod load;
 mod memory;
 mod order;

@@ -45,7 +45,7 @@ fn ratios(one: &Turns, other: &Turns) -> Spread {
 pub(crate) async fn measure(setting: &Setting, scale: &Scale, clients: usize, bar: f64) -> Result<Vec<Row>, Failure> {
     let servers = Server::both(setting).await?;
     let connections = clients.min(CONNECTIONS_MAX);
-    let connected = [servers[0].connect(connections).await?, servers[1].connect(connections).await?];
+    let mut connected = [servers[0].connect_many(connections).await?, servers[1].connect_many(connections).await?];
     let directory = tempfile::tempdir_in(&setting.directory)?;
     let store = AnyBackend::new(Sqlite::open(SqliteOptions::new(directory.path().join("state.db")))?);
     // As many threads as the server has.
@@ -54,9 +54,9 @@ pub(crate) async fn measure(setting: &Setting, scale: &Scale, clients: usize, ba
     let until = Until::Over(scale.span);
     // Round 0 creates the keys and counts for nothing.
     for round in 0..=scale.rounds {
-        for ((turns, client), server) in turns.iter_mut().zip(&connected).zip(&servers) {
+        for ((turns, clients_of), server) in turns.iter_mut().zip(&mut connected).zip(&servers) {
             let before = server.spent()?;
-            let load = over_grpc(client, clients, KEYS, until).await?;
+            let load = over_grpc(clients_of, clients, KEYS, until).await?;
             let after = server.spent()?;
             if round > 0 {
                 turns.take(load);

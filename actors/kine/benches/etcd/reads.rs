@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::client::Client;
+use crate::client::{Client, RANGE};
 use crate::load::{CONNECTIONS_MAX, PREFIX_END, Until, key, over_grpc, value};
 use crate::server::{Server, Setting};
 use crate::table::{Row, Spread, Times};
@@ -24,16 +24,16 @@ const FILLERS: usize = 64;
 pub(crate) async fn filled(setting: &Setting, keys: usize) -> Result<[Server; 2], Failure> {
     let servers = Server::both(setting).await?;
     for server in &servers {
-        let client = server.connect(CONNECTIONS_MAX).await?;
-        over_grpc(&client, FILLERS, keys, Until::Count(keys)).await?;
+        let mut clients = server.connect_many(CONNECTIONS_MAX).await?;
+        over_grpc(&mut clients, FILLERS, keys, Until::Count(keys)).await?;
     }
     Ok(servers)
 }
 
 /// One list, which has to have so many keys. In milliseconds.
-async fn list(client: &Client, question: &Bytes, keys: usize) -> Result<f64, Failure> {
+async fn list(client: &mut Client, question: &Bytes, keys: usize) -> Result<f64, Failure> {
     let (mut counter, begun) = (Counter::default(), Instant::now());
-    client.call(&client.paths.range, question.clone(), |piece| counter.take(piece)).await?;
+    client.call(RANGE, question.clone(), |piece| counter.take(piece)).await?;
     let took = begun.elapsed();
     if counter.keys != keys as u64 {
         return Err(format!("a list has {} keys instead of {keys}", counter.keys).into());
@@ -53,11 +53,11 @@ fn question(from: usize, to: Option<usize>, limit: usize) -> Bytes {
 
 /// Asks both servers the same in turns.
 async fn compare(what: &str, servers: &[Server; 2], rounds: usize, questions: &[Question]) -> Result<Row, Failure> {
-    let clients = [servers[0].connect(1).await?, servers[1].connect(1).await?];
+    let mut clients = [servers[0].connect().await?, servers[1].connect().await?];
     let value = value();
     let (mut rates, mut times) = ([Vec::new(), Vec::new()], [Times::default(), Times::default()]);
     for round in 0..=rounds {
-        for (side, client) in clients.iter().enumerate() {
+        for (side, client) in clients.iter_mut().enumerate() {
             let mut round_times = Times::default();
             for (number, (question, keys)) in questions.iter().enumerate() {
                 // A store at rest could remember its answers.
@@ -103,6 +103,6 @@ pub(crate) async fn whole(setting: &Setting, scale: &Scale) -> Result<Vec<Row>, 
 
 /// One list of everything, for whoever wants to see what it leaves behind.
 pub(crate) async fn list_all(server: &Server, keys: usize) -> Result<(), Failure> {
-    list(&server.connect(1).await?, &question(0, None, 0), keys).await?;
+    list(&mut server.connect().await?, &question(0, None, 0), keys).await?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::Failure;
-use crate::client::Client;
+use crate::client::{Client, RANGE};
 use crate::wire::{Range, framed};
 
 /// How long a server may take until it answers.
@@ -82,9 +82,9 @@ impl Server {
             if let Some(status) = self.child.try_wait()? {
                 return Err(format!("{:?} ended with {status}; it says: {}", self.kind, self.log()).into());
             }
-            if let Ok(client) = self.connect(1).await {
+            if let Ok(mut client) = self.connect().await {
                 let question = framed(&Range { key: "/".into(), ..Range::default() });
-                if client.call(&client.paths.range, question, |_| ()).await.is_ok() {
+                if client.call(RANGE, question, |_| ()).await.is_ok() {
                     return Ok(());
                 }
             }
@@ -92,9 +92,18 @@ impl Server {
         }
     }
 
-    /// Opens connections to it.
-    pub(crate) async fn connect(&self, connections: usize) -> Result<Client, Failure> {
-        Ok(Client::connect(self.address, connections).await?)
+    /// Opens a connection to it.
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+        Ok(Client::connect(self.address).await?)
+    }
+
+    /// Opens so many.
+    pub(crate) async fn connect_many(&self, connections: usize) -> Result<Vec<Client>, Failure> {
+        let mut opened = Vec::new();
+        for _ in 0..connections {
+            opened.push(self.connect().await?);
+        }
+        Ok(opened)
     }
 
     /// What the process has in memory, files that it has mapped included.

@@ -54,7 +54,7 @@ async fn over_grpc(setting: &Setting, scale: &Scale) -> Result<Row, Failure> {
 
 /// Puts at a pace, each followed by a watcher on a connection of its own.
 async fn followed(server: &Server, span: Duration) -> Result<Times, Failure> {
-    let (writer, watcher) = (server.connect(1).await?, server.connect(1).await?);
+    let (mut writer, watcher) = (server.connect().await?, server.connect().await?);
     let range = Range { key: PREFIX.into(), range_end: PREFIX_END.into(), limit: 0 };
     let mut watch = watcher.watch(range).await?;
     let (mut times, value, begun) = (Times::default(), value(), Instant::now());
