@@ -12,7 +12,7 @@
 //! be gone only if a compaction was finished since, which he is told ([`Pruned`]). Nobody holds the lock for longer than
 //! it takes to walk a few leaves.
 //!
-//! A key takes its own bytes and some 60 more, and 8 for each revision that is not compacted.
+//! A key takes its own bytes and some 70 more, and 8 for each revision that is not compacted.
 
 mod leaf;
 mod versions;
