@@ -78,6 +78,9 @@ pub enum MaterialError {
     /// The certificate is no X.509 certificate in DER.
     #[error("not a certificate: {0}")]
     Certificate(String),
+    /// The bytes are no request for a certificate, or it asks for what there isn't.
+    #[error("not a usable request for a certificate: {0}")]
+    Request(String),
     /// The key is of a kind, or a size, that can't be used.
     #[error("not a usable key: {0}")]
     Key(String),

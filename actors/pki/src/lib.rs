@@ -40,4 +40,4 @@ pub use crate::renewal::{RenewalHandle, RenewalStatus};
 pub use crate::serving::{NameFilter, ServingHandle};
 pub use crate::table::{Authority, Leaf};
 pub use crate::tree::{PkiTree, ServingCertificate, renewal, tree};
-pub use crate::x509::{Certificate, San, Usage, requested_key};
+pub use crate::x509::{Certificate, CertificateRequest, San, Terms, Usage, requested_key};

@@ -25,7 +25,7 @@ use crate::error::MaterialError;
 use crate::key::PrivateKey;
 use crate::plan::fits;
 use crate::table::{Authority, Leaf};
-use crate::x509::{Certificate, Request, San, Usage, issue, pem};
+use crate::x509::{Certificate, CertificateRequest, Request, San, Terms, Usage, issue, issue_requested, pem};
 
 /// A certificate with those above it, and the key that belongs to it.
 #[derive(Clone, Debug)]
@@ -133,6 +133,16 @@ impl AuthorityPair {
     ) -> Result<Certificate, MaterialError> {
         let request = Request { common_name: subject.0, organizations: subject.1, sans, usage };
         issue(&request, public_key_info, (self.certificate(), self.key()), now)
+    }
+}
+
+impl AuthorityPair {
+    /// Signs what somebody requested, for whoever has decided that the request is right.
+    ///
+    /// # Errors
+    /// The key of a custom authority is of a kind that can't sign, or a usage is unknown.
+    pub fn sign_requested(&self, request: &CertificateRequest, terms: Terms<'_>) -> Result<Certificate, MaterialError> {
+        issue_requested(request, terms, (self.certificate(), self.key()))
     }
 }
 

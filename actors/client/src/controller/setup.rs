@@ -49,6 +49,10 @@ pub struct ControllerConfig {
     pub nodes: NodesConfig,
     /// Whom pods should believe when they speak to the API.
     pub root_ca: Bundle,
+    /// Signs certificates that were approved; without one none are signed.
+    pub signer: Option<Arc<dyn CertificateSigner>>,
+    /// The longest time for which a certificate on request is valid; `None` is upstream's year.
+    pub certificate_duration: Option<std::time::Duration>,
 }
 
 /// Settings of the controllers of nodes; the defaults are upstream's.
@@ -126,4 +130,62 @@ impl Bundle {
     pub fn pem(&self) -> String {
         (self.0)()
     }
+}
+
+/// What a request for a certificate says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestedCertificate {
+    /// `CN`, empty when there is none.
+    pub common_name: String,
+    /// All `O`, in their order.
+    pub organizations: Vec<String>,
+    /// How many alternative names there are of hosts, addresses, mail boxes and URIs.
+    pub names: RequestedNames,
+}
+
+/// Counts of alternative names, by their kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestedNames {
+    /// Hosts.
+    pub hosts: usize,
+    /// Addresses.
+    pub addresses: usize,
+    /// Mail boxes.
+    pub emails: usize,
+    /// URIs.
+    pub uris: usize,
+}
+
+/// Which authority of the cluster signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateAuthority {
+    /// The one that clients of the API are known by.
+    Client,
+    /// The one that servers are believed by.
+    Server,
+}
+
+/// Reads requests for certificates and signs them; who may have one is decided by who asks for that.
+pub trait CertificateSigner: fmt::Debug + Send + Sync {
+    /// Reads a request in PEM.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn read(&self, request: &[u8]) -> Result<RequestedCertificate, String>;
+
+    /// When the first certificate in a text in PEM ends, since 1970; `None` if there is none.
+    fn ends(&self, certificates: &[u8]) -> Option<std::time::Duration>;
+
+    /// Signs a request in PEM: the certificate in PEM. `usages` have the names of `certificates.k8s.io`, the times count
+    /// from 1970, and the certificate ends no later than its authority.
+    ///
+    /// # Errors
+    /// What is in the way.
+    fn sign(
+        &self,
+        request: &[u8],
+        authority: CertificateAuthority,
+        usages: &[String],
+        valid: std::ops::Range<std::time::Duration>,
+    ) -> Result<String, String>;
 }

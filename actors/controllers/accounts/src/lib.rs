@@ -3,6 +3,7 @@
 mod bootstrap_tokens;
 mod default_account;
 mod namespaces;
+mod requests;
 mod root_ca;
 
 use k3sd_client::controller::setup::Setup;
@@ -13,5 +14,6 @@ pub fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
     let mut loops = vec![default_account::default_account(setup)];
     loops.extend(root_ca::root_ca(setup));
     loops.extend(bootstrap_tokens::bootstrap_tokens(setup));
+    loops.extend(requests::requests(setup));
     loops
 }

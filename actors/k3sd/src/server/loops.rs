@@ -1,5 +1,7 @@
 //! The loops over the API: controllers and what they read, as the flags ask for them.
 
+use std::sync::Arc;
+
 use k3sd_apiserver::{Pipeline, User};
 use k3sd_client::api::{Connect, Identities};
 use k3sd_client::controller::setup::Bundle;
@@ -10,6 +12,7 @@ use k3sd_kine::StoreConfig;
 use k3sd_pki::{Authority, Certificates};
 use k3sd_runtime::{Spec, Strategy, System, subtree};
 
+use super::signer::Signer;
 use super::{Identity, ServerError};
 use crate::config::ServerConfig;
 
@@ -40,6 +43,7 @@ pub(crate) fn loops(
     if config.components.controller_manager {
         let mut config = controllers(config, &process, &config.arguments.controller_manager)?;
         config.loops.root_ca = root_ca;
+        config.loops.signer = Some(Arc::new(Signer(certificates.clone())));
         let args = ControllersArgs { config, identities: identities.clone(), clock: system.clock().clone() };
         parts.push(("controllers", k3sd_controllers::controllers(&args, &mut informers)));
     }

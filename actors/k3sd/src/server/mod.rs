@@ -4,6 +4,7 @@ mod apiserver;
 mod host;
 mod loops;
 mod pki;
+mod signer;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

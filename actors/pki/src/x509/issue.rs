@@ -10,7 +10,7 @@ use x509_cert::der::{DateTime, Encode as _};
 use x509_cert::time::Time;
 
 use super::der::{self, element, group};
-use super::{COMMON_NAME, Certificate, ORGANIZATION, San};
+use super::{COMMON_NAME, Certificate, CertificateRequest, ORGANIZATION, San, Terms};
 use crate::error::MaterialError;
 use crate::key::{PrivateKey, random};
 
@@ -165,6 +165,102 @@ pub(crate) fn self_signed(common_name: &str, key: &PrivateKey, now: Duration) ->
     sign(&body, key)
 }
 
+fn serial() -> Result<Vec<u8>, MaterialError> {
+    let mut serial: [u8; 16] = random()?;
+    serial[0] = serial[0] & 0x3f | 0x40; // Positive, and always of the same length.
+    Ok(der::integer(&serial))
+}
+
+fn authority_key(issuer: &Certificate) -> Option<Vec<u8>> {
+    let key = issuer.subject_key.as_ref()?;
+    Some(extension("2.5.29.35", false, &element(der::SEQUENCE, &element(0x80, key))))
+}
+
+/// Usages by the names of Kubernetes' `certificates.k8s.io`: those that are a bit of the key usage, ...
+const KEY_USAGES: &[(&str, u32)] = &[
+    ("signing", 0),
+    ("digital signature", 0),
+    ("content commitment", 1),
+    ("key encipherment", 2),
+    ("data encipherment", 3),
+    ("key agreement", 4),
+    ("cert sign", 5),
+    ("crl sign", 6),
+    ("encipher only", 7),
+    ("decipher only", 8),
+];
+/// ... and those that have an identifier, by RFC 5280 and by those who made up one.
+const EXTENDED_USAGES: &[(&str, &str)] = &[
+    ("any", "2.5.29.37.0"),
+    ("server auth", "1.3.6.1.5.5.7.3.1"),
+    ("client auth", "1.3.6.1.5.5.7.3.2"),
+    ("code signing", "1.3.6.1.5.5.7.3.3"),
+    ("email protection", "1.3.6.1.5.5.7.3.4"),
+    ("s/mime", "1.3.6.1.5.5.7.3.4"),
+    ("ipsec end system", "1.3.6.1.5.5.7.3.5"),
+    ("ipsec tunnel", "1.3.6.1.5.5.7.3.6"),
+    ("ipsec user", "1.3.6.1.5.5.7.3.7"),
+    ("timestamping", "1.3.6.1.5.5.7.3.8"),
+    ("ocsp signing", "1.3.6.1.5.5.7.3.9"),
+    ("microsoft sgc", "1.3.6.1.4.1.311.10.3.3"),
+    ("netscape sgc", "2.16.840.1.113730.4.1"),
+];
+
+/// The extensions for usages, each usage once.
+fn usages(wanted: &[String]) -> Result<Vec<Vec<u8>>, MaterialError> {
+    let (mut bits, mut identifiers) = (0_u16, Vec::new());
+    for usage in wanted {
+        let bit = KEY_USAGES.iter().find(|(name, _)| name == usage);
+        let identifier = EXTENDED_USAGES.iter().find(|(name, _)| name == usage);
+        match (bit, identifier) {
+            (Some((_, bit)), _) => bits |= 0x8000 >> bit,
+            (None, Some((_, identifier))) if identifiers.contains(identifier) => {}
+            (None, Some((_, identifier))) => identifiers.push(identifier),
+            (None, None) => return Err(MaterialError::Request(format!("unrecognized usage values: {usage:?}"))),
+        }
+    }
+    let mut extensions = Vec::new();
+    if bits != 0 {
+        // Zeros at the end are left out, and a first byte counts those of them that share the last byte.
+        let unused = bits.trailing_zeros();
+        let bytes = bits.to_be_bytes();
+        let content =
+            if unused >= 8 { vec![unused as u8 - 8, bytes[0]] } else { vec![unused as u8, bytes[0], bytes[1]] };
+        extensions.push(extension("2.5.29.15", true, &element(der::BIT_STRING, &content)));
+    }
+    if !identifiers.is_empty() {
+        let identifiers: Vec<u8> = identifiers.into_iter().flat_map(|text| oid(text)).collect();
+        extensions.push(extension("2.5.29.37", false, &element(der::SEQUENCE, &identifiers)));
+    }
+    Ok(extensions)
+}
+
+/// A new leaf that says what was requested: the subject and the alternative names as they were written.
+///
+/// # Errors
+/// As [`issue`], or a usage is unknown.
+pub(crate) fn issue_requested(
+    request: &CertificateRequest,
+    terms: Terms<'_>,
+    authority: (&Certificate, &PrivateKey),
+) -> Result<Certificate, MaterialError> {
+    let (issuer, signer) = authority;
+    let mut extensions = usages(terms.usages)?;
+    extensions.push(extension("2.5.29.19", true, &element(der::SEQUENCE, &[])));
+    extensions.extend(authority_key(issuer));
+    extensions.extend(request.names.as_ref().map(|names| extension("2.5.29.17", false, names)));
+    let body = Body {
+        serial: serial()?,
+        issuer: &issuer.subject,
+        subject: &request.subject,
+        not_before: terms.not_before.max(issuer.not_before),
+        not_after: terms.not_after.min(issuer.not_after),
+        public_key_info: &request.public_key_info,
+        extensions,
+    };
+    sign(&body, signer)
+}
+
 /// A new leaf for a key of which only the public half need be known.
 ///
 /// # Errors
@@ -176,18 +272,13 @@ pub(crate) fn issue(
     now: Duration,
 ) -> Result<Certificate, MaterialError> {
     let (issuer, signer) = authority;
-    let mut serial: [u8; 16] = random()?;
-    serial[0] = serial[0] & 0x3f | 0x40; // Positive, and always of the same length.
     let mut extensions = vec![key_usage(false), extended_key_usage(request.usage)];
-    if let Some(key) = &issuer.subject_key {
-        let value = element(der::SEQUENCE, &element(0x80, key));
-        extensions.push(extension("2.5.29.35", false, &value));
-    }
+    extensions.extend(authority_key(issuer));
     if !request.sans.is_empty() {
         extensions.push(alternative_names(request.sans));
     }
     let body = Body {
-        serial: der::integer(&serial),
+        serial: serial()?,
         issuer: &issuer.subject,
         subject: &name(request.common_name, request.organizations),
         not_before: now.saturating_sub(BACKDATED).max(issuer.not_before),

@@ -3,6 +3,7 @@
 pub(crate) mod der;
 mod issue;
 pub(crate) mod pem;
+mod request;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,7 +18,8 @@ use x509_cert::name::Name;
 use x509_cert::request::CertReq;
 
 pub use self::issue::Usage;
-pub(crate) use self::issue::{Request, issue, self_signed};
+pub(crate) use self::issue::{Request, issue, issue_requested, self_signed};
+pub use self::request::{CertificateRequest, Terms};
 use crate::error::MaterialError;
 
 const COMMON_NAME: &str = "2.5.4.3";
@@ -124,6 +126,14 @@ impl Certificate {
             public_key_info: body.subject_public_key_info().to_der()?,
             der,
         })
+    }
+
+    /// Reads the first one of a file.
+    ///
+    /// # Errors
+    /// There is none, or it can't be read.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, MaterialError> {
+        Ok(pem::certificates(pem)?.swap_remove(0))
     }
 
     /// Its bytes.

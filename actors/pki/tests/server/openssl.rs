@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use k3sd_pki::token::Token;
-use k3sd_pki::{Authority, TokenConfig, Usage, requested_key};
+use k3sd_pki::{Authority, CertificateRequest, Terms, TokenConfig, Usage, requested_key};
 use k3sd_runtime::Clock;
 
 use crate::support::{Server, config, openssl, text};
@@ -212,6 +212,49 @@ async fn tokens_and_kubeconfigs_fit_the_certificates() {
         controller.contains(&format!("client-key: {}\n", text(&server.tls("client-controller.key")))),
         "{controller}"
     );
+    drop(server.stop().await);
+}
+
+#[tokio::test]
+async fn a_certificate_says_what_was_requested_and_approved() {
+    let server = Server::start(Clock::system()).await;
+    let path = |name: &str| server.folder.path().join(name);
+    let (key, request, made) = (path("site.key"), path("site.csr"), path("site.crt"));
+    openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", text(&key)]);
+    let names = "subjectAltName=DNS:a.example,IP:10.0.0.1,IP:fd00::1,email:a@example.org,URI:spiffe://a/b";
+    let new = ["req", "-new", "-key", text(&key), "-subj", "/O=dev/O=ops/CN=Jos\u{e9}", "-utf8", "-addext", names];
+    openssl(&[&new[..], &["-out", text(&request)]].concat());
+    let read = CertificateRequest::from_pem(&fs::read(&request).expect("it was made")).expect("openssl signed it");
+    assert_eq!((read.common_name.as_str(), read.organizations.join(" ").as_str()), ("Jos\u{e9}", "dev ops"));
+    assert_eq!((read.hosts().collect::<Vec<_>>(), read.addresses().count()), (vec!["a.example"], 2));
+    assert_eq!(
+        (&read.emails[..], &read.uris[..]),
+        (&["a@example.org".to_owned()][..], &["spiffe://a/b".to_owned()][..])
+    );
+    let snapshot = server.certificates.current().expect("it is up");
+    let now = server.system.clock().wall();
+    let usages =
+        ["digital signature", "key encipherment", "client auth", "client auth", "decipher only"].map(str::to_owned);
+    let ends = now + std::time::Duration::from_secs(3600);
+    let terms = |usages| Terms { usages, not_before: now, not_after: ends };
+    let authority = snapshot.authority(Authority::Client);
+    let signed = authority.sign_requested(&read, terms(&usages)).expect("it can be signed");
+    assert_eq!(signed.not_after.as_secs(), ends.as_secs());
+    fs::write(&made, signed.to_pem()).expect("it is written");
+    openssl(&["verify", "-CAfile", text(&server.tls("client-ca.crt")), "-purpose", "sslclient", text(&made)]);
+    let shown = print(&made, &["-ext", "keyUsage,extendedKeyUsage,subjectAltName,basicConstraints"]);
+    for line in [
+        "Digital Signature, Key Encipherment, Decipher Only",
+        "TLS Web Client Authentication\n",
+        "CA:FALSE",
+        "DNS:a.example, IP Address:10.0.0.1, IP Address:FD00:0:0:0:0:0:0:1, email:a@example.org, URI:spiffe://a/b",
+    ] {
+        assert!(shown.contains(line), "{line} in {shown}");
+    }
+    assert_eq!(public_key(&["x509", "-noout", "-pubkey"], &made), public_key(&["pkey", "-pubout"], &key));
+    let unknown = ["world domination".to_owned()];
+    assert!(authority.sign_requested(&read, terms(&unknown)).is_err());
+    assert!(CertificateRequest::from_pem(b"-----BEGIN CERTIFICATE REQUEST-----\n-----END").is_err());
     drop(server.stop().await);
 }
 
