@@ -370,7 +370,7 @@ impl Stored {
 
     /// The key of an object. `namespace` is empty for objects of the cluster.
     pub fn key(&self, namespace: &str, name: &str) -> String {
-        if self.namespaced { format!("{}{namespace}/{name}", self.prefix) } else { format!("{}{name}", self.prefix) }
+        if self.namespaced { [&*self.prefix, namespace, "/", name].concat() } else { [&*self.prefix, name].concat() }
     }
 }
 

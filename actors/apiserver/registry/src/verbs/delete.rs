@@ -5,6 +5,7 @@
 
 mod plan;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use k3sd_apiserver_admission::Operation;
 use k3sd_apiserver_store::WriteError;
 use k3sd_objects::object::Object;
@@ -25,6 +26,10 @@ use self::plan::{Plan, Subject};
 
 /// How often a deletion is tried again because the object changed meanwhile.
 const ATTEMPTS: usize = 32;
+
+/// Deletions of a collection that are under way at once: enough that the store commits many together, and no more than
+/// the writes of a few clients.
+const DELETIONS_AT_ONCE: usize = 16;
 
 /// What a deletion came to.
 struct Deleted {
@@ -56,20 +61,41 @@ pub(crate) async fn delete(scope: &Scope<'_>, warnings: &mut Vec<String>) -> Res
     Ok(reply)
 }
 
-/// Deletes the objects that the call selects, one after the other, and answers with them. Stops at the first that can't
-/// be deleted.
+/// Deletes the objects that the call selects, some at a time, and answers with them. Begins no further one when one
+/// can't be deleted.
 pub(crate) async fn delete_collection(scope: &Scope<'_>, warnings: &mut Vec<String>) -> Result<Reply, Status> {
     let options = options(scope)?;
     let page = selected(scope).await?;
-    for object in &page.objects {
-        let one = Scope { namespace: object.namespace(), ..scope.clone() };
-        match delete_one(&one, object.name(), Some(object.clone()), &options, warnings).await {
-            Ok(_) => {}
-            Err(status) if status.code == 404 => {}
-            Err(status) => return Err(status),
+    let mut waiting = page.objects.iter();
+    let (mut under_way, mut refusal) = (FuturesUnordered::new(), None);
+    loop {
+        while refusal.is_none() && under_way.len() < DELETIONS_AT_ONCE {
+            let Some(object) = waiting.next() else { break };
+            under_way.push(delete_selected(scope, object, &options));
         }
+        // Those that have begun are waited for, whatever happened to others.
+        let Some((said, outcome)) = under_way.next().await else { break };
+        warnings.extend(said);
+        refusal = refusal.or(outcome.err());
     }
-    Ok(Reply::List { resource: scope.resource.clone(), page })
+    drop(under_way);
+    refusal.map_or_else(|| Ok(Reply::List { resource: scope.resource.clone(), page }), Err)
+}
+
+/// Deletes one of a collection, if it is still there. Gives its warnings too.
+async fn delete_selected(
+    scope: &Scope<'_>,
+    object: &Object,
+    options: &DeleteOptions,
+) -> (Vec<String>, Result<(), Status>) {
+    let one = Scope { namespace: object.namespace(), ..scope.clone() };
+    let mut warnings = Vec::new();
+    let outcome = delete_one(&one, object.name(), Some(object.clone()), options, &mut warnings).await;
+    let outcome = match outcome {
+        Err(status) if status.code != 404 => Err(status),
+        _ => Ok(()),
+    };
+    (warnings, outcome)
 }
 
 /// The options, which come in the body or in the query.

@@ -10,7 +10,7 @@ use k3sd_objects::apply::{Set, Tracker, keep_times};
 use k3sd_objects::object::Object;
 use k3sd_objects::status::Status;
 use k3sd_objects::status::field::Error;
-use k3sd_objects::{decode, default};
+use k3sd_objects::{decode, default, names};
 use serde_json::Value;
 
 use super::Scope;
@@ -231,30 +231,5 @@ pub(super) fn settle_owners(object: &mut Value, warnings: &mut Vec<String>) {
 pub(crate) fn new_uid(api: &Api) -> String {
     let mut rng = api.rng();
     let (high, low) = (rng.next_u64(), rng.next_u64());
-    uuid(high & !0xf000 | 0x4000, low & !(3 << 62) | 2 << 62)
-}
-
-/// The usual writing of an id: groups of 8, 4, 4, 4 and 12 hexadecimal digits.
-fn uuid(high: u64, low: u64) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let number = u128::from(high) << 64 | u128::from(low);
-    let mut text = String::with_capacity(36);
-    for place in 0..32 {
-        if matches!(place, 8 | 12 | 16 | 20) {
-            text.push('-');
-        }
-        text.push(char::from(DIGITS[(number >> (124 - 4 * place) & 15) as usize]));
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_written_in_groups() {
-        assert_eq!(uuid(0x0123_4567_89ab_4def, 0x8011_2233_4455_66ff), "01234567-89ab-4def-8011-2233445566ff");
-        assert_eq!(uuid(0, 1), "00000000-0000-0000-0000-000000000001");
-    }
+    names::uuid(high, low)
 }

@@ -8,6 +8,7 @@ use k3sd_apiserver_admission::{Admission, AdmissionConfig};
 use k3sd_apiserver_registry::special::Special;
 use k3sd_apiserver_registry::{Answer, Api, ApiArgs, ApiConfig, Call, Reply, Shown};
 use k3sd_apiserver_store::{Catalog, CatalogHandle, Stores, tree};
+use k3sd_client::storage::Storage;
 use k3sd_client::storage::memory::Memory;
 use k3sd_objects::status::Status;
 use k3sd_runtime::{Clock, System, Tree};
@@ -49,9 +50,18 @@ impl World {
     }
 
     pub(crate) async fn with(served: impl Fn(&k3sd_objects::schema::Resource) -> bool) -> Self {
+        Self::over(|memory| Arc::new(memory), served).await
+    }
+
+    /// With something between the API and the store in memory.
+    pub(crate) async fn over(
+        between: impl FnOnce(Memory) -> Arc<dyn Storage>,
+        served: impl Fn(&k3sd_objects::schema::Resource) -> bool,
+    ) -> Self {
         let clock = Clock::simulated(1);
         let memory = Memory::new(clock.clone());
-        let stores = Stores::new(CatalogHandle::new(Catalog::builtin(served)), Arc::new(memory.clone()), clock.clone());
+        let catalog = CatalogHandle::new(Catalog::builtin(served));
+        let stores = Stores::new(catalog, between(memory.clone()), clock.clone());
         let tree = System::new(clock.clone()).start(tree(&stores));
         tree.ready().await.expect("the tree starts");
         stores.ready().await;
