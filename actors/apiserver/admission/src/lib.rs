@@ -20,9 +20,7 @@ mod config;
 mod error;
 mod lookup;
 mod plugins;
-mod pod_resources;
 mod quota;
-mod read;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +29,8 @@ use std::sync::Arc;
 
 use k3sd_apiserver_access::Attributes as Asked;
 use k3sd_apiserver_store::Stores;
+use k3sd_objects::quota::pod as pod_resources;
+use k3sd_objects::read;
 use k3sd_objects::status::Status;
 use k3sd_runtime::Clock;
 use serde_json::Value;

@@ -1,5 +1,6 @@
 //! What runs pods to an end: Jobs, and CronJobs that make them.
 
+use k3sd_objects::cron::Schedule;
 use k3sd_objects::names::{self, Faults};
 use k3sd_objects::selector::{LabelSelector, check_label_selector};
 use k3sd_objects::status::field::Error;
@@ -8,7 +9,7 @@ use serde_json::{Map, Value};
 use super::Context;
 use super::pod::check_template;
 use super::read::{At, Errors, same};
-use super::{cron, job_policies};
+use super::job_policies;
 
 /// Longest name of who manages a Job.
 const MANAGER_BYTES_MAX: usize = 63;
@@ -283,7 +284,7 @@ fn check_schedule(spec: &At<'_>, zoned_before: bool, out: &mut Errors) {
         out.push(spec.required("schedule", ""));
         return;
     }
-    if let Err(fault) = cron::check(schedule) {
+    if let Err(fault) = Schedule::parse(schedule) {
         out.push(spec.invalid("schedule", fault));
     }
     if !schedule.contains("TZ") {

@@ -13,7 +13,6 @@ mod autoscaling;
 mod certificates;
 mod claims;
 mod cluster;
-mod cron;
 mod data;
 mod devices;
 mod discovery;

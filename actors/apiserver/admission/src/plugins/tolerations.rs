@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k3sd_objects::names;
+use k3sd_objects::quota::is_device;
 use serde_json::{Value, json};
 
 use crate::attributes::{Attributes, Operation};
@@ -69,14 +69,6 @@ pub(crate) fn add_for_devices(a: &Attributes<'_>, pod: &mut Value) {
             tolerations.push(added);
         }
     }
-}
-
-/// Whether a resource is a device plugin's.
-pub(crate) fn is_device(resource: &str) -> bool {
-    resource.contains('/')
-        && !resource.contains("kubernetes.io/")
-        && !resource.starts_with("requests.")
-        && names::qualified_name(&format!("requests.{resource}")).is_empty()
 }
 
 /// Both lists without those that others cover; of equal ones the first stays.

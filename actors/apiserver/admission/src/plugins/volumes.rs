@@ -1,13 +1,13 @@
 //! Claims and volumes: `StorageObjectInUseProtection`, `PersistentVolumeClaimResize`.
 
+use k3sd_objects::quota::class_of;
 use k3sd_objects::status::Status;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::attributes::{Attributes, Operation};
 use crate::lookup::{Lookup, STORAGE_CLASSES, find};
-use crate::plugins::classes::STORAGE_CLASS_ANNOTATION;
-use crate::read::{amount, annotation, field, list_mut, map_mut, parsed, text};
+use crate::read::{amount, field, list_mut, map_mut, parsed, text};
 
 /// Group, plural, and who holds up the deletion while the object is in use.
 const PROTECTED: &[(&str, &str, &str)] = &[
@@ -29,11 +29,6 @@ pub(crate) fn protect(a: &Attributes<'_>, object: &mut Value) {
     if let Some(finalizers) = finalizers.filter(|list| !list.iter().any(|known| known == finalizer)) {
         finalizers.push((*finalizer).into());
     }
-}
-
-/// The class of a claim, empty if it has none.
-pub(crate) fn class_of(claim: &Value) -> &str {
-    annotation(claim, STORAGE_CLASS_ANNOTATION).unwrap_or_else(|| text(field(claim, "spec"), "storageClassName"))
 }
 
 #[derive(Debug, Default, Deserialize)]

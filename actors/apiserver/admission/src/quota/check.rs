@@ -1,9 +1,9 @@
 //! Whether a quota has room for what an object takes.
 
 use k3sd_objects::quantity::Quantity;
+use k3sd_objects::quota::Meter;
 use serde_json::Value;
 
-use super::usage::Meter;
 use crate::attributes::{Attributes, Operation};
 use crate::read::{Amounts, amounts, entries, field, has, text};
 

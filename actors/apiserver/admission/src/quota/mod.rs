@@ -13,19 +13,18 @@
 
 mod check;
 mod lane;
-mod usage;
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
+use k3sd_objects::quota::Meter;
 use k3sd_objects::status::Status;
 use serde_json::Value;
 
 use self::check::{counted, measure, used_after};
 use self::lane::{Lane, Refusal, Taken};
-use self::usage::Meter;
-use crate::attributes::Attributes;
+use crate::attributes::{Attributes, Operation};
 use crate::lookup::{Lookup, QUOTAS};
 use crate::plugins::not_ready;
 
@@ -90,7 +89,7 @@ impl Quotas {
 
     /// Charges what a request takes to all quotas that it counts against, or to none.
     pub(crate) async fn charge(&self, a: &Attributes<'_>, object: &Value) -> Result<Charge, Status> {
-        let Some(meter) = Meter::of(a) else { return Ok(Charge::default()) };
+        let Some(meter) = meter(a) else { return Ok(Charge::default()) };
         let lookup = &self.0.lookup;
         let cached = lookup.cached_all(QUOTAS, a.namespace).ok_or_else(|| not_ready(a, object))?;
         if cached.is_empty() {
@@ -121,4 +120,19 @@ impl Quotas {
             Err(Refusal::Failed(status)) => Err(status),
         }
     }
+}
+
+/// The meter for a request; `None` if it can't take anything.
+fn meter(a: &Attributes<'_>) -> Option<Meter> {
+    if a.namespace.is_empty() || a.resource.stored.is_none() || a.is("", "namespaces") {
+        return None;
+    }
+    let meter = Meter::of(&a.resource.group, &a.resource.plural)?;
+    let concerned = match (a.operation, a.subresource) {
+        (Operation::Create, "") => true,
+        (Operation::Update, "") => meter.reads_objects() && !meter.is_of_pods(),
+        (Operation::Update, "resize") => meter.is_of_pods(),
+        _ => false,
+    };
+    concerned.then_some(meter)
 }
