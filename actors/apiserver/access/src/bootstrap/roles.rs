@@ -66,6 +66,16 @@ pub(super) const ROLES: &[RoleRow<'static>] = &[
     role("system:kube-aggregator", &[on(READ, CORE, "services endpoints")]),
     role("system:kube-controller-manager", CONTROLLER_MANAGER),
     role("system:kube-dns", &[on("list watch", CORE, "endpoints services")]),
+    // K3s's manager that stands for a cloud.
+    role(
+        "k3s-cloud-controller-manager",
+        &[
+            on("get create update", COORDINATION, "leases"),
+            EVENTS,
+            on("*", CORE, "nodes"),
+            on("patch", CORE, "nodes/status"),
+        ],
+    ),
     role(
         "system:persistent-volume-provisioner",
         &[
@@ -297,6 +307,7 @@ pub(super) const BINDINGS: &[BindingRow<'static>] = &[
         accounts: "kube-system/kube-dns",
     },
     for_users("system:kube-scheduler", "system:kube-scheduler"),
+    for_users("k3s-cloud-controller-manager", "k3s-cloud-controller-manager"),
     for_users("system:volume-scheduler", "system:kube-scheduler"),
     // Without subjects since the Node authorizer took over; it stays so that nobody else takes the name.
     for_users("system:node", ""),

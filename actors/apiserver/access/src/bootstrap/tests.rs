@@ -43,6 +43,7 @@ fn each_part_may_do_its_work_and_no_more() {
     let nobody = User::new("system:anonymous", &["system:unauthenticated"]);
     let scheduler = User::new("system:kube-scheduler", &[]);
     let manager = User::new("system:kube-controller-manager", &[]);
+    let cloud = User::new("k3s-cloud-controller-manager", &[]);
     let [admin, edit, view] = ["admin", "edit", "view"].map(|name| User::new(name, &[]));
     let pods = "/api/v1/namespaces/a/pods";
     for (user, method, target, allowed) in [
@@ -63,6 +64,8 @@ fn each_part_may_do_its_work_and_no_more() {
         (&scheduler, "GET", "/api/v1/namespaces/a/secrets/s", false),
         (&manager, "GET", "/apis/any.example.com/v1/things?watch=1", true),
         (&manager, "DELETE", "/api/v1/namespaces/a/pods/p", false),
+        (&cloud, "PATCH", "/api/v1/nodes/n/status", true),
+        (&cloud, "GET", pods, false),
         (&account("deployment-controller"), "POST", "/apis/apps/v1/namespaces/a/replicasets", true),
         (&account("deployment-controller"), "POST", pods, false),
         (&account("replicaset-controller"), "POST", pods, true),
@@ -112,7 +115,8 @@ fn every_binding_finds_its_role_and_every_name_is_taken_once() {
         let wanted = format!("{}/{}", binding["metadata"]["namespace"], binding["roleRef"]["name"]);
         assert!(roles.iter().any(|role| key(role) == wanted), "{wanted}");
     }
-    assert_eq!((cluster_roles().len(), cluster_role_bindings().len()), (31 + 37, 12 + 37));
+    // Upstream's, one for K3s, and those of the controllers.
+    assert_eq!((cluster_roles().len(), cluster_role_bindings().len()), (31 + 1 + 37, 12 + 1 + 37));
 }
 
 #[test]
