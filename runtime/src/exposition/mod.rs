@@ -1,9 +1,11 @@
 //! Numbers as Prometheus reads them: its text format, and what the kernel knows of the process.
 
+mod histogram;
 mod process;
 
 use std::fmt::Write as _;
 
+pub use histogram::Histogram;
 pub use process::write as write_process;
 
 /// The lines before those of a metric. `kind` is `counter`, `gauge` or `histogram`.

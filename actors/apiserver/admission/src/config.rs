@@ -64,6 +64,40 @@ pub enum Plugin {
     ResourceQuota,
 }
 
+impl Plugin {
+    /// How many there are.
+    pub(crate) const COUNT: usize = Self::ResourceQuota as usize + 1;
+    /// All of them, in the order of their places.
+    pub(crate) const ALL: [Self; Self::COUNT] = [
+        Self::NamespaceLifecycle,
+        Self::LimitRanger,
+        Self::ServiceAccount,
+        Self::NodeRestriction,
+        Self::TaintNodesByCondition,
+        Self::Priority,
+        Self::DefaultTolerationSeconds,
+        Self::DefaultStorageClass,
+        Self::StorageObjectInUseProtection,
+        Self::PersistentVolumeClaimResize,
+        Self::RuntimeClass,
+        Self::CertificateApproval,
+        Self::CertificateSigning,
+        Self::CertificateSubjectRestriction,
+        Self::DefaultIngressClass,
+        Self::AlwaysPullImages,
+        Self::DenyServiceExternalIPs,
+        Self::ExtendedResourceToleration,
+        Self::ResourceQuota,
+    ];
+
+    /// The name that Kubernetes has for it.
+    pub(crate) fn name(self) -> &'static str {
+        let is_it =
+            |standing: &Standing| matches!(standing, Standing::On(found) | Standing::Off(found) if *found == self);
+        NAMES.iter().find(|(_, standing)| is_it(standing)).map_or("", |(name, _)| name)
+    }
+}
+
 /// How things stand with a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {

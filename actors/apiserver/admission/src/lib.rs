@@ -19,6 +19,7 @@ mod attributes;
 mod config;
 mod error;
 mod lookup;
+mod numbers;
 mod plugins;
 mod quota;
 #[cfg(test)]
@@ -38,9 +39,11 @@ use serde_json::Value;
 pub use attributes::{Attributes, Operation};
 pub use config::{AdmissionConfig, Plugin, Plugins};
 pub use error::ConfigError;
+pub use numbers::AdmissionNumbers;
 pub use quota::Charge;
 
 use lookup::Lookup;
+use numbers::Phase;
 use plugins::lifecycle::Lifecycle;
 use plugins::{
     certificates, classes, limits, node_restriction, optional, priority, runtime_class, service_account, tolerations,
@@ -71,6 +74,7 @@ struct Inner {
     clock: Clock,
     lifecycle: Lifecycle,
     quotas: Quotas,
+    numbers: AdmissionNumbers,
 }
 
 impl fmt::Debug for Admission {
@@ -89,7 +93,14 @@ impl Admission {
     fn with(lookup: Arc<dyn Lookup>, rights: Arc<Rights>, config: AdmissionConfig, clock: Clock) -> Self {
         let lifecycle = Lifecycle::new(clock.clone());
         let quotas = Quotas::new(lookup.clone());
-        Self(Arc::new(Inner { lookup, rights, config, clock, lifecycle, quotas }))
+        let numbers = AdmissionNumbers::default();
+        Self(Arc::new(Inner { lookup, rights, config, clock, lifecycle, quotas, numbers }))
+    }
+
+    /// How long each plugin takes. Shared with all clones.
+    #[must_use]
+    pub fn numbers(&self) -> &AdmissionNumbers {
+        &self.0.numbers
     }
 
     /// The phase that changes. `object` is in the request's version, with defaults; null for a delete. Answers warnings
@@ -99,8 +110,9 @@ impl Admission {
     ///
     /// Fails with what the client is told; the object may be changed in part then.
     pub async fn mutate(&self, a: &Attributes<'_>, object: &mut Value) -> Result<Vec<String>, Status> {
-        let Inner { lookup, rights, config, clock, lifecycle, .. } = &*self.0;
-        let (lookup, on) = (&**lookup, |plugin| config.plugins.has(plugin));
+        let Inner { lookup, rights, config, clock, lifecycle, numbers, .. } = &*self.0;
+        let mut turns = numbers.turns(clock, Phase::Mutate, a.operation);
+        let (lookup, mut on) = (&**lookup, |plugin| config.plugins.has(plugin) && turns.begin(plugin));
         if on(Plugin::NamespaceLifecycle) {
             lifecycle.admit(a, object, lookup).await?;
         }
@@ -115,6 +127,7 @@ impl Admission {
             node_restriction::check(a, object, lookup, &**rights).await?;
         }
         if !writes {
+            turns.end();
             return Ok(Vec::new());
         }
         if on(Plugin::TaintNodesByCondition) {
@@ -144,6 +157,7 @@ impl Admission {
         if on(Plugin::DefaultIngressClass) {
             classes::ingress(a, object, lookup)?;
         }
+        turns.end();
         Ok(Vec::new())
     }
 
@@ -153,11 +167,13 @@ impl Admission {
     ///
     /// Fails with what the client is told. Nothing is charged then.
     pub async fn validate(&self, a: &Attributes<'_>, object: Option<&Value>) -> Result<Admitted, Status> {
-        let Inner { lookup, rights, config, quotas, .. } = &*self.0;
-        let (lookup, rights, on) = (&**lookup, &**rights, |plugin| config.plugins.has(plugin));
+        let Inner { lookup, rights, config, quotas, numbers, clock, .. } = &*self.0;
         let Some(object) = object.filter(|_| matches!(a.operation, Operation::Create | Operation::Update)) else {
             return Ok(Admitted::default());
         };
+        let mut turns = numbers.turns(clock, Phase::Validate, a.operation);
+        let (lookup, rights) = (&**lookup, &**rights);
+        let mut on = |plugin| config.plugins.has(plugin) && turns.begin(plugin);
         if on(Plugin::LimitRanger) {
             limits::validate(a, object, lookup)?;
         }
@@ -189,6 +205,7 @@ impl Admission {
             optional::deny_external_ips(a, object)?;
         }
         let charge = if on(Plugin::ResourceQuota) { quotas.charge(a, object).await? } else { Charge::default() };
+        turns.end();
         Ok(Admitted { warnings: Vec::new(), charge })
     }
 }
