@@ -22,6 +22,7 @@ mod authn;
 mod compactor;
 mod config;
 mod error;
+mod flow;
 mod front;
 mod gate;
 mod observe;

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use k3sd_apiserver_access::authn::service_account::Issuer;
 use k3sd_apiserver_access::{Attributes, Authorizer, Decision, Rbac};
-use k3sd_apiserver_admission::Admission;
+use k3sd_apiserver_admission::{Admission, AdmissionNumbers};
 use k3sd_apiserver_registry::bootstrap::{self, BootstrapArgs, Hooks, RequestAuthentication, ServerPlace};
 use k3sd_apiserver_registry::special::{Authenticate, Component, PortRange, Range, Special, TokenSource};
 use k3sd_apiserver_registry::{Api, ApiArgs, ApiConfig, Authorize};
@@ -143,7 +143,8 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
     let (rights_place, rights) = watch::channel(Arc::<Authorizer>::default());
     let authenticator = Arc::new(authenticator(&config, &stores, &keys));
     let special = special(&config, &authenticator, &rights, &keys, &clock, components)?;
-    let api = Arc::new(verbs(&config, &stores, special, &rights, &clock)?);
+    let (api, admission) = verbs(&config, &stores, special, &rights, &clock)?;
+    let api = Arc::new(api);
     let bootstrap = bootstrap::tree(&BootstrapArgs {
         api: api.clone(),
         place: ServerPlace {
@@ -169,6 +170,7 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
         draining: signs.draining.subscribe(),
         openapi,
         storage: numbers,
+        admission,
     });
 
     let keys = KeysArgs { source: token_keys, place: Arc::new(keys_place) };
@@ -207,14 +209,14 @@ fn authenticator(config: &ApiServerConfig, stores: &Stores, keys: &KeysReceiver)
     }
 }
 
-/// The verbs, with admission before each write.
+/// The verbs, with admission before each write, and how long that takes.
 fn verbs(
     config: &ApiServerConfig,
     stores: &Stores,
     special: Special,
     rights: &watch::Receiver<Arc<Authorizer>>,
     clock: &Clock,
-) -> Result<Api, SetupError> {
+) -> Result<(Api, AdmissionNumbers), SetupError> {
     let (asked, allowed) = (rights.clone(), rights.clone());
     let authorize: Authorize = Arc::new(move |attributes: &Attributes<'_>| -> Decision {
         let rights = asked.borrow().clone();
@@ -222,7 +224,8 @@ fn verbs(
     });
     let allows = move |attributes: Attributes<'_>| allowed.borrow().allows(attributes);
     let admission = Admission::new(stores.clone(), Arc::new(allows), config.admission()?, clock.clone());
-    Ok(Api::new(ApiArgs {
+    let numbers = admission.numbers().clone();
+    let api = Api::new(ApiArgs {
         stores: stores.clone(),
         admission: Arc::new(admission),
         authorize,
@@ -233,7 +236,8 @@ fn verbs(
             event_ttl: config.event_ttl,
             watch_timeout_min: config.watch_timeout_min,
         },
-    }))
+    });
+    Ok((api, numbers))
 }
 
 /// What faces clients. Connections outlive the listener that accepted them: they stand before it.

@@ -24,6 +24,9 @@ use crate::front::ClientCertificate;
 /// How long a signature that was checked isn't checked again; as long as upstream remembers a token.
 const MEMORY: Duration = Duration::from_secs(10);
 
+/// What tells who somebody is, as metrics name it: his certificate.
+pub(crate) const CERTIFICATE: &str = "x509";
+
 /// Somebody we know.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
@@ -98,7 +101,7 @@ impl Authenticator {
             Some(Ok(_)) if certificate.not_after < wall => {
                 wrong.push("the certificate has expired".to_owned());
             }
-            Some(Ok(user)) => return Ok(Known { user: user.clone(), by: "x509" }),
+            Some(Ok(user)) => return Ok(Known { user: user.clone(), by: CERTIFICATE }),
             Some(Err(why)) => wrong.push(why.clone()),
             None => {}
         }

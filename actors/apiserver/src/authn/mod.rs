@@ -3,6 +3,6 @@
 mod authenticator;
 mod keys;
 
-pub(crate) use self::authenticator::{Authenticator, TokenMemory};
+pub(crate) use self::authenticator::{Authenticator, CERTIFICATE, TokenMemory};
 pub(crate) use self::keys::{Keys, KeysArgs};
 pub use self::keys::{ServiceAccountKeys, TokenKeys};

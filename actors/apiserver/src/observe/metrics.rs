@@ -10,12 +10,29 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use k3sd_runtime::exposition::{self, head, line};
+use k3sd_runtime::exposition::{self, Histogram, head, line};
 
 /// Upper bounds in milliseconds of the buckets for the time that requests take.
 const BUCKETS_MS: [u64; 22] = [
     5, 25, 50, 100, 200, 400, 600, 800, 1000, 1250, 1500, 2000, 3000, 4000, 5000, 6000, 8000, 10_000, 15_000, 20_000,
     30_000, 60_000,
+];
+/// The same for the time that certificates of clients are still valid: from half an hour to a year, in milliseconds.
+const VALIDITY_MS: [u64; 14] = [
+    0,
+    1_800_000,
+    3_600_000,
+    7_200_000,
+    21_600_000,
+    43_200_000,
+    86_400_000,
+    172_800_000,
+    345_600_000,
+    604_800_000,
+    2_592_000_000,
+    7_776_000_000,
+    15_552_000_000,
+    31_104_000_000,
 ];
 /// The codes that answers have; what is none of them counts as the last.
 const CODES: [u16; 21] =
@@ -24,15 +41,21 @@ const CODES: [u16; 21] =
 const SERIES_MAX: usize = 20_000;
 
 /// One kind of request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Series {
     codes: [AtomicU64; CODES.len()],
-    buckets: [AtomicU64; BUCKETS_MS.len() + 1],
-    micros: AtomicU64,
+    times: Histogram<{ BUCKETS_MS.len() }>,
     bytes: AtomicU64,
-    answers: AtomicU64,
     long_running: AtomicI64,
     events: AtomicU64,
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        let (times, bytes, long_running, events) =
+            (Histogram::new(&BUCKETS_MS), AtomicU64::new(0), AtomicI64::new(0), AtomicU64::new(0));
+        Self { codes: Default::default(), times, bytes, long_running, events }
+    }
 }
 
 impl Series {
@@ -41,10 +64,7 @@ impl Series {
         let place = CODES.iter().position(|known| *known == code).unwrap_or(CODES.len() - 1);
         self.codes[place].fetch_add(1, Relaxed);
         let Some(took) = took else { return };
-        let place = BUCKETS_MS.iter().position(|bound| took <= Duration::from_millis(*bound));
-        self.buckets[place.unwrap_or(BUCKETS_MS.len())].fetch_add(1, Relaxed);
-        self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
-        self.answers.fetch_add(1, Relaxed);
+        self.times.observe(took);
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
@@ -118,11 +138,16 @@ type Index<K, V> = watch::Sender<Arc<BTreeMap<K, Arc<V>>>>;
 pub(crate) struct Metrics {
     requests: Index<Box<str>, Series>,
     tallies: Index<Tally, AtomicU64>,
+    validity: Histogram<{ VALIDITY_MS.len() }>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { requests: watch::Sender::new(Arc::default()), tallies: watch::Sender::new(Arc::default()) }
+        Self {
+            requests: watch::Sender::new(Arc::default()),
+            tallies: watch::Sender::new(Arc::default()),
+            validity: Histogram::new(&VALIDITY_MS),
+        }
     }
 }
 
@@ -151,6 +176,11 @@ impl Metrics {
         entry(&self.tallies, &tally).fetch_add(1, Relaxed);
     }
 
+    /// A request came with a certificate that is valid for so long still.
+    pub(crate) fn certificate(&self, left: Duration) {
+        self.validity.observe(left);
+    }
+
     /// Everything as text. `more` adds what others know.
     pub(crate) fn text(&self, more: impl FnOnce(&mut String)) -> String {
         let mut text = String::new();
@@ -164,6 +194,9 @@ impl Metrics {
             last = name;
             line(&mut text, name, &labels, count.load(Relaxed));
         }
+        let name = "apiserver_client_certificate_expiration_seconds";
+        head(&mut text, name, "histogram", "How long the certificates of requests are still valid.");
+        self.validity.write(&mut text, name, "");
         more(&mut text);
         exposition::write_process(&mut text, std::path::Path::new("/proc"));
         text
@@ -183,14 +216,14 @@ impl Metrics {
         }
         for name in ["apiserver_request_duration_seconds", "apiserver_request_sli_duration_seconds"] {
             head(text, name, "histogram", "How long requests took, those without end left out.");
-            for (labels, series) in all().filter(|(_, series)| series.answers.load(Relaxed) > 0) {
-                write_histogram(text, name, labels, series);
+            for (labels, series) in all().filter(|(_, series)| series.times.count() > 0) {
+                series.times.write(text, name, labels);
             }
         }
         head(text, "apiserver_response_sizes", "summary", "How long answers were, in bytes.");
-        for (labels, series) in all().filter(|(_, series)| series.answers.load(Relaxed) > 0) {
+        for (labels, series) in all().filter(|(_, series)| series.times.count() > 0) {
             line(text, "apiserver_response_sizes_sum", labels, series.bytes.load(Relaxed));
-            line(text, "apiserver_response_sizes_count", labels, series.answers.load(Relaxed));
+            line(text, "apiserver_response_sizes_count", labels, series.times.count());
         }
         head(text, "apiserver_longrunning_requests", "gauge", "Requests without end that are under way.");
         for (labels, series) in all().filter(|(labels, _)| labels.contains("verb=\"WATCH\"")) {
@@ -201,20 +234,6 @@ impl Metrics {
             line(text, "apiserver_watch_events_total", labels, series.events.load(Relaxed));
         }
     }
-}
-
-fn write_histogram(text: &mut String, name: &str, labels: &str, series: &Series) {
-    let mut below = 0;
-    for (bound, bucket) in BUCKETS_MS.iter().zip(&series.buckets) {
-        below += bucket.load(Relaxed);
-        let bound = Duration::from_millis(*bound).as_secs_f64();
-        line(text, &format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), below);
-    }
-    below += series.buckets[BUCKETS_MS.len()].load(Relaxed);
-    line(text, &format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), below);
-    let seconds = Duration::from_micros(series.micros.load(Relaxed)).as_secs_f64();
-    line(text, &format!("{name}_sum"), labels, seconds);
-    line(text, &format!("{name}_count"), labels, below);
 }
 
 #[cfg(test)]

@@ -10,59 +10,49 @@ use k3sd_client::storage::{
 };
 use k3sd_runtime::Clock;
 
-use k3sd_runtime::exposition::{head, line};
+use k3sd_runtime::exposition::{Histogram, head, line};
 
 /// Upper bounds of the buckets, in milliseconds.
 const BUCKETS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 5000, 30_000];
 /// What is asked.
 const OPERATIONS: [&str; 5] = ["get", "list", "count", "update", "compact"];
 
-#[derive(Debug, Default)]
-struct Histogram {
-    buckets: [AtomicU64; BUCKETS_MS.len() + 1],
-    micros: AtomicU64,
+/// What is known of one kind of question.
+#[derive(Debug)]
+struct Numbers {
+    times: Histogram<{ BUCKETS_MS.len() }>,
     errors: AtomicU64,
 }
 
 /// Numbers of a datastore's answers. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct StorageNumbers(Arc<[Histogram; OPERATIONS.len()]>);
+#[derive(Clone, Debug)]
+pub(crate) struct StorageNumbers(Arc<[Numbers; OPERATIONS.len()]>);
+
+impl Default for StorageNumbers {
+    fn default() -> Self {
+        let none = |_| Numbers { times: Histogram::new(&BUCKETS_MS), errors: AtomicU64::new(0) };
+        Self(Arc::new(std::array::from_fn(none)))
+    }
+}
 
 impl StorageNumbers {
     fn observe(&self, operation: usize, took: Duration, failed: bool) {
-        let histogram = &self.0[operation];
-        let place = BUCKETS_MS.iter().position(|bound| took <= Duration::from_millis(*bound));
-        histogram.buckets[place.unwrap_or(BUCKETS_MS.len())].fetch_add(1, Relaxed);
-        histogram.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
-        histogram.errors.fetch_add(u64::from(failed), Relaxed);
+        self.0[operation].times.observe(took);
+        self.0[operation].errors.fetch_add(u64::from(failed), Relaxed);
     }
 
     /// Everything, in Prometheus' text format.
     pub(crate) fn write(&self, text: &mut String) {
         const NAME: &str = "etcd_request_duration_seconds";
-        let used = || {
-            let all = OPERATIONS.iter().zip(self.0.iter());
-            all.filter(|(_, histogram)| histogram.buckets.iter().any(|bucket| bucket.load(Relaxed) > 0))
-        };
+        let used = || OPERATIONS.iter().zip(self.0.iter()).filter(|(_, numbers)| numbers.times.count() > 0);
         head(text, NAME, "histogram", "How long the datastore took to answer.");
-        for (operation, histogram) in used() {
-            let labels = format!("operation=\"{operation}\"");
-            let mut below = 0;
-            for (bound, bucket) in BUCKETS_MS.iter().zip(&histogram.buckets) {
-                below += bucket.load(Relaxed);
-                let bound = Duration::from_millis(*bound).as_secs_f64();
-                line(text, &format!("{NAME}_bucket"), &format!("{labels},le=\"{bound}\""), below);
-            }
-            below += histogram.buckets[BUCKETS_MS.len()].load(Relaxed);
-            line(text, &format!("{NAME}_bucket"), &format!("{labels},le=\"+Inf\""), below);
-            let seconds = Duration::from_micros(histogram.micros.load(Relaxed)).as_secs_f64();
-            line(text, &format!("{NAME}_sum"), &labels, seconds);
-            line(text, &format!("{NAME}_count"), &labels, below);
+        for (operation, numbers) in used() {
+            numbers.times.write(text, NAME, &format!("operation=\"{operation}\""));
         }
         head(text, "etcd_request_errors_total", "counter", "Questions that the datastore could not answer.");
-        for (operation, histogram) in used() {
+        for (operation, numbers) in used() {
             let labels = format!("operation=\"{operation}\"");
-            line(text, "etcd_request_errors_total", &labels, histogram.errors.load(Relaxed));
+            line(text, "etcd_request_errors_total", &labels, numbers.errors.load(Relaxed));
         }
     }
 }

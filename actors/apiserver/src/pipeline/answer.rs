@@ -17,6 +17,8 @@ use crate::front::Body;
 
 /// Of answers whose text could pass for a page.
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
+const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 /// All warnings of an answer together; beyond it each is shortened, and then some are left out.
 const WARNINGS_CHARS_MAX: usize = 4096;
 const WARNING_CHARS_SHORT: usize = 256;
@@ -31,6 +33,22 @@ pub(crate) fn text(code: u16, text: &str) -> Response<Body> {
 /// Nothing is served there.
 pub(crate) fn no_such_path() -> Response<Body> {
     text(404, "404 page not found\n")
+}
+
+/// There is no place for the request now.
+pub(crate) fn too_many() -> Response<Body> {
+    let mut response = text(429, "Too many requests, please try again later.\n");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// Says what a request counted as: the identifiers of its flow schema and of its priority level.
+pub(crate) fn classify(headers: &mut HeaderMap, identifiers: [Option<&HeaderValue>; 2]) {
+    for (name, identifier) in [FLOW_SCHEMA, PRIORITY_LEVEL].into_iter().zip(identifiers) {
+        if let Some(identifier) = identifier {
+            headers.insert(name, identifier.clone());
+        }
+    }
 }
 
 /// Bytes of some type.

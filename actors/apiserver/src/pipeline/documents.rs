@@ -1,6 +1,7 @@
 //! Paths that are no resources: health, numbers, discovery, OpenAPI, version, keys.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response};
@@ -130,10 +131,11 @@ impl Pipeline {
         use k3sd_runtime::exposition::{head, line};
         let inner = &self.0;
         head(text, "apiserver_current_inflight_requests", "gauge", "Requests with an end that are worked on.");
-        for (kind, seats) in [("mutating", &inner.writing), ("readOnly", &inner.reading)] {
+        for (kind, count) in ["readOnly", "mutating"].iter().zip(&inner.working) {
             let labels = format!("request_kind=\"{kind}\"");
-            line(text, "apiserver_current_inflight_requests", &labels, seats.taken());
+            line(text, "apiserver_current_inflight_requests", &labels, count.load(Relaxed));
         }
+        inner.flow.write(text);
         inner.parts.storage.write(text);
         let stores = inner.parts.api.stores();
         let catalog = stores.catalog().current();
@@ -153,6 +155,13 @@ impl Pipeline {
         for (group, plural, count) in &counted {
             line(text, "apiserver_resource_objects", &format!("group=\"{group}\",resource=\"{plural}\""), count);
         }
+        head(text, "apiserver_watch_cache_resource_version", "gauge", "The last change that a cache has.");
+        for stored in &stored {
+            let Some(store) = stores.of(stored) else { continue };
+            let labels = format!("group=\"{}\",resource=\"{}\"", stored.group, stored.plural);
+            line(text, "apiserver_watch_cache_resource_version", &labels, store.snapshot().revision());
+        }
+        inner.parts.admission.write(text);
         let version = &inner.documents.version;
         let label = |name: &str| version[name].as_str().unwrap_or_default().to_owned();
         head(text, "kubernetes_build_info", "gauge", "What was built, and when.");

@@ -1,7 +1,7 @@
 //! The way of a request, in Kubernetes' order.
 //!
 //! ```text
-//! audit id ─▶ panic guard ─▶ request info ─▶ who ─▶ impersonation ─▶ place ─▶ may it ─┬─▶ documents: health, discovery…
+//! audit id ─▶ panic guard ─▶ request info ─▶ who ─▶ impersonation ─▶ seat ─▶ may it ─┬─▶ documents: health, discovery…
 //!                                                                                     └─▶ negotiation ─▶ body ─▶ verbs ─▶ encoding
 //! ```
 //!
@@ -11,13 +11,12 @@ mod answer;
 mod documents;
 mod local;
 mod peer;
-mod seats;
 mod watch;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,27 +28,32 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
 use k3sd_apiserver_access::authn::{Headers, Impersonation, web_socket_token};
-use k3sd_apiserver_access::{Attributes, Authorizer, Query, RequestInfo, User, is_privileged};
+use k3sd_apiserver_access::{Attributes, Authorizer, Query, RequestInfo, User};
+use k3sd_apiserver_admission::AdmissionNumbers;
 use k3sd_apiserver_registry::{Api, BODY_BYTES_MAX, Call, Reply};
 use k3sd_apiserver_store::{Catalog, Resource};
-use k3sd_apiserver_wire::negotiate::{Answer, Media, Offer, Wish, negotiate};
+use k3sd_apiserver_wire::negotiate::{Answer, Format, Media, Offer, Wish, negotiate};
 use k3sd_client::arguments::go_duration;
 use k3sd_objects::status::Status;
 use k3sd_runtime::{Clock, Moment};
 use tokio::sync::watch as place;
 
-use crate::authn::{Authenticator, ServiceAccountKeys};
+use crate::authn::{Authenticator, CERTIFICATE, ServiceAccountKeys};
 use crate::config::ApiServerConfig;
-use crate::front::{Body, ClientAuthorities, Held, Talk};
+use crate::flow::{Class, FlowControl, Seat, TooMany};
+use crate::front::{Body, Changes, ClientAuthorities, Held, Talk};
 use crate::observe::{Health, Metrics, Series, StorageNumbers, Tally};
 
 pub use self::local::LocalService;
 pub use self::peer::Peer;
-use self::seats::{Seat, Seats};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// The longest identifier that is taken over from a client.
 const AUDIT_ID_BYTES_MAX: usize = 64;
+/// Who waits for a seat gets one within this part of the time that a request has.
+const WAIT_SHARE: u32 = 4;
+/// Of what a client has to read again from the start.
+const EXPIRED: i32 = 410;
 /// What hangs off an object and has no end.
 const LONG_RUNNING: &[&str] = &["attach", "exec", "portforward", "proxy"];
 
@@ -65,14 +69,16 @@ pub(crate) struct Fittings {
     pub(crate) health: Health,
     pub(crate) draining: place::Receiver<bool>,
     pub(crate) storage: StorageNumbers,
+    pub(crate) admission: AdmissionNumbers,
     pub(crate) openapi: place::Receiver<Option<k3sd_runtime::Address<crate::openapi::OpenApiMsg>>>,
 }
 
 struct Inner {
     parts: Fittings,
     metrics: Metrics,
-    reading: Seats,
-    writing: Seats,
+    flow: FlowControl,
+    /// How many requests with an end are worked on: those that read, and those that write.
+    working: [AtomicUsize; 2],
     documents: documents::Documents,
     begun: AtomicU64,
 }
@@ -113,10 +119,12 @@ type Outcome = Result<Response<Body>, Status>;
 impl Pipeline {
     pub(crate) fn new(parts: Fittings) -> Self {
         let (reading, writing) = parts.config.in_flight;
+        let wait_max = parts.config.request_timeout / WAIT_SHARE;
+        let flow = FlowControl::new(parts.api.stores(), parts.clock.clone(), reading + writing, wait_max);
         Self(Arc::new(Inner {
             metrics: Metrics::default(),
-            reading: Seats::new(reading),
-            writing: Seats::new(writing),
+            flow,
+            working: Default::default(),
             documents: documents::Documents::new(&parts.config),
             begun: AtomicU64::new(0),
             parts,
@@ -143,7 +151,7 @@ impl Pipeline {
 
     /// How many requests with an end are worked on.
     pub(crate) fn under_way(&self) -> usize {
-        self.0.reading.taken() + self.0.writing.taken()
+        self.0.working.iter().map(|count| count.load(Relaxed)).sum()
     }
 
     /// A client inside this process, known as this user, without a socket.
@@ -183,16 +191,7 @@ impl Pipeline {
         let number = self.0.begun.fetch_add(1, Relaxed);
         let mut rng = self.clock().rng(&format!("audit/{number}"));
         let (high, low) = (rng.next_u64(), rng.next_u64());
-        // The fourth version and the first variant of RFC 9562.
-        let (high, low) = (high & !0xf000 | 0x4000, low & !(3 << 62) | 2 << 62);
-        format!(
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            high >> 32,
-            high >> 16 & 0xffff,
-            high & 0xffff,
-            low >> 48,
-            low & 0xffff_ffff_ffff
-        )
+        k3sd_objects::names::uuid(high, low)
     }
 
     async fn unguarded<B>(&self, peer: &Peer, parts: &Parts, body: B) -> Response<Body>
@@ -258,7 +257,35 @@ impl Pipeline {
         let headers: Vec<(&str, &str)> = asked.parts.headers.iter().filter_map(text_header).collect();
         let user = self.known(peer, Headers(&headers)).await?;
         let user = self.impersonated(user, Headers(&headers))?;
-        let _seat = self.seat(&user, &info, &asked.query).await?;
+        let class = self.class(&user, &info, &asked.query);
+        let outcome = match self.seat(class.as_ref(), &user, &info).await {
+            Ok(_seat) => self.served(user, asked, info, catalog, resource, body, series, Headers(&headers)).await,
+            Err(TooMany) => Ok(answer::too_many()),
+        };
+        let mut response = outcome.unwrap_or_else(|status| answer::status(&asked.wish(), &status));
+        if let Some(class) = &class {
+            answer::classify(response.headers_mut(), class.identifiers());
+        }
+        Ok(response)
+    }
+
+    /// From whether he may to the answer.
+    #[expect(clippy::too_many_arguments, reason = "all that was read of one request, taken apart for the borrows")]
+    async fn served<B>(
+        &self,
+        user: Arc<User>,
+        asked: &Asked<'_>,
+        info: RequestInfo,
+        catalog: &Arc<Catalog>,
+        resource: Option<&Arc<Resource>>,
+        body: B,
+        series: &Arc<Series>,
+        headers: Headers<'_>,
+    ) -> Outcome
+    where
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         self.authorize(&user, &info)?;
         if !info.is_resource {
             return self.document(asked, &info, catalog).await;
@@ -286,13 +313,17 @@ impl Pipeline {
                 .saturating_add(jiff::SignedDuration::try_from(wall).unwrap_or_default())
                 .unwrap_or_default(),
         };
-        let now = call.now.as_second();
+        let (now, is_watch) = (call.now.as_second(), call.info.verb == "watch");
         let told = self.0.parts.api.handle(call).await;
         let written = match told.result {
             Ok(Reply::Watch { resource, watch }) => {
                 let (clock, draining, series) = (self.clock().clone(), self.draining(), series.clone());
                 let watched = watch::Watched { watch, format, resource, clock, draining, series };
-                Ok(stream(watched, asked.parts, Headers(&headers)))
+                Ok(stream(format, asked.parts, headers, |alone| watch::changes(watched, alone)))
+            }
+            // As upstream: whoever may watch learns in the stream that he has to list again. kube-rs hears it nowhere else.
+            Err(status) if is_watch && status.code == EXPIRED => {
+                Ok(stream(format, asked.parts, headers, |alone| watch::refused(format, &status, alone)))
             }
             Ok(reply) => answer::reply(reply, format, &wish, answer::takes_gzip(&asked.parts.headers), now).await,
             Err(status) => Err(status),
@@ -313,6 +344,9 @@ impl Pipeline {
             Ok(known) => {
                 metrics.count(Tally::Authentication("success"));
                 metrics.count(Tally::AuthenticatedBy(known.by));
+                if known.by == CERTIFICATE {
+                    metrics.certificate(peer.certificate.not_after.saturating_sub(wall));
+                }
                 Ok(known.user)
             }
             Err(refusal) => {
@@ -342,15 +376,18 @@ impl Pipeline {
         decision.map_err(|reason| attributes.forbidden(&reason))
     }
 
-    /// A place to work, which those who keep the cluster alive need not wait for.
-    async fn seat(&self, user: &User, info: &RequestInfo, query: &Query) -> Result<Option<Seat>, Status> {
-        let is_probe = !info.is_resource && crate::observe::Probe::of_path(&info.path).is_some();
-        if is_long_running(info, query) || is_probe || is_privileged(user) {
-            return Ok(None);
-        }
+    /// What the request counts as among others. Nothing for what has no end; a watch has a beginning.
+    fn class(&self, user: &User, info: &RequestInfo, query: &Query) -> Option<Class> {
+        (info.verb == "watch" || !is_long_running(info, query)).then(|| self.0.flow.class(user, info))
+    }
+
+    /// A seat to work at, for what needs one.
+    async fn seat(&self, class: Option<&Class>, user: &User, info: &RequestInfo) -> Result<Option<Working>, TooMany> {
+        let Some(class) = class else { return Ok(None) };
         let reads = matches!(info.verb.as_str(), "get" | "list" | "watch");
-        let (seats, kind) = if reads { (&self.0.reading, "readOnly") } else { (&self.0.writing, "mutating") };
-        seats.take().await.map(Some).inspect_err(|_| self.0.metrics.count(Tally::Dropped(kind)))
+        let dropped = Tally::Dropped(if reads { "readOnly" } else { "mutating" });
+        let seat = self.0.flow.seat(class, user, info).await.inspect_err(|_| self.0.metrics.count(dropped))?;
+        Ok(Some(Working::begin(self, usize::from(!reads), seat)))
     }
 
     /// Reads the body, up to the limit.
@@ -376,10 +413,15 @@ impl Pipeline {
 }
 
 /// Shows a watch, as messages of a WebSocket if the client wants that and its connection can become one.
-fn stream(watched: watch::Watched, parts: &Parts, headers: Headers<'_>) -> Response<Body> {
-    let content_type = watched.format.watch_content_type();
+fn stream(
+    format: Format,
+    parts: &Parts,
+    headers: Headers<'_>,
+    changes: impl FnOnce(bool) -> Changes,
+) -> Response<Body> {
     if parts.extensions.get::<OnUpgrade>().is_none() || !crate::front::is_wanted(&parts.headers) {
-        return answer::bytes(200, content_type, Bytes::new()).map(|_| Body::changes(watch::frames(watched)));
+        let body = Body::changes(changes(false));
+        return answer::bytes(200, format.watch_content_type(), Bytes::new()).map(|_| body);
     }
     let protocols = match web_socket_token(headers) {
         Ok(Some(bearer)) => bearer.protocols,
@@ -392,8 +434,8 @@ fn stream(watched: watch::Watched, parts: &Parts, headers: Headers<'_>) -> Respo
     };
     match crate::front::accept(&parts.headers, &protocols) {
         Ok(accepted) => {
-            let text = watched.format.media != Media::Protobuf;
-            let mut response = Response::new(Body::talk(Talk { messages: watch::messages(watched), text }));
+            let text = format.media != Media::Protobuf;
+            let mut response = Response::new(Body::talk(Talk { messages: changes(true), text }));
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             response.headers_mut().extend(accepted);
             response
@@ -456,6 +498,26 @@ fn labels(parts: &Parts, info: &RequestInfo, resource: Option<&Arc<Resource>>, q
         "verb=\"{verb}\",component=\"apiserver\",dry_run=\"{dry_run}\",group=\"{}\",resource=\"{}\",scope=\"{scope}\",subresource=\"{subresource}\",version=\"{}\"",
         resource.group, resource.plural, resource.version
     )
+}
+
+/// A request that is worked on, for as long as this lives.
+struct Working {
+    pipeline: Pipeline,
+    kind: usize,
+    _seat: Seat,
+}
+
+impl Working {
+    fn begin(pipeline: &Pipeline, kind: usize, seat: Seat) -> Self {
+        pipeline.0.working[kind].fetch_add(1, Relaxed);
+        Self { pipeline: pipeline.clone(), kind, _seat: seat }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.pipeline.0.working[self.kind].fetch_sub(1, Relaxed);
+    }
 }
 
 /// Tells the numbers of an answer when its last byte is out.

@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use k3sd_apiserver_store::{Resource, Watch, WatchItem, WatchKind};
 use k3sd_apiserver_wire::negotiate::{Format, Media};
 use k3sd_apiserver_wire::watch::{Frames, error};
+use k3sd_objects::status::Status;
 use k3sd_runtime::Clock;
 
 use crate::front::Changes;
@@ -40,23 +41,28 @@ pub(crate) struct Watched {
     pub(crate) series: Arc<Series>,
 }
 
-/// The frames of a watch until it ends, or the server drains.
-pub(crate) fn frames(watched: Watched) -> Changes {
-    changes(watched, false)
-}
-
-/// The same for whoever knows where a message ends: one event each.
-pub(crate) fn messages(watched: Watched) -> Changes {
-    changes(watched, true)
-}
-
-fn changes(watched: Watched, alone: bool) -> Changes {
+/// The frames of a watch until it ends, or the server drains. `alone` is for whoever knows where a message ends: then
+/// each event is one, without what tells it from the next.
+pub(crate) fn changes(watched: Watched, alone: bool) -> Changes {
     let Watched { watch, format, resource, clock, draining, series } = watched;
     let (frames, _running) = (Frames::new(format, resource), LongRunning::begin(&series));
     let watching = Watching { watch, format, frames, clock, draining, series, alone, _running, ended: false };
     Box::pin(futures_util::stream::unfold(watching, |mut watching| async move {
         watching.next().await.map(|bytes| (bytes, watching))
     }))
+}
+
+/// A watch that ends with its first event, which tells why.
+pub(crate) fn refused(format: Format, status: &Status, alone: bool) -> Changes {
+    let frame = error(format, status);
+    let frame = if alone { bare(format, frame) } else { frame };
+    Box::pin(futures_util::stream::iter([frame]))
+}
+
+/// An event without what tells it from the next.
+fn bare(format: Format, mut frame: Bytes) -> Bytes {
+    let skipped = if format.media == Media::Protobuf { LENGTH_BYTES.min(frame.len()) } else { 0 };
+    frame.split_off(skipped)
 }
 
 impl Watching {
@@ -70,10 +76,9 @@ impl Watching {
             // A sender that is gone has drained everybody.
             _ = self.draining.wait_for(|draining| *draining) => return None,
         };
-        let mut first = self.frame(&item);
+        let first = self.frame(&item);
         if self.alone {
-            let skipped = if self.format.media == Media::Protobuf { LENGTH_BYTES.min(first.len()) } else { 0 };
-            return Some(first.split_off(skipped));
+            return Some(bare(self.format, first));
         }
         // What comes alone, as most events do, is passed on as it is, shared with all who watch the same.
         let Some(second) = self.more(first.len()) else { return Some(first) };

@@ -64,13 +64,24 @@ async fn the_server_counts() {
     for line in [
         format!("apiserver_request_total{{code=\"200\",{labels}}} 1"),
         format!("apiserver_request_duration_seconds_count{{{labels}}} 1"),
-        "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 0".to_owned(),
+        // This one.
+        "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1".to_owned(),
+        "apiserver_client_certificate_expiration_seconds_count 2".to_owned(),
+        "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"workload-low\"} 245".to_owned(),
+        "apiserver_flowcontrol_lower_limit_seats{priority_level=\"workload-low\"} 24".to_owned(),
+        "apiserver_flowcontrol_dispatched_requests_total{flow_schema=\"exempt\",priority_level=\"exempt\"} 2"
+            .to_owned(),
         "# TYPE apiserver_storage_objects gauge".to_owned(),
         "# TYPE process_resident_memory_bytes gauge".to_owned(),
     ] {
         assert!(numbers.text().lines().any(|found| found == line), "{line}\n{}", numbers.text());
     }
-    for start in ["kubernetes_build_info{", "etcd_request_duration_seconds_count{operation=\"update\"}"] {
+    for start in [
+        "kubernetes_build_info{",
+        "etcd_request_duration_seconds_count{operation=\"update\"}",
+        "apiserver_watch_cache_resource_version{group=\"\",resource=\"namespaces\"}",
+        "apiserver_admission_controller_admission_duration_seconds_count{name=\"NamespaceLifecycle\",operation=\"CREATE\"",
+    ] {
         assert!(numbers.text().contains(start), "{start}");
     }
 }

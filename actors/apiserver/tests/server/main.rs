@@ -5,6 +5,7 @@
 mod access;
 mod clients;
 mod documents;
+mod flow;
 mod hostile;
 mod supervision;
 mod support;

@@ -1,0 +1,323 @@
+//! Priority and fairness: no kind of client can use the whole server.
+//!
+//! ```text
+//! request ─▶ flow schema (who, what) ─▶ priority level ─▶ a seat, a place in a queue, or 429
+//! ```
+//!
+//! [`schema`] and [`levels`] decide; this page looks up what is configured, and wakes who waited.
+
+mod levels;
+mod schema;
+mod write;
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use http::HeaderValue;
+use k3sd_apiserver_access::{RequestInfo, SYSTEM_MASTERS, User};
+use k3sd_apiserver_store::{ObjectStore, Stores};
+use k3sd_client::storage::Revision;
+use k3sd_runtime::Clock;
+use k3sd_runtime::exposition::Histogram;
+use serde_json::Value;
+use tokio::sync::{oneshot, watch};
+
+use self::levels::{Arrival, LevelSpec, Levels, Refusal};
+use self::schema::FlowSchema;
+
+const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+/// The mandatory ones; they hold also while nothing is stored yet.
+const EXEMPT: &str = "exempt";
+const CATCH_ALL: &str = "catch-all";
+const CATCH_ALL_SHARES: u64 = 5;
+const EVERYBODY: &[&str] = &["system:authenticated", "system:unauthenticated"];
+/// Upper bounds in milliseconds of the buckets for the time that requests waited.
+const WAIT_BUCKETS_MS: [u64; 11] = [0, 5, 20, 50, 100, 200, 500, 1000, 2000, 5000, 15_000];
+
+/// What is counted of the requests of one schema at one level.
+#[derive(Debug)]
+struct Counts {
+    working: AtomicI64,
+    waiting: AtomicI64,
+    dispatched: AtomicU64,
+    rejected: [AtomicU64; Refusal::ALL.len()],
+    /// Of those that got their seat.
+    waits: Histogram<{ WAIT_BUCKETS_MS.len() }>,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        let (working, waiting) = (AtomicI64::new(0), AtomicI64::new(0));
+        let (dispatched, rejected) = (AtomicU64::new(0), Default::default());
+        Self { working, waiting, dispatched, rejected, waits: Histogram::new(&WAIT_BUCKETS_MS) }
+    }
+}
+
+/// A schema that is in force.
+#[derive(Debug)]
+struct InForce {
+    schema: FlowSchema,
+    exempt: bool,
+    level_uid: Option<HeaderValue>,
+    counts: Arc<Counts>,
+}
+
+/// As of which changes of schemas and levels something was read; `None` for what isn't served.
+type Seen = [Option<(Revision, bool)>; 2];
+
+/// What is configured.
+#[derive(Debug, Default)]
+struct Config {
+    /// By precedence.
+    schemas: Vec<Arc<InForce>>,
+    seen: Seen,
+}
+
+/// To what a request belongs.
+#[derive(Clone, Debug)]
+pub(crate) struct Class(Arc<InForce>);
+
+impl Class {
+    /// The identifiers of schema and level, for the headers of the answer; none of what isn't stored.
+    pub(crate) fn identifiers(&self) -> [Option<&HeaderValue>; 2] {
+        [self.0.schema.uid.as_ref(), self.0.level_uid.as_ref()]
+    }
+}
+
+/// Somebody waited in vain, or didn't get to wait. Served as 429.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+type Waiter = oneshot::Sender<()>;
+
+struct Inner {
+    /// Of schemas and of levels.
+    stores: [Option<Arc<ObjectStore>>; 2],
+    clock: Clock,
+    config: watch::Sender<Arc<Config>>,
+    levels: watch::Sender<Levels<Waiter>>,
+    /// How long somebody waits at most.
+    wait_max: Duration,
+}
+
+/// Shared by all requests.
+#[derive(Clone)]
+pub(crate) struct FlowControl(Arc<Inner>);
+
+impl FlowControl {
+    /// Divides so many seats. Who finds none waits for so long at most.
+    pub(crate) fn new(stores: &Stores, clock: Clock, seats: usize, wait_max: Duration) -> Self {
+        let stores = ["flowschemas", "prioritylevelconfigurations"].map(|plural| stores.get(GROUP, plural));
+        let (config, levels) = (watch::Sender::default(), watch::Sender::new(Levels::new(seats)));
+        let control = Self(Arc::new(Inner { stores, clock, config, levels, wait_max }));
+        control.configure();
+        control
+    }
+
+    /// The class of a request: the first schema that it matches.
+    pub(crate) fn class(&self, user: &User, info: &RequestInfo) -> Class {
+        if self.0.config.borrow().seen != self.0.seen() {
+            self.configure();
+        }
+        let config = self.0.config.borrow().clone();
+        let found = config.schemas.iter().find(|found| found.schema.matches(user, info));
+        // The last one is for whoever is in none, such as somebody without any group.
+        Class(found.or(config.schemas.last()).expect("the mandatory ones are always there").clone())
+    }
+
+    /// Reads what is stored. What is counted of a schema goes on, and so does who works and who waits.
+    fn configure(&self) {
+        let seen = self.0.seen();
+        let objects = |at: usize| -> Vec<Value> {
+            let snapshot = self.0.stores[at].as_ref().map(|store| store.snapshot());
+            snapshot.iter().flat_map(|snapshot| snapshot.iter()).map(|object| object.value()).collect()
+        };
+        let schemas: Vec<FlowSchema> = objects(0).iter().map(FlowSchema::read).collect();
+        let levels: Vec<LevelSpec> = objects(1).iter().map(LevelSpec::read).collect();
+        let levels = with_mandatory(levels);
+        self.0.config.send_modify(|config| {
+            *config = Arc::new(Config { schemas: in_force(schemas, &levels, &config.schemas), seen });
+        });
+        let mut called = Vec::new();
+        self.0.levels.send_if_modified(|all| {
+            called = all.configure(levels);
+            false // Nobody waits for this.
+        });
+        self.0.call(called);
+    }
+
+    /// Takes a seat, once there is one. It is free again when what is returned is dropped.
+    ///
+    /// # Errors
+    /// [`TooMany`] wait already, or it took too long.
+    pub(crate) async fn seat(&self, class: &Class, user: &User, info: &RequestInfo) -> Result<Seat, TooMany> {
+        let in_force = &class.0;
+        if in_force.exempt {
+            return Ok(self.taken(in_force, Duration::ZERO));
+        }
+        let flow = hash(&in_force.schema.name, in_force.schema.flow(user, info));
+        let (mut arrival, mut place) = (Arrival::Works, None);
+        self.0.levels.send_if_modified(|levels| {
+            arrival = levels.arrive(&in_force.schema.level, flow, || {
+                let (waiter, called) = oneshot::channel();
+                place = Some(called);
+                waiter
+            });
+            false
+        });
+        match (arrival, place) {
+            (Arrival::Waits(queue), Some(called)) => self.wait(in_force, queue, called).await,
+            (Arrival::Refused(reason), _) => Err(in_force.counts.reject(reason)),
+            _ => Ok(self.taken(in_force, Duration::ZERO)),
+        }
+    }
+
+    async fn wait(
+        &self,
+        in_force: &Arc<InForce>,
+        queue: usize,
+        called: oneshot::Receiver<()>,
+    ) -> Result<Seat, TooMany> {
+        let clock = &self.0.clock;
+        let (came, counts) = (clock.now(), &in_force.counts);
+        counts.waiting.fetch_add(1, Relaxed);
+        let mut waiting = Waiting { control: self, in_force, queue, called, reason: Some(Refusal::Cancelled) };
+        let is_called = tokio::select! {
+            biased;
+            called = &mut waiting.called => called.is_ok(),
+            () = clock.sleep_until(came + self.0.wait_max) => false,
+        };
+        if is_called {
+            waiting.reason = None;
+            return Ok(self.taken(in_force, clock.now().since(came)));
+        }
+        waiting.reason = Some(Refusal::TimeOut);
+        Err(TooMany)
+    }
+
+    fn taken(&self, in_force: &Arc<InForce>, waited: Duration) -> Seat {
+        let counts = &in_force.counts;
+        counts.working.fetch_add(1, Relaxed);
+        counts.dispatched.fetch_add(1, Relaxed);
+        counts.waits.observe(waited);
+        Seat { control: self.clone(), in_force: in_force.clone() }
+    }
+
+    /// Everything, in Prometheus' text format.
+    pub(crate) fn write(&self, text: &mut String) {
+        write::write(text, &self.0.config.borrow().schemas, &self.0.levels.borrow());
+    }
+}
+
+impl Inner {
+    fn seen(&self) -> Seen {
+        self.stores.each_ref().map(|store| {
+            let snapshot = store.as_ref()?.snapshot();
+            Some((snapshot.revision(), snapshot.is_filled()))
+        })
+    }
+
+    /// Tells those who waited that they have a seat. Who has gone meanwhile gives it to the next.
+    fn call(&self, mut called: Vec<Waiter>) {
+        while let Some(waiter) = called.pop() {
+            // He notices himself when nobody hears him.
+            waiter.send(()).ok();
+        }
+    }
+
+    fn leave(&self, level: &str) {
+        let mut called = Vec::new();
+        self.levels.send_if_modified(|levels| {
+            called = levels.leave(level);
+            false
+        });
+        self.call(called);
+    }
+}
+
+/// A seat, taken for as long as this lives.
+pub(crate) struct Seat {
+    control: FlowControl,
+    in_force: Arc<InForce>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.in_force.counts.working.fetch_sub(1, Relaxed);
+        if !self.in_force.exempt {
+            self.control.0.leave(&self.in_force.schema.level);
+        }
+    }
+}
+
+/// Somebody in a queue. Whatever ends that, nothing of him is left there, and no seat is lost.
+struct Waiting<'a> {
+    control: &'a FlowControl,
+    in_force: &'a Arc<InForce>,
+    queue: usize,
+    called: oneshot::Receiver<()>,
+    /// Why he goes, unless he has his seat.
+    reason: Option<Refusal>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let (counts, level) = (&self.in_force.counts, &self.in_force.schema.level);
+        counts.waiting.fetch_sub(1, Relaxed);
+        let Some(reason) = self.reason else { return };
+        counts.reject(reason);
+        // From here on nobody calls him; if somebody did before, he has a seat that he doesn't use.
+        self.called.close();
+        if self.called.try_recv().is_ok() {
+            return self.control.0.leave(level);
+        }
+        self.control.0.levels.send_if_modified(|levels| {
+            levels.give_up(level, self.queue, Waiter::is_closed);
+            false
+        });
+    }
+}
+
+impl Counts {
+    fn reject(&self, reason: Refusal) -> TooMany {
+        self.rejected[reason as usize].fetch_add(1, Relaxed);
+        TooMany
+    }
+}
+
+/// Adds the levels that are always there.
+fn with_mandatory(mut levels: Vec<LevelSpec>) -> Vec<LevelSpec> {
+    for (name, exempt, shares) in [(EXEMPT, true, 0), (CATCH_ALL, false, CATCH_ALL_SHARES)] {
+        if !levels.iter().any(|level| &*level.name == name) {
+            levels.push(LevelSpec::mandatory(name, exempt, shares));
+        }
+    }
+    levels
+}
+
+/// The schemas that count, in their order: those whose level there is, and the mandatory ones. Counts go on.
+fn in_force(mut schemas: Vec<FlowSchema>, levels: &[LevelSpec], former: &[Arc<InForce>]) -> Vec<Arc<InForce>> {
+    for (name, precedence, groups) in [(EXEMPT, 1, &[SYSTEM_MASTERS] as &[&str]), (CATCH_ALL, 10_000, EVERYBODY)] {
+        if !schemas.iter().any(|schema| &*schema.name == name) {
+            schemas.push(FlowSchema::mandatory(name, precedence, groups));
+        }
+    }
+    schemas.sort_by(|left, right| (left.precedence, &left.name).cmp(&(right.precedence, &right.name)));
+    let made = schemas.into_iter().filter_map(|schema| {
+        let level = levels.iter().find(|level| level.name == schema.level)?;
+        let known = former.iter().find(|known| known.schema.name == schema.name && known.schema.level == schema.level);
+        let level_uid = HeaderValue::from_str(&level.uid).ok().filter(|uid| !uid.is_empty());
+        let counts = known.map(|known| known.counts.clone()).unwrap_or_default();
+        Some(Arc::new(InForce { schema, exempt: level.exempt, level_uid, counts }))
+    });
+    made.collect()
+}
+
+/// A number that tells flows apart.
+fn hash(schema: &str, flow: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (schema, flow).hash(&mut hasher);
+    hasher.finish()
+}
