@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, SelectAll};
+use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll};
 use futures_util::{FutureExt as _, StreamExt as _};
 use k3sd_runtime::workqueue::WorkQueue;
 use k3sd_runtime::{ActorError, ChildSpec, Clock, Moment, TaskHandle, panic_text, task};
 use k8s_openapi::api::core::v1::ObjectReference;
 
-use super::source::{Mapped, Source};
+use super::source::{Mapped, Source, Stream};
 use super::turn::Seen;
 use super::{Controller, Failure, QUARANTINE_FAILURES, Turn};
 use crate::election::Leading;
@@ -92,6 +92,13 @@ impl<C: Controller> Loop<C> {
         map: impl Fn(Option<&K>, Option<&K>, &mut Vec<C::Key>) + Send + Sync + 'static,
     ) -> Self {
         self.sources.push(Arc::new(Mapped { informer: informer.clone(), map: Arc::new(map) }));
+        self
+    }
+
+    /// Looks at the keys that a stream names. It is opened anew with each incarnation, and isn't the first source.
+    #[must_use]
+    pub fn told(mut self, open: impl Fn() -> BoxStream<'static, Vec<C::Key>> + Send + Sync + 'static) -> Self {
+        self.sources.push(Arc::new(Stream(open)));
         self
     }
 

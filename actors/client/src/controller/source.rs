@@ -74,3 +74,24 @@ fn tell<K: Kind, Key>(map: &Map<K, Key>, change: Change<K>) -> Told<Key> {
     }
     Told { keys, is_all }
 }
+
+/// A stream of keys that isn't about objects of a kind.
+pub(super) struct Stream<F>(pub(super) F);
+
+impl<Key: super::Key, F> Source<Key> for Stream<F>
+where
+    F: Fn() -> BoxStream<'static, Vec<Key>> + Send + Sync,
+{
+    fn open(&self) -> BoxFuture<'static, Result<BoxStream<'static, Told<Key>>, AskError>> {
+        let keys = (self.0)();
+        Box::pin(async move { Ok(keys.map(|keys| Told { keys, is_all: false }).boxed()) })
+    }
+
+    fn all(&self) -> Vec<Key> {
+        Vec::new()
+    }
+
+    fn synced(&self) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
+}
