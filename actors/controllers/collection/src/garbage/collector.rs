@@ -20,7 +20,7 @@ use k3sd_client::events::Recorder;
 use k3sd_runtime::workqueue::WorkQueue;
 use k3sd_runtime::{ActorError, Backoff, Clock, Moment, TaskHandle, panic_text};
 use k8s_openapi::api::core::v1::ObjectReference;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::graph::{Found, Graph, Owner, Place, Uid, Work};
 use super::monitor::Told;
@@ -48,6 +48,7 @@ pub(super) struct Args {
     pub(super) recorder: Recorder,
     pub(super) resources: watch::Receiver<Option<Arc<Resources>>>,
     pub(super) mouth: Arc<watch::Sender<Option<mpsc::Sender<Told>>>>,
+    pub(super) gone: broadcast::Sender<Arc<str>>,
 }
 
 struct Done {
@@ -66,6 +67,7 @@ struct Collector {
     queue: WorkQueue<Work>,
     working: FuturesUnordered<BoxFuture<'static, Done>>,
     absent: Absent,
+    gone: broadcast::Sender<Arc<str>>,
     /// Resources whose first list isn't there yet, and how long it is waited for.
     awaited: BTreeMap<String, Moment>,
     listed: BTreeSet<String>,
@@ -106,6 +108,7 @@ pub(super) async fn run(mut args: Args, handle: TaskHandle) -> Result<(), ActorE
         queue,
         working: FuturesUnordered::new(),
         absent: Absent::default(),
+        gone: args.gone.clone(),
         awaited: BTreeMap::new(),
         listed: BTreeSet::new(),
         quarantined: BTreeMap::new(),
@@ -157,7 +160,15 @@ impl Collector {
         let mut found = Found::default();
         match told {
             Told::Seen(seen) => seen.into_iter().for_each(|seen| self.graph.apply(seen, &mut found)),
-            Told::Gone(gone) => gone.iter().for_each(|uid| self.gone(uid, &mut found)),
+            Told::Gone(gone) => {
+                let namespace = |uid| Some(self.graph.look(uid)?.place.namespace);
+                let namespaces: BTreeSet<Arc<str>> = gone.iter().filter_map(namespace).collect();
+                for namespace in namespaces.into_iter().filter(|namespace| !namespace.is_empty()) {
+                    // Nobody may listen.
+                    _ = self.gone.send(namespace);
+                }
+                gone.iter().for_each(|uid| self.gone(uid, &mut found));
+            }
             Told::Listed(resource, all) => {
                 self.graph.listed(&resource.api.api_version, &resource.api.kind, &all, &mut found);
                 self.awaited.remove(&key(&resource));

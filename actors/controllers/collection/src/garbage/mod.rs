@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use k3sd_client::controller::setup::Setup;
 use k3sd_runtime::{ChildSpec, Spec, Strategy, subtree, task};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::resources::Resource;
 
@@ -38,8 +38,8 @@ fn is_collected(resource: &Resource) -> bool {
     resource.can(&["delete", "list", "watch"]) && resource.api.plural != "events"
 }
 
-/// The subtree.
-pub fn collector(setup: &mut Setup<'_>) -> ChildSpec {
+/// The subtree. It tells `gone` of namespaces that something is gone from.
+pub fn collector(setup: &mut Setup<'_>, gone: &broadcast::Sender<Arc<str>>) -> ChildSpec {
     let connect = setup.connect("generic-garbage-collector");
     let (found, resources) = watch::channel(None);
     let (mouth, ear) = watch::channel(None);
@@ -49,6 +49,7 @@ pub fn collector(setup: &mut Setup<'_>) -> ChildSpec {
         recorder: setup.recorder.clone(),
         resources: resources.clone(),
         mouth: Arc::new(mouth),
+        gone: gone.clone(),
     };
     let found = Arc::new(found);
     let (definitions, services) = (setup.informers.informer(), setup.informers.informer());
