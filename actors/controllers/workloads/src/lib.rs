@@ -2,12 +2,20 @@
 //!
 //! * `replicas` keeps as many pods of one template as are wanted: ReplicaSets and ReplicationControllers.
 //! * `deployment` has a ReplicaSet for each template, and moves pods from one to the next.
+//! * `statefulset` has pods that are known by their number, with claims of their own.
+//! * `daemonset` has a pod on each node that fits.
+//! * `disruption` counts how many pods may be evicted.
 //!
 //! Each decides in plain functions what is to be done, from what is wanted and what there is; its loop carries that out.
 
+mod daemonset;
 mod deployment;
+mod disruption;
 mod hash;
 mod replicas;
+mod revisions;
+mod scaling;
+mod statefulset;
 mod support;
 
 use k3sd_client::controller::setup::Setup;
@@ -17,5 +25,8 @@ use k3sd_runtime::ChildSpec;
 pub fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
     let mut loops = replicas::loops(setup);
     loops.push(deployment::child(setup));
+    loops.push(statefulset::child(setup));
+    loops.push(daemonset::child(setup));
+    loops.extend(disruption::loops(setup));
     loops
 }

@@ -23,6 +23,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 
 use self::look::Look;
+pub(crate) use self::sets::is_same_template;
 use crate::support::{self, Access, Matcher, selects_all, uid};
 
 const COMPONENT: &str = "deployment-controller";

@@ -40,7 +40,7 @@ pub(super) fn revision(set: &ReplicaSet) -> i64 {
 }
 
 /// Whether two templates are the same but for the label that tells sets apart.
-pub(super) fn is_same_template(left: &PodTemplateSpec, right: &PodTemplateSpec) -> bool {
+pub(crate) fn is_same_template(left: &PodTemplateSpec, right: &PodTemplateSpec) -> bool {
     let plain = |template: &PodTemplateSpec| {
         let mut template = template.clone();
         if let Some(meta) = &mut template.metadata {
