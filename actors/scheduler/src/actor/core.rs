@@ -126,8 +126,8 @@ impl Core {
                     return; // Told again, in this very version.
                 }
                 let pod = Arc::new(PodInfo::new(pod));
-                match pod.node_name() {
-                    Some(node) => self.pod_on_node(&node.to_owned(), pod, now),
+                match pod.node_name().map(str::to_owned) {
+                    Some(node) => self.pod_on_node(&node, pod, now),
                     None => self.pod_without_node(pod, now),
                 }
             }
@@ -176,7 +176,7 @@ impl Core {
         }
         let old = self.queue.pod(&pod.uid).and_then(|old| old.nominated_node());
         match (old, pod.nominated_node()) {
-            (_, Some(node)) => self.snapshot.nominate(&node.to_owned(), pod.clone()),
+            (_, Some(node)) => self.snapshot.nominate(node, pod.clone()),
             (Some(_), None) => self.snapshot.denominate(&pod.uid),
             (None, None) => {}
         }
