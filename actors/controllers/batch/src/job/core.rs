@@ -1,8 +1,7 @@
 //! What becomes of a Job: pure.
 //!
-//! A look says what its pods come to and what is to be done. When that is done, the account says what the status becomes
-//! and which pods are counted. A pod is counted once: its uid stands in `uncountedTerminatedPods` before its finalizer
-//! goes, and leaves it for the counters afterwards.
+//! A look says what its pods come to and what is to be done. When that is done, the [`account`](super::account) says what
+//! the status becomes and which pods are counted.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -20,8 +19,6 @@ use super::pods::{
 
 /// Pods that are made or deleted in one look; upstream's number.
 const CHANGES_MAX: usize = 500;
-/// Pods that may be on their way into the counters; upstream's number.
-const UNCOUNTED_MAX: usize = 500;
 /// The wait after a failure, doubled by each further one.
 const BACKOFF_MIN: SignedDuration = SignedDuration::from_secs(10);
 const BACKOFF_MAX: SignedDuration = SignedDuration::from_secs(600);
@@ -42,15 +39,15 @@ pub fn is_indexed(spec: &JobSpec) -> bool {
     spec.completion_mode.as_deref() == Some("Indexed")
 }
 
-fn is_suspended(spec: &JobSpec) -> bool {
+pub(super) fn is_suspended(spec: &JobSpec) -> bool {
     spec.suspend == Some(true)
 }
 
-fn number_of(number: Option<i32>) -> u32 {
+pub(super) fn number_of(number: Option<i32>) -> u32 {
     u32::try_from(number.unwrap_or(0)).unwrap_or(0)
 }
 
-fn count(number: usize) -> i32 {
+pub(super) fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
@@ -70,7 +67,7 @@ impl End {
         Self { succeeds: false, reason: reason.to_owned(), message: message.to_owned() }
     }
 
-    fn condition(&self, kinds: [&str; 2], now: Timestamp) -> JobCondition {
+    pub(super) fn condition(&self, kinds: [&str; 2], now: Timestamp) -> JobCondition {
         let [good, bad] = kinds;
         let kind = if self.succeeds { good } else { bad };
         JobCondition {
@@ -98,16 +95,16 @@ pub struct NewPod {
 pub struct Look {
     /// All pods.
     pub pods: Vec<Arc<Pod>>,
-    active: usize,
-    ready: usize,
-    terminating: usize,
-    succeeded_before: Indexes,
-    succeeded: Indexes,
-    failed: Option<Indexes>,
-    succeeded_count: usize,
+    pub(super) active: usize,
+    pub(super) ready: usize,
+    pub(super) terminating: usize,
+    pub(super) succeeded_before: Indexes,
+    pub(super) succeeded: Indexes,
+    pub(super) failed: Option<Indexes>,
+    pub(super) succeeded_count: usize,
     /// Failed pods that stay until another one of their index tells how often it has failed.
-    kept: BTreeMap<u32, String>,
-    end: Option<End>,
+    pub(super) kept: BTreeMap<u32, String>,
+    pub(super) end: Option<End>,
     /// Pods that are in the way; with what they count for if `counted`.
     pub delete: Vec<Arc<Pod>>,
     /// Whether deleted pods count as failed: they do when the Job ends.
@@ -116,7 +113,7 @@ pub struct Look {
     pub create: Vec<NewPod>,
     /// When to look again.
     pub again: Option<Timestamp>,
-    managed: bool,
+    pub(super) managed: bool,
 }
 
 /// What was done of what a look asked for.
@@ -431,176 +428,4 @@ fn success(policy: Option<&SuccessPolicy>, succeeded: &Indexes, completions: u32
             }
         })
         .map(|place| format!("Matched rules at index {place}"))
-}
-
-/// What the status becomes, and what follows.
-#[derive(Debug)]
-pub struct Account {
-    /// The status before the finalizers go.
-    pub status: JobStatus,
-    /// Pods that are counted, and lose their finalizer once the status is written.
-    pub release: Vec<Arc<Pod>>,
-    /// What is told of: type, reason, message.
-    pub events: Vec<(&'static str, &'static str)>,
-    end: Option<End>,
-    terminating: usize,
-    is_all: bool,
-}
-
-/// Says what the status becomes.
-pub fn account(job: &Job, look: &Look, made: Made, now: Timestamp) -> Account {
-    let spec = job.spec.clone().unwrap_or_default();
-    let mut status = job.status.clone().unwrap_or_default();
-    if status.start_time.is_none() && !is_suspended(&spec) {
-        status.start_time = Some(Time(now));
-    }
-    let (active, mut events) = (look.active + made.created - made.deleted.min(look.active), Vec::new());
-    let mut end = look.end.clone();
-    if look.counted && made.deleted < look.delete.len() {
-        // Some are still there; the next look sees them.
-        end = None;
-    }
-    if look.end.is_none() {
-        let complete = match spec.completions {
-            None => look.succeeded_count > 0,
-            Some(completions) => look.succeeded_count >= number_of(Some(completions)) as usize,
-        };
-        if complete && active == 0 {
-            let message = "Reached expected number of succeeded pods".to_owned();
-            end = Some(End { succeeds: true, reason: "CompletionsReached".to_owned(), message });
-        } else if look.managed {
-            events.extend(suspension(&spec, &mut status, now));
-        }
-    }
-    let terminating = look.terminating + made.deleted;
-    status.active = Some(count(active)).filter(|active| *active > 0);
-    status.ready = Some(count(look.ready - made.deleted_ready.min(look.ready)));
-    status.terminating = Some(count(terminating));
-    let mut account = Account { status, release: Vec::new(), events, end, terminating, is_all: true };
-    account
-        .settle(&look.pods.iter().filter(|pod| is_tracked(pod)).filter_map(|pod| pod.metadata.uid.clone()).collect());
-    account.count(job, &spec, look);
-    if let Some(end) = &account.end {
-        let kind = end.condition(["SuccessCriteriaMet", "FailureTarget"], now);
-        if condition(Some(&account.status), &kind.type_).is_none() {
-            account.status.conditions.get_or_insert_default().push(kind);
-        }
-    }
-    account
-}
-
-/// Notes whether the Job is suspended; the event, if that is new.
-fn suspension(spec: &JobSpec, status: &mut JobStatus, now: Timestamp) -> Option<(&'static str, &'static str)> {
-    let conditions = status.conditions.get_or_insert_default();
-    let known = conditions.iter().position(|condition| condition.type_ == "Suspended");
-    let holds = is_suspended(spec);
-    let was = known.and_then(|place| conditions.get(place)).is_some_and(|condition| condition.status == "True");
-    if holds == was {
-        if conditions.is_empty() {
-            status.conditions = None;
-        }
-        return None;
-    }
-    let (value, reason, message) =
-        if holds { ("True", "JobSuspended", "Job suspended") } else { ("False", "JobResumed", "Job resumed") };
-    let condition = JobCondition {
-        type_: "Suspended".to_owned(),
-        status: value.to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
-        last_probe_time: Some(Time(now)),
-        last_transition_time: Some(Time(now)),
-    };
-    match known {
-        Some(place) => conditions[place] = condition,
-        None => conditions.push(condition),
-    }
-    if !holds {
-        // What it may take counts from here.
-        status.start_time = Some(Time(now));
-    }
-    Some(if holds { ("Suspended", message) } else { ("Resumed", message) })
-}
-
-impl Account {
-    /// Moves pods that have lost their finalizer into the counters. `tracked` are those that have it.
-    pub fn settle(&mut self, tracked: &HashSet<String>) {
-        let uncounted = self.status.uncounted_terminated_pods.get_or_insert_default();
-        let take = |list: &mut Option<Vec<String>>, counter: &mut Option<i32>| {
-            let Some(uids) = list else { return };
-            let before = uids.len();
-            uids.retain(|uid| tracked.contains(uid));
-            let moved = before - uids.len();
-            if moved > 0 {
-                *counter = Some(counter.unwrap_or(0).saturating_add(count(moved)));
-            }
-            if uids.is_empty() {
-                *list = None;
-            }
-        };
-        take(&mut uncounted.succeeded, &mut self.status.succeeded);
-        take(&mut uncounted.failed, &mut self.status.failed);
-    }
-
-    fn count(&mut self, job: &Job, spec: &JobSpec, look: &Look) {
-        let (indexed, completions) = (is_indexed(spec), number_of(spec.completions));
-        let mut counted = look.succeeded_before.clone();
-        let uncounted = self.status.uncounted_terminated_pods.get_or_insert_default();
-        let (mut succeeded, mut failed) =
-            (uncounted.succeeded.take().unwrap_or_default(), uncounted.failed.take().unwrap_or_default());
-        let mut pods: Vec<&Arc<Pod>> = look.pods.iter().filter(|pod| is_tracked(pod)).collect();
-        if indexed {
-            pods.sort_by_key(|pod| index(pod, completions));
-        }
-        let fails_all = self.end.as_ref().is_some_and(|end| !end.succeeds);
-        for pod in pods {
-            if counted.len() - look.succeeded_before.len() + succeeded.len() + failed.len() >= UNCOUNTED_MAX {
-                self.is_all = false;
-                break;
-            }
-            let has_failed = has_failed(pod, job);
-            let index = index(pod, completions);
-            let uid = pod.metadata.uid.clone().unwrap_or_default();
-            let kept = index.and_then(|index| look.kept.get(&index)) == Some(&uid);
-            let ends = job.metadata.deletion_timestamp.is_some() || self.end.is_some() || has_succeeded(pod);
-            if !ends && (!has_failed || kept) {
-                continue;
-            }
-            self.release.push(pod.clone());
-            if has_succeeded(pod) && !failed.contains(&uid) {
-                match index {
-                    Some(index) if indexed => counted.add(index),
-                    None if indexed => {}
-                    _ if !succeeded.contains(&uid) => succeeded.push(uid),
-                    _ => {}
-                }
-            } else if (has_failed || fails_all) && !failed.contains(&uid) && (!indexed || index.is_some()) {
-                let per_index = spec.backoff_limit_per_index.is_some();
-                if meaning(spec.pod_failure_policy.as_ref(), per_index, pod) != Meaning::Ignore {
-                    failed.push(uid);
-                }
-            }
-        }
-        uncounted.succeeded = Some(succeeded).filter(|all| !all.is_empty());
-        uncounted.failed = Some(failed).filter(|all| !all.is_empty());
-        if indexed {
-            let text = counted.to_string();
-            self.status.succeeded = Some(count(counted.len())).filter(|succeeded| *succeeded > 0);
-            self.status.completed_indexes = Some(text).filter(|text| !text.is_empty());
-            self.status.failed_indexes = look.failed.as_ref().map(Indexes::to_string);
-        }
-    }
-
-    /// The last condition, once everything is counted and gone.
-    pub fn finish(&mut self, now: Timestamp) -> Option<&End> {
-        let uncounted = self.status.uncounted_terminated_pods.as_ref();
-        let waits = uncounted.is_some_and(|pods| pods.succeeded.is_some() || pods.failed.is_some());
-        let end = self.end.as_ref().filter(|_| !waits && self.is_all && self.terminating == 0)?;
-        let condition = end.condition(["Complete", "Failed"], now);
-        if end.succeeds {
-            self.status.completion_time = Some(Time(now));
-        }
-        self.status.conditions.get_or_insert_default().push(condition);
-        Some(end)
-    }
 }

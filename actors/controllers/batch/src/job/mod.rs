@@ -1,6 +1,9 @@
 //! Runs Jobs: makes their pods, counts each of them once, and says how it ended.
 
+pub mod account;
 pub mod core;
+#[cfg(test)]
+mod core_tests;
 pub mod indexes;
 pub mod pods;
 
@@ -24,7 +27,8 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::watch;
 
-use self::core::{Account, Look, Made, NewPod, account, is_finished, look};
+use self::account::{Account, account};
+use self::core::{Look, Made, NewPod, is_finished, look};
 use self::pods::{FAILURES, FINALIZER, IGNORED_FAILURES, INDEX, is_ready, is_tracked};
 
 /// Requests for one Job side by side.
@@ -35,8 +39,9 @@ const MANAGER: &str = "kubernetes.io/job-controller";
 const BY_LABEL: &str = "job";
 /// The label.
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
-/// Longest part of a pod's name before its random letters.
+/// Longest part of a pod's name before its last letters, and how many these are.
 const PREFIX_MAX: usize = 58;
+const LETTERS: usize = 5;
 
 /// What is looked at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,7 +67,7 @@ struct Jobs {
     recorder: Recorder,
     /// Pods whose finalizer was asked to go; until that is seen they aren't counted again. It outlives a killed loop, as
     /// the copies that may lag behind do.
-    released: watch::Sender<HashSet<String>>,
+    released: watch::Sender<HashMap<ObjectKey, HashSet<String>>>,
 }
 
 /// The loop.
@@ -162,7 +167,10 @@ impl Controller for Jobs {
                 let found = self.jobs.snapshot().and_then(|jobs| jobs.get(&key.namespace, &key.name).cloned());
                 match found {
                     Some(job) if !is_finished(&job) && !is_foreign(&job) => self.run(&job, turn).await,
-                    _ => Ok(()),
+                    _ => {
+                        self.released.send_if_modified(|released| released.remove(key).is_some());
+                        Ok(())
+                    }
                 }
             }
         }
@@ -189,7 +197,7 @@ impl Jobs {
 
     async fn run(&self, job: &Arc<Job>, turn: &mut Turn) -> Result<(), Failure> {
         let pods = self.claim(job, turn).await?;
-        let pods = self.without_released(pods).await?;
+        let pods = self.without_released(&ObjectKey::of(&**job), pods).await?;
         let look = look(job, pods, turn.now());
         let (made, trouble) = self.carry_out(job, &look, turn).await;
         let mut account = account(job, &look, made, turn.now());
@@ -197,7 +205,7 @@ impl Jobs {
             self.recorder.normal(&**job, reason, *message);
         }
         let mut written = self.write(job, job, &account, turn).await?;
-        let released = self.release(&account, &look, turn).await;
+        let released = self.release(job, &account, &look, turn).await;
         let tracked = match &released {
             Ok(left) => left.clone(),
             Err((left, _)) => left.clone(),
@@ -281,23 +289,19 @@ impl Jobs {
     }
 
     /// The pods as they are: where a copy still shows a finalizer that was asked to go, the API is asked.
-    async fn without_released(&self, pods: Vec<Arc<Pod>>) -> Result<Vec<Arc<Pod>>, Failure> {
+    async fn without_released(&self, job: &ObjectKey, pods: Vec<Arc<Pod>>) -> Result<Vec<Arc<Pod>>, Failure> {
+        let Some(released) = self.released.borrow().get(job).cloned() else { return Ok(pods) };
         let mut found = Vec::new();
         for pod in pods {
-            let uid = pod.metadata.uid.clone().unwrap_or_default();
-            if !self.released.borrow().contains(&uid) {
+            let is_stale = pod.metadata.uid.as_ref().is_some_and(|uid| released.contains(uid)) && is_tracked(&pod);
+            if !is_stale {
                 found.push(pod);
                 continue;
             }
-            let mut pod = pod;
-            if is_tracked(&pod) {
-                let live = self.pods_of(&pod.namespace().unwrap_or_default()).get_opt(&pod.name_any()).await?;
-                let Some(live) = live.filter(|live| live.metadata.uid == pod.metadata.uid) else { continue };
-                pod = Arc::new(live);
-            }
-            self.released.send_if_modified(|released| released.remove(&uid));
-            found.push(pod);
+            let live = self.pods_of(&pod.namespace().unwrap_or_default()).get_opt(&pod.name_any()).await?;
+            found.extend(live.filter(|live| live.metadata.uid == pod.metadata.uid).map(Arc::new));
         }
+        self.released.send_modify(|released| _ = released.remove(job));
         Ok(found)
     }
 
@@ -359,14 +363,28 @@ impl Jobs {
                 self.recorder.normal(job, "SuccessfulCreate", format!("Created pod: {}", pod.name_any()));
                 Ok(pod)
             }
-            // Made by a look whose copies didn't show it, or that was killed: the next look sees it.
-            Err(kube::Error::Api(status)) if status.code == 409 => Err(kube::Error::Api(status).into()),
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => self.named_already(job, pod).await,
             Err(error) => {
                 let failure = Failure::from(error);
                 self.recorder.warning(job, "FailedCreate", format!("Error creating: {}", failure.chain()));
                 Err(failure)
             }
         }
+    }
+
+    /// The name of a pod is taken: by a look whose copies don't show it or that was killed, or by a stranger.
+    async fn named_already(&self, job: &Job, mut pod: Pod) -> Result<Pod, Failure> {
+        let (api, name) = (self.pods_of(&job.namespace().unwrap_or_default()), pod.name_any());
+        let is_ours =
+            |pod: &Pod| pod.owner_references().iter().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref());
+        if let Some(live) = api.get_opt(&name).await?.filter(is_ours) {
+            return Ok(live);
+        }
+        pod.metadata.generate_name = Some(name[..name.len() - LETTERS].to_owned());
+        pod.metadata.name = None;
+        let made = api.create(&PostParams::default(), &pod).await?;
+        self.recorder.normal(job, "SuccessfulCreate", format!("Created pod: {}", made.name_any()));
+        Ok(made)
     }
 
     /// Deletes a pod. One that isn't to be counted loses its finalizer before.
@@ -406,6 +424,7 @@ impl Jobs {
     /// Lets counted pods go. The uids of those that have their finalizer still.
     async fn release(
         &self,
+        job: &Job,
         account: &Account,
         look: &Look,
         turn: &mut Turn,
@@ -413,7 +432,10 @@ impl Jobs {
         let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
         let tracked = look.pods.iter().filter(|pod| is_tracked(pod));
         let mut left: HashSet<String> = tracked.map(|pod| uid(pod)).collect();
-        self.released.send_modify(|released| released.extend(account.release.iter().map(|pod| uid(pod))));
+        if !account.release.is_empty() {
+            let uids = account.release.iter().map(|pod| uid(pod)).collect();
+            self.released.send_modify(|released| _ = released.insert(ObjectKey::of(job), uids));
+        }
         let mut removals = Vec::new();
         for pod in &account.release {
             removals.push(async move { (uid(pod), self.strip(pod).await) });
@@ -555,7 +577,7 @@ fn index_variable() -> EnvVar {
 
 /// Five letters that follow from a Job, an index and a number; of those that make no words.
 fn letters(uid: &str, index: Option<u32>, number: u64) -> String {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     // FNV-1a: the same on every machine.
     let text = format!("{uid} {} {number}", index.map_or(String::new(), |index| index.to_string()));
     let mut hash = text
@@ -563,10 +585,10 @@ fn letters(uid: &str, index: Option<u32>, number: u64) -> String {
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     // The lowest bits of the last steps are mixed least.
     hash ^= hash >> 32;
-    (0..5)
+    (0..LETTERS)
         .map(|_| {
-            let letter = LETTERS[usize::try_from(hash % LETTERS.len() as u64).unwrap_or(0)];
-            hash /= LETTERS.len() as u64;
+            let letter = ALPHABET[usize::try_from(hash % ALPHABET.len() as u64).unwrap_or(0)];
+            hash /= ALPHABET.len() as u64;
             char::from(letter)
         })
         .collect()
