@@ -1,0 +1,24 @@
+//! Which claims pods mount.
+
+use k3sd_client::informer::{Index, ObjectKey};
+use k8s_openapi::api::core::v1::Pod;
+
+/// Finds by `NAMESPACE/CLAIM`: pods that mount a claim, volumes that refer to one.
+pub(crate) const BY_CLAIM: &str = "claim";
+
+/// The claims that a pod mounts, those made for it included.
+pub(crate) fn claim_keys(pod: &Pod) -> impl Iterator<Item = ObjectKey> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let claims = volumes.filter_map(move |volume| {
+        let claim = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
+        claim.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{name}-{}", volume.name)))
+    });
+    claims.map(move |name| ObjectKey { namespace: namespace.clone(), name })
+}
+
+/// See [`BY_CLAIM`].
+pub(crate) fn by_claim() -> Index<Pod> {
+    Index { name: BY_CLAIM, texts: |pod| claim_keys(pod).map(|key| key.to_string()).collect() }
+}

@@ -1,0 +1,212 @@
+//! The controllers of storage, over the API server: claims get volumes once, and what is in use stays.
+
+use chaos_tests::cluster::{Cluster, Plane};
+use k3sd_client::controller::setup::{ControllerConfig, Setup};
+use k3sd_client::election::Leading;
+use k3sd_client::events::recorder;
+use k3sd_client::informer::Shared;
+use k3sd_runtime::{Clock, subtree};
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+async fn start(seed: u64) -> Cluster {
+    let clock = Clock::simulated(seed);
+    let plane = Plane::new(clock.clone());
+    let identities = plane.identities();
+    let manager = identities.user("system:kube-controller-manager", &["system:masters"]);
+    let (events, recorder) = recorder("events", manager.clone());
+    let mut informers = Shared::new(manager);
+    let (leading, config) = (Leading::always(), ControllerConfig::default());
+    let mut setup = Setup {
+        identities: &identities,
+        informers: &mut informers,
+        recorder: &recorder,
+        leading: &leading,
+        clock: &clock,
+        config: &config,
+    };
+    let mut loops = k3sd_controllers_volumes::loops(&mut setup);
+    loops.push(events);
+    loops.insert(0, subtree("informers", informers.spec()));
+    plane.start(loops).await
+}
+
+struct Bed {
+    cluster: Cluster,
+    claims: Api<PersistentVolumeClaim>,
+    volumes: Api<PersistentVolume>,
+    pods: Api<Pod>,
+}
+
+impl Bed {
+    async fn new(seed: u64) -> Self {
+        let cluster = start(seed).await;
+        let admin = cluster.admin();
+        let (claims, pods) = (Api::namespaced(admin.clone(), "default"), Api::namespaced(admin.clone(), "default"));
+        Self { cluster, claims, volumes: Api::all(admin), pods }
+    }
+
+    async fn claim(&self, name: &str, spec: Value) {
+        let mut whole = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "",
+            "resources": {"requests": {"storage": "5Gi"}}});
+        for (key, value) in spec.as_object().expect("an object") {
+            whole[key] = value.clone();
+        }
+        let claim = serde_json::from_value(json!({"metadata": {"name": name}, "spec": whole})).expect("a claim");
+        self.claims.create(&PostParams::default(), &claim).await.expect("it may be made");
+    }
+
+    async fn volume(&self, name: &str, storage: &str, policy: &str) {
+        let spec = json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": storage},
+            "persistentVolumeReclaimPolicy": policy, "hostPath": {"path": "/srv/x"}});
+        let volume = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).expect("a volume");
+        self.volumes.create(&PostParams::default(), &volume).await.expect("it may be made");
+    }
+
+    /// Phase and volume of a claim.
+    async fn of_claim(&self, name: &str) -> (String, String) {
+        let Ok(Some(claim)) = self.claims.get_opt(name).await else { return Default::default() };
+        let phase = claim.status.and_then(|status| status.phase).unwrap_or_default();
+        (phase, claim.spec.and_then(|spec| spec.volume_name).unwrap_or_default())
+    }
+
+    async fn of_volume(&self, name: &str) -> String {
+        let found = self.volumes.get_opt(name).await.ok().flatten();
+        found.and_then(|volume| volume.status).and_then(|status| status.phase).unwrap_or_default()
+    }
+
+    async fn claim_is(&self, name: &str, phase: &str, volume: &str) {
+        let wanted = (phase.to_owned(), volume.to_owned());
+        self.cluster.wait_until(&format!("{name} {wanted:?}"), async || self.of_claim(name).await == wanted).await;
+    }
+
+    async fn volume_is(&self, name: &str, phase: &str) {
+        self.cluster.wait_until(&format!("{name} {phase}"), async || self.of_volume(name).await == phase).await;
+    }
+
+    async fn said(&self, name: &str, reason: &str) -> Option<String> {
+        let events: Api<Event> = Api::all(self.cluster.admin());
+        let found = events.list(&ListParams::default()).await.ok()?.items;
+        let mut about = found.into_iter().filter(|event| event.involved_object.name.as_deref() == Some(name));
+        about.find(|event| event.reason.as_deref() == Some(reason)).and_then(|event| event.message)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_gets_the_smallest_volume_and_gives_it_back() {
+    let bed = Bed::new(1).await;
+    bed.claim("a", json!({})).await;
+    bed.claim_is("a", "Pending", "").await;
+    bed.cluster.wait_until("the reason", async || bed.said("a", "FailedBinding").await.is_some()).await;
+    bed.volume("small", "1Gi", "Retain").await;
+    bed.volume_is("small", "Available").await;
+    bed.volume("large", "50Gi", "Retain").await;
+    bed.claim_is("a", "Bound", "large").await;
+    bed.volume_is("large", "Bound").await;
+    bed.volume("right", "5Gi", "Delete").await;
+    bed.volume_is("right", "Available").await;
+    bed.claim("b", json!({})).await;
+    bed.claim_is("b", "Bound", "right").await;
+
+    bed.claims.delete("a", &DeleteParams::default()).await.expect("it goes");
+    bed.volume_is("large", "Released").await;
+    bed.claims.delete("b", &DeleteParams::default()).await.expect("it goes");
+    bed.volume_is("right", "Failed").await;
+    let said = bed.cluster.wait_until("the reason", async || bed.said("right", "VolumeFailedDelete").await.is_some());
+    said.await;
+
+    // A claim of the same name in its next life gets another.
+    bed.claim("a", json!({})).await;
+    bed.claim_is("a", "Pending", "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_use_stays() {
+    let bed = Bed::new(2).await;
+    bed.volume("v", "5Gi", "Retain").await;
+    bed.claim("c", json!({})).await;
+    bed.claim_is("c", "Bound", "v").await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]}});
+    let account = json!({"metadata": {"name": "default"}});
+    let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(bed.cluster.admin(), "default");
+    let account = serde_json::from_value(account).expect("an account");
+    accounts.create(&PostParams::default(), &account).await.expect("it may be made");
+    let pod: Pod = serde_json::from_value(pod).expect("a pod");
+    bed.pods.create(&PostParams::default(), &pod).await.expect("it may be made");
+    bed.claims.delete("c", &DeleteParams::default()).await.expect("it is going");
+    bed.volumes.delete("v", &DeleteParams::default()).await.expect("it is going");
+    bed.cluster.pass(std::time::Duration::from_secs(600)).await;
+    let claim = bed.claims.get("c").await.expect("the pod keeps it");
+    assert!(claim.metadata.deletion_timestamp.is_some());
+    assert!(bed.volumes.get_opt("v").await.expect("it can be read").is_some(), "the claim keeps it");
+    bed.pods.delete("p", &DeleteParams::default().grace_period(0)).await.expect("it goes");
+    let claims = async || matches!(bed.claims.get_opt("c").await, Ok(None));
+    bed.cluster.wait_until("the claim is gone", claims).await;
+    let volumes = async || matches!(bed.volumes.get_opt("v").await, Ok(None));
+    bed.cluster.wait_until("the volume is gone", volumes).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn classes_decide_who_makes_a_volume() {
+    let bed = Bed::new(3).await;
+    let classes: Api<StorageClass> = Api::all(bed.cluster.admin());
+    let class = |name: &str, mode: &str, annotations: Value| {
+        let class = json!({"metadata": {"name": name, "annotations": annotations}, "provisioner": "example.com/disk",
+            "volumeBindingMode": mode});
+        serde_json::from_value(class).expect("a class")
+    };
+    bed.claim("nobody", json!({"storageClassName": "absent"})).await;
+    bed.claim("any", json!({"storageClassName": null})).await;
+    let late = class("late", "WaitForFirstConsumer", json!({}));
+    classes.create(&PostParams::default(), &late).await.expect("it may be made");
+    bed.claim("late", json!({"storageClassName": "late"})).await;
+    for (name, reason, message) in [
+        ("nobody", "ProvisioningFailed", "storageclass.storage.k8s.io \"absent\" not found"),
+        ("late", "WaitForFirstConsumer", "waiting for first consumer to be created before binding"),
+    ] {
+        bed.cluster.wait_until(name, async || bed.said(name, reason).await.as_deref() == Some(message)).await;
+        bed.claim_is(name, "Pending", "").await;
+    }
+    // A default class that comes later is assigned, and its provisioner is told.
+    let default = class("std", "Immediate", json!({"storageclass.kubernetes.io/is-default-class": "true"}));
+    classes.create(&PostParams::default(), &default).await.expect("it may be made");
+    let asked = async || {
+        let Ok(claim) = bed.claims.get("any").await else { return false };
+        let annotations = claim.metadata.annotations.unwrap_or_default();
+        claim.spec.is_some_and(|spec| spec.storage_class_name.as_deref() == Some("std"))
+            && annotations.get("volume.kubernetes.io/storage-provisioner").is_some_and(|by| by == "example.com/disk")
+    };
+    bed.cluster.wait_until("the provisioner is told", asked).await;
+    // The scheduler has chosen a node.
+    let chosen = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n"}}});
+    bed.claims.patch("late", &PatchParams::default(), &Patch::Merge(&chosen)).await.expect("it may be changed");
+    bed.cluster.wait_until("told", async || bed.said("late", "ExternalProvisioning").await.is_some()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_two_claims_share_a_volume_whatever_dies() {
+    let bed = Bed::new(4).await;
+    for number in 0..20 {
+        bed.volume(&format!("v{number}"), "5Gi", "Retain").await;
+        bed.claim(&format!("c{number}"), json!({})).await;
+        if number % 3 == 0 {
+            bed.cluster.kill("loops/persistentvolume-binder");
+        }
+    }
+    for number in 0..20 {
+        let name = format!("c{number}");
+        bed.cluster.wait_until(&name, async || bed.of_claim(&name).await.0 == "Bound").await;
+    }
+    let mut taken = std::collections::BTreeSet::new();
+    for claim in bed.claims.list(&ListParams::default()).await.expect("they can be read").items {
+        let volume = claim.spec.and_then(|spec| spec.volume_name).expect("it is bound");
+        let shown = bed.volumes.get(&volume).await.expect("it is there");
+        let reference = shown.spec.and_then(|spec| spec.claim_ref).expect("it is bound");
+        assert_eq!((reference.name, reference.uid), (claim.metadata.name, claim.metadata.uid));
+        assert!(taken.insert(volume));
+    }
+}
