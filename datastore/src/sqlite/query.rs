@@ -52,6 +52,8 @@ pub(super) struct Guide {
 pub(super) struct Queries<'c> {
     connection: &'c Connection,
     guide: Guide,
+    begin: Statement<'c>,
+    end: Statement<'c>,
     revision: Statement<'c>,
     compacted: Statement<'c>,
     events: Statement<'c>,
@@ -105,6 +107,8 @@ impl<'c> Queries<'c> {
         Ok(Self {
             connection,
             guide: guide.clone(),
+            begin: connection.prepare("BEGIN")?,
+            end: connection.prepare("ROLLBACK")?,
             revision: connection.prepare(REVISION)?,
             compacted: connection.prepare(COMPACTED)?,
             events: connection.prepare(EVENTS)?,
@@ -133,8 +137,8 @@ impl<'c> Queries<'c> {
         mut ask: impl FnMut(&mut Self, Snapshot) -> Result<T, Trouble>,
     ) -> Result<T, StoreError> {
         loop {
-            let begun = self.connection.execute_batch("BEGIN").map_err(Trouble::Sqlite);
-            let answer = begun.and_then(|()| {
+            let begun = self.begin.execute([]).map_err(Trouble::Sqlite);
+            let answer = begun.and_then(|_| {
                 let (revision, compacted) = self.bounds()?;
                 if revision > self.guide.index.newest() {
                     // Somebody else writes to the file. What we write is in the index before it is in the file.
@@ -142,7 +146,7 @@ impl<'c> Queries<'c> {
                 }
                 ask(self, Snapshot { revision, compacted })
             });
-            let ended = self.connection.execute_batch("ROLLBACK").map_err(Trouble::Sqlite);
+            let ended = self.end.execute([]).map_err(Trouble::Sqlite);
             return match (answer, at) {
                 (Err(Trouble::Store(error)), _) => Err(error),
                 (Err(Trouble::Pruned(compacted)), Some(requested)) => {
@@ -271,10 +275,10 @@ impl<'c> Queries<'c> {
 
     /// Takes part in another reader's work, in a snapshot of its own.
     fn help(&mut self, work: &Work) {
-        if work.is_left() && self.connection.execute_batch("BEGIN").is_ok() {
+        if work.is_left() && self.begin.execute([]).is_ok() {
             // What goes wrong here, the other one does again, and tells.
             work.join_in(&mut self.rows).unwrap_or_default();
-            self.connection.execute_batch("ROLLBACK").unwrap_or_default();
+            self.end.execute([]).unwrap_or_default();
         }
     }
 

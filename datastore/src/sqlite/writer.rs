@@ -57,6 +57,8 @@ pub(super) enum Command {
 pub(super) struct Writer<'c> {
     connection: &'c Connection,
     guide: Guide,
+    begin: Statement<'c>,
+    end: Statement<'c>,
     inserter: Inserter<'c>,
     sequence: Statement<'c>,
     queries: Queries<'c>,
@@ -114,6 +116,8 @@ impl<'c> Writer<'c> {
         Ok(Self {
             connection,
             guide: guide.clone(),
+            begin: connection.prepare("BEGIN IMMEDIATE")?,
+            end: connection.prepare("COMMIT")?,
             inserter: Inserter::prepare(connection)?,
             sequence: connection.prepare(SEQUENCE)?,
             queries,
@@ -229,7 +233,7 @@ impl<'c> Writer<'c> {
     fn transact(&mut self, requests: Vec<WriteRequest>, batch: &mut Batch) -> Result<(), StoreError> {
         let path = self.guide.path.clone();
         let fault = |error| store_error(Op::Write, &path, error);
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(fault)?;
+        self.begin.execute([]).map_err(fault)?;
         self.catch_up(batch).map_err(fault)?;
         for request in requests {
             let outcome = self.apply(request, batch).map_err(fault)?;
@@ -237,7 +241,7 @@ impl<'c> Writer<'c> {
         }
         let rows = batch.ours().iter().zip(&batch.replaced).map(|(event, replaced)| Row { event, replaced: *replaced });
         self.inserter.insert(rows).map_err(fault)?;
-        self.connection.execute_batch("COMMIT").map_err(|error| commit_error(Op::Write, &path, error))
+        self.end.execute([]).map(drop).map_err(|error| commit_error(Op::Write, &path, error))
     }
 
     /// Finds what another process has written since our last commit: nobody should, but if somebody does, watchers
