@@ -23,6 +23,7 @@
 
 pub mod kubeconfig;
 pub mod nodes;
+pub mod state;
 
 use std::fmt;
 use std::sync::Arc;
