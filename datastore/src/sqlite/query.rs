@@ -22,7 +22,8 @@ use crate::watch::Page;
 /// How many revisions a page looks at: few enough to take a millisecond, enough to make the way there worth it.
 const PAGE_REVISIONS: i64 = 500;
 
-/// Lists of more rows leave nothing in the cache: one list of everything would be all that is in it.
+/// Lists of more rows leave nothing in the cache, nor do those with a limit, which are pages of longer ones: one list of
+/// everything would be all that is in it.
 const CACHED_ROWS_MAX: usize = 1024;
 
 /// Where compacted history ends, of the one row that says so.
@@ -204,7 +205,7 @@ impl<'c> Queries<'c> {
             let wanted = most - kvs.len();
             let names = self.guide.index.select(&rest, at, wanted)?;
             let last = names.last().filter(|_| names.len() == wanted).map(|kv| kv.key.clone());
-            let mut found = self.complete(names, request.keys_only)?;
+            let mut found = self.complete(names, request)?;
             found.retain(|kv| !request.expiring_only || !kv.ttl.is_none());
             if kvs.is_empty() {
                 kvs = found;
@@ -221,7 +222,8 @@ impl<'c> Queries<'c> {
     /// Completes keys that have their name and `mod_revision`, with or without values. They keep their order; those
     /// without a row go. The rows are read in the order in which they lie: in that of names each would be on a page of
     /// its own.
-    fn complete(&mut self, mut kvs: Vec<KeyValue>, keys_only: bool) -> rusqlite::Result<Vec<KeyValue>> {
+    fn complete(&mut self, mut kvs: Vec<KeyValue>, request: &ListRequest) -> rusqlite::Result<Vec<KeyValue>> {
+        let keys_only = request.keys_only;
         let known = self.guide.cache.get_many(kvs.iter().map(|kv| kv.mod_revision));
         let mut order = Vec::new();
         for (place, known) in known.into_iter().enumerate() {
@@ -233,7 +235,7 @@ impl<'c> Queries<'c> {
         order.sort_unstable_by_key(|place| kvs[*place].mod_revision);
         let revisions: Vec<_> = order.iter().map(|place| kvs[*place].mod_revision).collect();
         let found = self.read(revisions.clone(), keys_only)?;
-        if !keys_only && kvs.len() <= CACHED_ROWS_MAX {
+        if !keys_only && request.limit.is_none() && kvs.len() <= CACHED_ROWS_MAX {
             let copy = |held: &Held| Held { value: Bytes::copy_from_slice(&held.value), ..held.clone() };
             let rows = revisions.into_iter().zip(&found);
             self.guide.cache.add(rows.filter_map(|(revision, held)| Some((revision, copy(held.as_ref()?)))));

@@ -29,6 +29,12 @@ macro_rules! contract {
                 async fn $rule() { crate::$module::$rule(crate::subject::sqlite()).await; }
             )*)*
         }
+        mod sqlite_without_cache {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $rule() { crate::$module::$rule(crate::subject::sqlite_without_cache()).await; }
+            )*)*
+        }
     };
 }
 

@@ -38,9 +38,18 @@ pub(crate) fn options(directory: &TempDir) -> SqliteOptions {
 }
 
 pub(crate) fn sqlite() -> Subject {
+    with_cache(SqliteOptions::new("").cache_bytes_max)
+}
+
+/// The same, but every row is read from the file.
+pub(crate) fn sqlite_without_cache() -> Subject {
+    with_cache(0)
+}
+
+fn with_cache(cache_bytes_max: usize) -> Subject {
     let directory = TempDir::new().unwrap();
-    let store = AnyBackend::new(Sqlite::open(options(&directory)).unwrap());
-    Subject { store, directory: Some(directory) }
+    let store = Sqlite::open(SqliteOptions { cache_bytes_max, ..options(&directory) }).unwrap();
+    Subject { store: AnyBackend::new(store), directory: Some(directory) }
 }
 
 pub(crate) fn value(text: &str) -> Bytes {
