@@ -5,9 +5,11 @@
 //! * `statefulset` has pods that are known by their number, with claims of their own.
 //! * `daemonset` has a pod on each node that fits.
 //! * `disruption` counts how many pods may be evicted.
+//! * `autoscaling` has as many pods as what is measured asks for.
 //!
 //! Each decides in plain functions what is to be done, from what is wanted and what there is; its loop carries that out.
 
+mod autoscaling;
 mod daemonset;
 mod deployment;
 mod disruption;
@@ -28,5 +30,6 @@ pub fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
     loops.push(statefulset::child(setup));
     loops.push(daemonset::child(setup));
     loops.extend(disruption::loops(setup));
+    loops.push(autoscaling::child(setup));
     loops
 }

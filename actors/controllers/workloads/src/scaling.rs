@@ -29,20 +29,25 @@ struct Resource {
     namespaced: bool,
 }
 
-/// The way to a kind's objects in a namespace: what discovery says now, because kinds come and go. `None`: there is no
-/// such kind there.
-pub(crate) async fn resource(
-    client: &Client,
-    namespace: &str,
-    target: &Target<'_>,
-) -> Result<Option<Api<DynamicObject>>, Failure> {
-    let (group, version) = target.api_version.split_once('/').unwrap_or(("", target.api_version));
-    let root = if group.is_empty() { "/api" } else { "/apis" };
+/// How a kind of objects in namespaces is called in URLs: what discovery says now, because kinds come and go. `None`:
+/// there is no such kind.
+pub(crate) async fn plural(client: &Client, target: &Target<'_>) -> Result<Option<String>, Failure> {
+    let root = if target.api_version.contains('/') { "/apis" } else { "/api" };
     let request = http::Request::get(format!("{root}/{}", target.api_version)).body(Vec::new());
     let request = request.map_err(|_| Failure::other(format!("\"{}\" is no version of an API", target.api_version)))?;
     let Some(found) = unless_gone(client.request::<Resources>(request).await)? else { return Ok(None) };
     let mut of_kind = found.resources.into_iter().filter(|known| known.kind == target.kind && known.namespaced);
-    let Some(plural) = of_kind.find(|known| !known.name.contains('/')).map(|known| known.name) else { return Ok(None) };
+    Ok(of_kind.find(|known| !known.name.contains('/')).map(|known| known.name))
+}
+
+/// The way to a kind's objects in a namespace. `None`: there is no such kind.
+async fn resource(
+    client: &Client,
+    namespace: &str,
+    target: &Target<'_>,
+) -> Result<Option<Api<DynamicObject>>, Failure> {
+    let Some(plural) = plural(client, target).await? else { return Ok(None) };
+    let (group, version) = target.api_version.split_once('/').unwrap_or(("", target.api_version));
     let resource = ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),

@@ -127,9 +127,9 @@ fn one_set_alone_is_scaled_at_once() {
     let (a, b) = (Arc::new(set("a", 0, 0, 1)), Arc::new(set("b", 0, 0, 2)));
     let full = Arc::new(set("c", 3, 3, 3));
     assert_eq!(name(active_or_latest(None, &[a.clone(), b.clone()])).as_deref(), Some("b"));
-    assert_eq!(name(active_or_latest(Some(&a), &[b.clone()])).as_deref(), Some("a"));
-    assert_eq!(name(active_or_latest(Some(&a), &[full.clone()])).as_deref(), Some("c"));
-    assert_eq!(name(active_or_latest(Some(&Arc::new(set("d", 1, 1, 4))), &[full.clone()])), None);
+    assert_eq!(name(active_or_latest(Some(&a), std::slice::from_ref(&b))).as_deref(), Some("a"));
+    assert_eq!(name(active_or_latest(Some(&a), std::slice::from_ref(&full))).as_deref(), Some("c"));
+    assert_eq!(name(active_or_latest(Some(&Arc::new(set("d", 1, 1, 4))), std::slice::from_ref(&full))), None);
     assert!(!is_saturated(&deployment(3, json!(1), json!(1)), Some(&full)), "it isn't noted for which number");
 }
 

@@ -25,7 +25,7 @@ pub(super) enum Plan {
 
 /// Compares the active pods with the number that is wanted. `related` are the pods of those that belong to the same
 /// owner, such as the ReplicaSets of one Deployment: of nodes with several of them, pods are taken first.
-pub(super) fn plan(wanted: i32, active: &[Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) -> Plan {
+pub(super) fn plan(wanted: i32, active: &[Arc<Pod>], related: impl FnOnce() -> Vec<Arc<Pod>>, now: Timestamp) -> Plan {
     let wanted = usize::try_from(wanted).unwrap_or(0);
     if active.len() < wanted {
         return Plan::Create((wanted - active.len()).min(BURST));
@@ -36,7 +36,7 @@ pub(super) fn plan(wanted: i32, active: &[Arc<Pod>], related: &[Arc<Pod>], now: 
     }
     let mut pods = active.to_vec();
     if surplus < active.len() {
-        let mut on_node: HashMap<&str, usize> = HashMap::new();
+        let (related, mut on_node) = (related(), HashMap::<&str, usize>::new());
         for pod in related.iter().filter(|pod| pods::is_active(pod) && !pods::node(pod).is_empty()) {
             *on_node.entry(pods::node(pod)).or_default() += 1;
         }

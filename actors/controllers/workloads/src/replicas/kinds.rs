@@ -1,6 +1,7 @@
 //! ReplicaSets and ReplicationControllers as one: what is wanted, and what they say of themselves.
 
 use k3sd_client::informer::Kind;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
     PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
@@ -15,7 +16,9 @@ use crate::support::{Labels, Matcher};
 pub(super) const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 /// What keeps a number of pods up.
-pub(super) trait Replicated: Kind + Serialize {
+pub(super) trait Replicated:
+    Kind + Serialize + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+{
     /// The group of its API, empty for the core's.
     const GROUP: &'static str;
     /// Its kind.
@@ -51,7 +54,7 @@ fn some(number: i32) -> Option<i32> {
 }
 
 macro_rules! replicated {
-    ($kind:ident, $status:ident, $condition:ident, $group:literal, $component:literal, $actor:literal) => {
+    ($kind:ident, $status:ident, $condition:ident, $group:literal, $component:literal, $actor:literal $(, $unset:ident)?) => {
         impl Replicated for $kind {
             const GROUP: &'static str = $group;
             const KIND: &'static str = stringify!($kind);
@@ -110,7 +113,7 @@ macro_rules! replicated {
                     available_replicas: some(status.available),
                     observed_generation: self.metadata.generation,
                     conditions: (!conditions.is_empty()).then_some(conditions),
-                    ..$status::default()
+                    $($unset: None,)?
                 };
                 Self { status: Some(status), ..self.clone() }
             }
@@ -118,7 +121,15 @@ macro_rules! replicated {
     };
 }
 
-replicated!(ReplicaSet, ReplicaSetStatus, ReplicaSetCondition, "apps", "replicaset-controller", "replicaset");
+replicated!(
+    ReplicaSet,
+    ReplicaSetStatus,
+    ReplicaSetCondition,
+    "apps",
+    "replicaset-controller",
+    "replicaset",
+    terminating_replicas
+);
 replicated!(
     ReplicationController,
     ReplicationControllerStatus,

@@ -20,7 +20,6 @@ use k3sd_client::controller::{Controller, Failure, Loop, Turn, controller_key, p
 use k3sd_client::events::Recorder;
 use k3sd_client::informer::{Informer, ObjectKey};
 use k3sd_runtime::ChildSpec;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kube::Api;
@@ -35,10 +34,7 @@ pub(crate) fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
     vec![child::<ReplicaSet>(setup), child::<ReplicationController>(setup)]
 }
 
-fn child<R: Replicated>(setup: &mut Setup<'_>) -> ChildSpec
-where
-    R: kube::Resource<Scope = NamespaceResourceScope>,
-{
+fn child<R: Replicated>(setup: &mut Setup<'_>) -> ChildSpec {
     let sets: Informer<R> = setup.informers.indexed(vec![by_controller()]);
     let pods: Informer<Pod> = setup.informers.indexed(vec![by_controller(), orphans()]);
     let recorder = setup.recorder.component(R::COMPONENT);
@@ -85,10 +81,7 @@ struct Replicas<R: Replicated> {
     recorder: Recorder,
 }
 
-impl<R: Replicated> Controller for Replicas<R>
-where
-    R: kube::Resource<Scope = NamespaceResourceScope>,
-{
+impl<R: Replicated> Controller for Replicas<R> {
     type Key = ObjectKey;
 
     async fn reconcile(&self, key: &ObjectKey, turn: &mut Turn) -> Result<(), Failure> {
@@ -131,7 +124,7 @@ impl<R: Replicated> Replicas<R> {
     }
 
     async fn manage(&self, set: &R, active: &[Arc<Pod>], api: &Api<Pod>, turn: &mut Turn) -> Managed {
-        match plan(set.wanted(), active, &self.related(set, active), turn.now()) {
+        match plan(set.wanted(), active, || self.related(set, active), turn.now()) {
             Plan::Nothing => Managed::default(),
             Plan::Create(count) => self.create(set, count, api, turn).await,
             Plan::Delete(surplus) => self.delete(set, surplus, api, turn).await,

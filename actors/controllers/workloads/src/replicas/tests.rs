@@ -28,15 +28,15 @@ fn of<K: serde::de::DeserializeOwned>(json: Value) -> K {
 #[test]
 fn as_many_pods_as_are_wanted() {
     let pods = [pod("a", "n1", None), pod("b", "n1", None), pod("c", "n2", None)];
-    assert_eq!(plan(3, &pods, &pods, now()), Plan::Nothing);
-    assert_eq!(plan(5, &pods, &pods, now()), Plan::Create(2));
-    assert_eq!(plan(5000, &pods, &pods, now()), Plan::Create(BURST));
-    assert_eq!(plan(0, &pods, &pods, now()), Plan::Delete(pods.to_vec()));
-    let Plan::Delete(surplus) = plan(2, &pods, &pods, now()) else { panic!("one too many") };
+    assert_eq!(plan(3, &pods, || pods.to_vec(), now()), Plan::Nothing);
+    assert_eq!(plan(5, &pods, || pods.to_vec(), now()), Plan::Create(2));
+    assert_eq!(plan(5000, &pods, || pods.to_vec(), now()), Plan::Create(BURST));
+    assert_eq!(plan(0, &pods, || pods.to_vec(), now()), Plan::Delete(pods.to_vec()));
+    let Plan::Delete(surplus) = plan(2, &pods, || pods.to_vec(), now()) else { panic!("one too many") };
     assert!(surplus.len() == 1 && surplus[0].metadata.name.as_deref() != Some("c"), "n1 has two of them");
     // Of the pods of related sets, most are on n2.
     let related = [&pods[..], &[pod("d", "n2", None), pod("e", "n2", None)]].concat();
-    assert_eq!(plan(2, &pods, &related, now()), Plan::Delete(vec![pods[2].clone()]));
+    assert_eq!(plan(2, &pods, || related.clone(), now()), Plan::Delete(vec![pods[2].clone()]));
 }
 
 #[test]

@@ -31,8 +31,6 @@ pub(super) struct Wanted {
     pub(super) max_unavailable: i32,
     /// Seconds that a pod has to be ready for.
     pub(super) min_ready_seconds: i32,
-    /// The set is being deleted, and does nothing.
-    pub(super) leaving: bool,
 }
 
 impl Wanted {
@@ -51,7 +49,6 @@ impl Wanted {
             partition: rolling.and_then(|rolling| rolling.partition).unwrap_or(0),
             max_unavailable: unavailable.and_then(|it| scaled(it, replicas, true)).unwrap_or(1).max(1),
             min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
-            leaving: set.metadata.deletion_timestamp.is_some(),
         }
     }
 
@@ -89,9 +86,6 @@ pub(super) enum Action {
 
 /// What to do now; what it leads to is seen by the next look.
 pub(super) fn plan(wanted: &Wanted, owned: &[Shared], (current, updated): (&str, &str), now: Timestamp) -> Vec<Action> {
-    if wanted.leaving {
-        return Vec::new();
-    }
     let by_ordinal: BTreeMap<i32, &Shared> = owned.iter().filter_map(|pod| Some((ordinal(pod)?, pod))).collect();
     let mut actions = Vec::new();
     if !replicas(wanted, &by_ordinal, (current, updated), now, &mut actions) {

@@ -104,7 +104,8 @@ impl Controller for StatefulSets {
         let Some(sets) = self.sets.snapshot() else { return Ok(()) };
         let Some(set) = sets.get(&key.namespace, &key.name) else { return Ok(()) };
         let Some(spec) = &set.spec else { return Ok(()) };
-        if selects_all(&spec.selector) {
+        // While the garbage collector takes it apart, nothing is made again.
+        if selects_all(&spec.selector) || set.metadata.deletion_timestamp.is_some() {
             return Ok(());
         }
         let (selector, set_api) = (Matcher::new(&spec.selector), self.access.of::<StatefulSet>(&key.namespace));
@@ -276,9 +277,6 @@ impl StatefulSets {
 
     /// Has the claims of all pods owned as the retention policy says.
     async fn retain(&self, set: &StatefulSet, owned: &[Shared], turn: &mut Turn) -> Result<(), Failure> {
-        if set.metadata.deletion_timestamp.is_some() {
-            return Ok(());
-        }
         let api: Api<PersistentVolumeClaim> = self.access.of(support::namespace(set));
         for pod in owned.iter().filter(|pod| !pods::is_finished(pod)) {
             for wanted in identity::claims(set, pod) {
@@ -290,8 +288,11 @@ impl StatefulSets {
                 }
                 let mut claim = (*there).clone();
                 claim.metadata.owner_references = owners;
-                let written = unless_gone(api.replace(name(&claim), &PostParams::default(), &claim).await)?;
-                written.iter().for_each(|claim| turn.wrote(&self.claims, claim));
+                match api.replace(name(&claim), &PostParams::default(), &claim).await.map_err(Failure::from) {
+                    Ok(written) => turn.wrote(&self.claims, &written),
+                    Err(failure) if failure.code() == Some(404) => {}
+                    Err(failure) => return Err(failure),
+                }
             }
         }
         Ok(())
