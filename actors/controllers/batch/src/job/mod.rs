@@ -22,7 +22,7 @@ use k3sd_runtime::ChildSpec;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::watch;
@@ -182,6 +182,12 @@ impl Jobs {
         Api::namespaced(self.api.clone(), namespace)
     }
 
+    /// A pod as it is now. Its role lets it list pods, and not get one.
+    async fn live(&self, namespace: &str, name: &str) -> Result<Option<Pod>, Failure> {
+        let params = ListParams::default().fields(&format!("metadata.name={name}"));
+        Ok(self.pods_of(namespace).list(&params).await?.items.into_iter().next())
+    }
+
     /// Lets a pod go whose Job is no more.
     async fn let_go(&self, key: &ObjectKey, turn: &mut Turn) -> Result<(), Failure> {
         let (Some(pods), Some(jobs)) = (self.pods.snapshot(), self.jobs.snapshot()) else { return Ok(()) };
@@ -298,7 +304,7 @@ impl Jobs {
                 found.push(pod);
                 continue;
             }
-            let live = self.pods_of(&pod.namespace().unwrap_or_default()).get_opt(&pod.name_any()).await?;
+            let live = self.live(&pod.namespace().unwrap_or_default(), &pod.name_any()).await?;
             found.extend(live.filter(|live| live.metadata.uid == pod.metadata.uid).map(Arc::new));
         }
         self.released.send_modify(|released| _ = released.remove(job));
@@ -374,15 +380,15 @@ impl Jobs {
 
     /// The name of a pod is taken: by a look whose copies don't show it or that was killed, or by a stranger.
     async fn named_already(&self, job: &Job, mut pod: Pod) -> Result<Pod, Failure> {
-        let (api, name) = (self.pods_of(&job.namespace().unwrap_or_default()), pod.name_any());
+        let (namespace, name) = (job.namespace().unwrap_or_default(), pod.name_any());
         let is_ours =
             |pod: &Pod| pod.owner_references().iter().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref());
-        if let Some(live) = api.get_opt(&name).await?.filter(is_ours) {
+        if let Some(live) = self.live(&namespace, &name).await?.filter(is_ours) {
             return Ok(live);
         }
         pod.metadata.generate_name = Some(name[..name.len() - LETTERS].to_owned());
         pod.metadata.name = None;
-        let made = api.create(&PostParams::default(), &pod).await?;
+        let made = self.pods_of(&namespace).create(&PostParams::default(), &pod).await?;
         self.recorder.normal(job, "SuccessfulCreate", format!("Created pod: {}", made.name_any()));
         Ok(made)
     }

@@ -127,7 +127,9 @@ pub(super) async fn run(mut args: Args, handle: TaskHandle) -> Result<(), ActorE
         tokio::select! {
             Some(first) = told.recv() => {
                 collector.told(first);
-                while let Ok(next) = told.try_recv() {
+                // Some more that is there, so that a burst about one object is one look; not all, so that work goes on.
+                for _ in 0..WAITING_MAX {
+                    let Ok(next) = told.try_recv() else { break };
                     collector.told(next);
                 }
             }

@@ -144,7 +144,9 @@ impl Controller for PodCollector {
                     // The copy will show it.
                     return Ok(());
                 }
-                self.remove_all(orphans, Some(NODE_GONE), turn).await
+                self.remove_all(orphans, Some(NODE_GONE), turn).await?;
+                self.missing.send_modify(|missing| _ = missing.remove(name));
+                Ok(())
             }
         }
     }
