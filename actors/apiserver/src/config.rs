@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use k3sd_apiserver_access::authn::{FrontProxy, StaticTokens};
 use k3sd_apiserver_admission::{AdmissionConfig, Plugins};
 
@@ -76,6 +77,40 @@ pub struct ApiServerConfig {
     pub shutdown_delay: Duration,
     /// The `Strict-Transport-Security` header, if it is wanted.
     pub strict_transport_security: Option<String>,
+    /// What everybody may read beside the API.
+    pub pages: Pages,
+}
+
+/// Pages that everybody may read, known or not, on the sockets of the API.
+#[derive(Clone)]
+pub struct Pages(Arc<dyn Fn(&str) -> Option<Page> + Send + Sync>);
+
+/// One of them: its type, and its text.
+pub type Page = (&'static str, Bytes);
+
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pages")
+    }
+}
+
+impl Default for Pages {
+    /// There are none.
+    fn default() -> Self {
+        Self::new(|_| None)
+    }
+}
+
+impl Pages {
+    /// Asks a function for the page of a path, which answers from memory.
+    pub fn new(ask: impl Fn(&str) -> Option<Page> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    /// The page of a path.
+    pub(crate) fn of(&self, path: &str) -> Option<Page> {
+        (self.0)(path)
+    }
 }
 
 /// Leaves out the tokens.
@@ -124,6 +159,7 @@ impl Default for ApiServerConfig {
             tls: TlsLimits::default(),
             shutdown_delay: Duration::ZERO,
             strict_transport_security: None,
+            pages: Pages::default(),
         }
     }
 }

@@ -199,6 +199,9 @@ impl Pipeline {
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        if let Some((content_type, page)) = self.0.parts.config.pages.of(parts.uri.path()) {
+            return answer::bytes(200, content_type, page);
+        }
         let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let accepts = parts.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let asked = Asked {

@@ -142,3 +142,14 @@ async fn tokens_of_service_accounts_are_made_and_believed() {
     }
     assert_eq!(code, 401, "a token ends with its account");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_pages_are_for_those_too_who_are_nobody() {
+    let server = Server::start().await;
+    let mut nobody = server.client(None).await;
+    let page = nobody.get("/open").await;
+    assert_eq!((page.code, page.header("content-type"), page.text()), (200, "text/plain", "to all"));
+    for path in ["/open/", "/opened", "/version"] {
+        assert_eq!(nobody.get(path).await.code, 401, "{path}");
+    }
+}

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use k3sd_apiserver::{
-    ApiServerArgs, ApiServerConfig, Bundles, ClientAuthorities, Components, Endpoint, Health, Pipeline, Probe,
+    ApiServerArgs, ApiServerConfig, Bundles, ClientAuthorities, Components, Endpoint, Health, Pages, Pipeline, Probe,
     StaticTokens, TokenKeys, tree,
 };
 use k3sd_client::storage::memory::Memory;
@@ -136,6 +136,7 @@ impl Server {
             static_tokens: Arc::new(StaticTokens::parse("secret-token,bob,7,\"dev,ops\"\n").expect("a file")),
             // No endpoint may be on loopback.
             advertise_address: [192, 0, 2, 1].into(),
+            pages: Pages::new(|path| (path == "/open").then_some(("text/plain", Bytes::from_static(b"to all")))),
             ..ApiServerConfig::default()
         };
         config.front_proxy.allowed_names = vec!["proxy".to_owned()];

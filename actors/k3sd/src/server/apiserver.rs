@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use k3sd_apiserver::{
-    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Components, Endpoint, Learn, Reached,
-    StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_arguments,
+    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Components, Endpoint, Learn, Pages,
+    Reached, StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_arguments,
 };
 use k3sd_client::arguments::flag;
 use k3sd_kine::StoreHandle;
@@ -42,7 +43,7 @@ pub(crate) fn apiserver(
     let certificates = &pki.certificates;
     let serving = pki.serving.clone().at(system, PKI_PATH).map_err(ServerError::Path)?;
     let tree = k3sd_apiserver::tree(ApiServerArgs {
-        config: settings(config, identity)?,
+        config: ApiServerConfig { pages: pages(certificates), ..settings(config, identity)? },
         storage: Arc::new(store.clone()),
         clock: system.clock().clone(),
         token_keys: token_keys(certificates),
@@ -99,6 +100,19 @@ fn bundles(certificates: &Certificates) -> Bundles {
         let snapshot = certificates.current();
         let bundle = |name| snapshot.as_ref().map(|snapshot| snapshot.authority(name).bundle_pem()).unwrap_or_default();
         (bundle(Authority::Client), bundle(Authority::RequestHeader))
+    })
+}
+
+/// What K3s's supervisor shows to everybody: that it is there, and the authorities by which nodes that join check it.
+fn pages(certificates: &Certificates) -> Pages {
+    let certificates = certificates.clone();
+    Pages::new(move |path| match path {
+        "/ping" => Some(("text/plain; charset=utf-8", Bytes::from_static(b"pong"))),
+        "/cacerts" => {
+            let snapshot = certificates.current()?;
+            Some(("text/plain", snapshot.authority(Authority::Server).bundle_pem().into()))
+        }
+        _ => None,
     })
 }
 
