@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::index::SelectorIndex;
 use super::node::{NodeInfo, Slot};
 use crate::labels::Labels;
 use crate::pod::{PodInfo, PodMatch, Term};
@@ -103,10 +104,7 @@ struct Matched {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Matches {
     known: HashMap<Arc<PodMatch>, Matched>,
-    /// What a pod of a namespace may count for.
-    by_namespace: HashMap<String, Vec<Arc<PodMatch>>>,
-    /// What a pod of any namespace may count for.
-    anywhere: Vec<Arc<PodMatch>>,
+    index: SelectorIndex<Arc<PodMatch>>,
     asked: u64,
 }
 
@@ -126,13 +124,9 @@ impl Matches {
             self.forget_oldest();
         }
         let what = Arc::new(what.clone());
-        match namespaces(&what) {
-            None => self.anywhere.push(what.clone()),
-            Some(names) => {
-                for name in names {
-                    self.by_namespace.entry(name.clone()).or_default().push(what.clone());
-                }
-            }
+        // A match of no selectors means every pod; nobody asks for one.
+        if let Some(selector) = what.all.first() {
+            self.index.insert(selector.namespaces.as_ref().map(|names| names.iter()), &selector.selector, &what);
         }
         self.known.insert(what, Matched { counts: count(), asked_at: self.asked });
     }
@@ -141,21 +135,14 @@ impl Matches {
         let oldest = self.known.iter().min_by_key(|(_, matched)| matched.asked_at).map(|(what, _)| what.clone());
         let Some(oldest) = oldest else { return };
         self.known.remove(&oldest);
-        self.anywhere.retain(|what| *what != oldest);
-        for name in namespaces(&oldest).into_iter().flatten() {
-            if let Some(list) = self.by_namespace.get_mut(name) {
-                list.retain(|what| *what != oldest);
-                if list.is_empty() {
-                    self.by_namespace.remove(name);
-                }
-            }
+        if let Some(selector) = oldest.all.first() {
+            self.index.remove(selector.namespaces.as_ref().map(|names| names.iter()), &selector.selector, &oldest);
         }
     }
 
     /// A pod came to a node, or left it.
     pub(super) fn changed(&mut self, slot: Slot, pod: &PodInfo, came: bool) {
-        let of_namespace = self.by_namespace.get(&pod.key.namespace);
-        for what in of_namespace.into_iter().flatten().chain(&self.anywhere) {
+        for what in self.index.of(&pod.key.namespace, pod.labels()) {
             if !what.matches(pod) {
                 continue;
             }
@@ -167,11 +154,6 @@ impl Matches {
             }
         }
     }
-}
-
-/// The namespaces whose pods can match at all; `None` is all.
-fn namespaces(what: &PodMatch) -> Option<&std::collections::BTreeSet<String>> {
-    what.all.iter().filter_map(|selector| selector.namespaces.as_ref()).min_by_key(|names| names.len())
 }
 
 /// What a pod's term says about others.
@@ -191,9 +173,12 @@ type Carried = (Arc<Term>, Carries);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Carriers {
     known: HashMap<Carried, BTreeMap<Slot, u32>>,
-    by_namespace: HashMap<String, Vec<Carried>>,
-    /// Those that select namespaces by label.
-    by_label: Vec<Carried>,
+    index: SelectorIndex<Carried>,
+}
+
+/// The namespaces that a term can mean; `None` for one that selects them by label.
+fn namespaces(term: &Term) -> Option<impl Iterator<Item = &String>> {
+    term.namespace_selector.is_none().then(|| term.namespaces.iter())
 }
 
 impl Carriers {
@@ -203,10 +188,8 @@ impl Carriers {
         pod: &'a PodInfo,
         namespace_labels: Option<&'a Labels>,
     ) -> impl Iterator<Item = (&'a Term, Carries, &'a BTreeMap<Slot, u32>)> {
-        let listed = self.by_namespace.get(&pod.key.namespace).into_iter().flatten();
-        let found = listed
-            .chain(&self.by_label)
-            .filter(move |(term, _)| term.matches(&pod.key.namespace, pod.labels(), namespace_labels));
+        let listed = self.index.of(&pod.key.namespace, pod.labels());
+        let found = listed.filter(move |(term, _)| term.matches(&pod.key.namespace, pod.labels(), namespace_labels));
         found.filter_map(|carried| Some((&*carried.0, carried.1, self.known.get(carried)?)))
     }
 
@@ -222,13 +205,7 @@ impl Carriers {
             *slots.entry(slot).or_default() += 1;
             return;
         }
-        if carried.0.namespace_selector.is_some() {
-            self.by_label.push(carried.clone());
-        } else {
-            for name in &carried.0.namespaces {
-                self.by_namespace.entry(name.clone()).or_default().push(carried.clone());
-            }
-        }
+        self.index.insert(namespaces(&carried.0), &carried.0.selector, &carried);
         self.known.insert(carried, BTreeMap::from([(slot, 1)]));
     }
 
@@ -240,18 +217,9 @@ impl Carriers {
                 slots.remove(&slot);
             }
         }
-        if !slots.is_empty() {
-            return;
-        }
-        self.known.remove(carried);
-        self.by_label.retain(|known| known != carried);
-        for name in &carried.0.namespaces {
-            if let Some(list) = self.by_namespace.get_mut(name) {
-                list.retain(|known| known != carried);
-                if list.is_empty() {
-                    self.by_namespace.remove(name);
-                }
-            }
+        if slots.is_empty() {
+            self.known.remove(carried);
+            self.index.remove(namespaces(&carried.0), &carried.0.selector, carried);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! much there is: a pod that comes or goes touches its node and the counts that it is part of.
 
 mod counts;
+mod index;
 mod node;
 mod owners;
 #[cfg(test)]
