@@ -5,6 +5,7 @@ pub mod core;
 #[cfg(test)]
 mod core_tests;
 pub mod indexes;
+mod make;
 pub mod pods;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -20,16 +21,17 @@ use k3sd_client::informer::{Index, Informer, ObjectKey};
 use k3sd_objects::selector::LabelSelector;
 use k3sd_runtime::ChildSpec;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, ObjectReference, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::watch;
 
 use self::account::{Account, account};
-use self::core::{Look, Made, NewPod, is_finished, look};
-use self::pods::{FAILURES, FINALIZER, IGNORED_FAILURES, INDEX, is_ready, is_tracked};
+use self::core::{Look, Made, is_finished, look};
+use self::make::{LETTERS, Names, reference};
+use self::pods::{FINALIZER, is_ready, is_tracked};
 
 /// Requests for one Job side by side.
 const REQUESTS_AT_ONCE: usize = 32;
@@ -39,9 +41,6 @@ const MANAGER: &str = "kubernetes.io/job-controller";
 const BY_LABEL: &str = "job";
 /// The label.
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
-/// Longest part of a pod's name before its last letters, and how many these are.
-const PREFIX_MAX: usize = 58;
-const LETTERS: usize = 5;
 
 /// What is looked at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -489,113 +488,4 @@ impl Jobs {
         }
         self.recorder.normal(job, "Completed", "Job completed");
     }
-}
-
-fn reference(job: &Job) -> OwnerReference {
-    OwnerReference {
-        api_version: "batch/v1".to_owned(),
-        kind: "Job".to_owned(),
-        name: job.name_any(),
-        uid: job.metadata.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
-}
-
-/// Names of pods to be made. They follow from the Job and from what is there, so that whoever begins anew after a kill
-/// runs into what was made before instead of making it twice.
-struct Names {
-    taken: HashSet<String>,
-    next: HashMap<Option<u32>, u64>,
-    begin: u64,
-}
-
-impl Names {
-    fn of(job: &Job, look: &Look) -> Self {
-        let status = job.status.as_ref();
-        let ended = status.map_or(0, |status| status.succeeded.unwrap_or(0).max(0) + status.failed.unwrap_or(0).max(0));
-        let taken = look.pods.iter().map(|pod| pod.name_any()).collect();
-        Self { taken, next: HashMap::new(), begin: u64::from(ended.unsigned_abs()) }
-    }
-
-    fn name(&mut self, job: &Job, index: Option<u32>) -> String {
-        let middle = index.map_or("-".to_owned(), |index| format!("-{index}-"));
-        let mut prefix = job.name_any();
-        prefix.truncate(PREFIX_MAX - middle.len());
-        let uid = job.metadata.uid.as_deref().unwrap_or_default();
-        let next = self.next.entry(index).or_insert(self.begin);
-        loop {
-            let name = format!("{prefix}{middle}{}", letters(uid, index, *next));
-            *next += 1;
-            if self.taken.insert(name.clone()) {
-                return name;
-            }
-        }
-    }
-
-    /// A pod as the template says.
-    fn pod(&mut self, job: &Job, wanted: &NewPod) -> Pod {
-        let template = job.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
-        let meta = template.metadata.unwrap_or_default();
-        let mut spec = template.spec.unwrap_or_default();
-        let (mut labels, mut annotations) = (meta.labels.unwrap_or_default(), meta.annotations.unwrap_or_default());
-        let mut finalizers = meta.finalizers.unwrap_or_default();
-        if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
-            finalizers.push(FINALIZER.to_owned());
-        }
-        if let Some(index) = wanted.index {
-            annotations.insert(INDEX.to_owned(), index.to_string());
-            labels.insert(INDEX.to_owned(), index.to_string());
-            spec.hostname = Some(format!("{}-{index}", job.name_any()));
-            let init = spec.init_containers.iter_mut().flatten();
-            for container in spec.containers.iter_mut().chain(init) {
-                let env = container.env.get_or_insert_default();
-                if env.iter().all(|variable| variable.name != "JOB_COMPLETION_INDEX") {
-                    env.push(index_variable());
-                }
-            }
-        }
-        if let Some((failures, ignored)) = wanted.failures {
-            annotations.insert(FAILURES.to_owned(), failures.to_string());
-            if ignored > 0 {
-                annotations.insert(IGNORED_FAILURES.to_owned(), ignored.to_string());
-            }
-        }
-        let metadata = ObjectMeta {
-            name: Some(self.name(job, wanted.index)),
-            namespace: job.namespace(),
-            labels: Some(labels),
-            annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
-            finalizers: Some(finalizers),
-            owner_references: Some(vec![reference(job)]),
-            ..ObjectMeta::default()
-        };
-        Pod { metadata, spec: Some(spec), status: None }
-    }
-}
-
-fn index_variable() -> EnvVar {
-    let field =
-        ObjectFieldSelector { field_path: format!("metadata.labels['{INDEX}']"), ..ObjectFieldSelector::default() };
-    let value_from = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
-    EnvVar { name: "JOB_COMPLETION_INDEX".to_owned(), value_from: Some(value_from), ..EnvVar::default() }
-}
-
-/// Five letters that follow from a Job, an index and a number; of those that make no words.
-fn letters(uid: &str, index: Option<u32>, number: u64) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    // FNV-1a: the same on every machine.
-    let text = format!("{uid} {} {number}", index.map_or(String::new(), |index| index.to_string()));
-    let mut hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    // The lowest bits of the last steps are mixed least.
-    hash ^= hash >> 32;
-    (0..LETTERS)
-        .map(|_| {
-            let letter = ALPHABET[usize::try_from(hash % ALPHABET.len() as u64).unwrap_or(0)];
-            hash /= ALPHABET.len() as u64;
-            char::from(letter)
-        })
-        .collect()
 }
