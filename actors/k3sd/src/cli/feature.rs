@@ -107,6 +107,8 @@ impl Feature {
                 | Self::ApiServer
                 | Self::ControllerManager
                 | Self::CloudController
+                | Self::ClusterNetwork
+                | Self::Scheduler
         )
     }
 

@@ -75,7 +75,7 @@ mod tests {
             ("server", "https://a:6443", "joining a cluster"),
             ("node-name", "n", "the node agent"),
             ("vmodule", "a=5", "logging per source file"),
-            ("cluster-cidr", "10.1.0.0/16", "the cluster network"),
+            ("cluster-dns", "10.43.0.99", "the DNS actor"),
             ("rootless", "true", "rootless operation"),
             ("kubelet-arg", "a=b", "the node agent"),
         ];

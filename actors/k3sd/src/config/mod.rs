@@ -28,7 +28,7 @@ pub mod scalar;
 mod server;
 mod settings;
 mod token_file;
-mod yaml;
+pub(crate) mod yaml;
 
 #[cfg(test)]
 mod tests;

@@ -71,6 +71,18 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Entry>, YamlError> {
     }
 }
 
+/// Reads a document that somebody else understands.
+pub(crate) fn document(text: &str) -> Result<serde_json::Value, YamlError> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| describe(&error))
+}
+
+impl std::fmt::Display for YamlError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "line {}, column {}: {}", self.line, self.column, self.problem)
+    }
+}
+
 /// The error's message without the position, which travels separately, and in one line.
 fn describe(error: &serde_saphyr::Error) -> YamlError {
     let location = error.location().unwrap_or(Location::UNKNOWN);

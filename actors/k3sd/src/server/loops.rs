@@ -1,10 +1,10 @@
-//! The loops over the API: controllers and what they read, as the flags ask for them.
+//! The loops over the API: controllers, the scheduler and what they read, as the flags ask for them.
 
 use std::sync::Arc;
 
 use k3sd_apiserver::{Pipeline, User};
 use k3sd_client::api::{Connect, Identities};
-use k3sd_client::controller::setup::Bundle;
+use k3sd_client::controller::setup::{Bundle, Network};
 use k3sd_client::election::Terms;
 use k3sd_client::informer::Shared;
 use k3sd_controllers::{ControllersArgs, ControllersConfig, Election, apply_argument};
@@ -12,9 +12,10 @@ use k3sd_kine::StoreConfig;
 use k3sd_pki::{Authority, Certificates};
 use k3sd_runtime::{Spec, Strategy, System, subtree};
 
+use super::scheduler::scheduler;
 use super::signer::Signer;
 use super::{Identity, ServerError};
-use crate::config::ServerConfig;
+use crate::config::{Cidr, ServerConfig};
 
 /// Who the informers read as, which all loops share: one who may read everything.
 const READER: (&str, &str) = ("system:apiserver", "system:masters");
@@ -49,8 +50,13 @@ pub(crate) fn loops(
     }
     if config.components.cloud_controller {
         let config = controllers(config, &process, &config.arguments.cloud_controller)?;
-        let args = ControllersArgs { config, identities, clock: system.clock().clone() };
+        let args = ControllersArgs { config, identities: identities.clone(), clock: system.clock().clone() };
         parts.push(("cloud", k3sd_controllers::cloud(&args, &mut informers)));
+    }
+    if config.components.scheduler {
+        let (arguments, election) = (&config.arguments.scheduler, election(config, &process));
+        let spec = scheduler(arguments, election, &identity.node_name, &identities, &mut informers)?;
+        parts.push(("scheduler", spec));
     }
     let spec = Spec::new(Strategy::OneForOne).child(subtree("informers", informers.spec()));
     Ok(parts.into_iter().fold(spec, |spec, (name, part)| spec.child(subtree(name, part))))
@@ -59,10 +65,16 @@ pub(crate) fn loops(
 /// The settings of controllers: K3s's, then the flags, then their own arguments, of which the last one counts.
 fn controllers(config: &ServerConfig, process: &str, arguments: &[String]) -> Result<ControllersConfig, ServerError> {
     let mut settings = ControllersConfig { election: election(config, process), ..ControllersConfig::default() };
+    settings.loops.nodes.cluster_cidrs = config.network.cluster_cidrs.iter().map(network).collect();
+    settings.loops.nodes.service_cidrs = config.network.service_cidrs.iter().map(network).collect();
     for argument in arguments {
         apply_argument(&mut settings, argument).map_err(ServerError::ControllerArgument)?;
     }
     Ok(settings)
+}
+
+fn network(cidr: &Cidr) -> Network {
+    Network { address: cidr.network(), prefix_bits: cidr.prefix_bits() }
 }
 
 /// Servers compete where they share a datastore. One with a file of its own is alone, and as K3s does, it leads without

@@ -4,6 +4,7 @@ mod apiserver;
 mod host;
 mod loops;
 mod pki;
+mod scheduler;
 mod signer;
 
 use std::io;
@@ -49,6 +50,20 @@ pub enum ServerError {
     /// `--kube-controller-manager-arg` or `--kube-cloud-controller-manager-arg`.
     #[error("an argument for controllers")]
     ControllerArgument(#[source] ArgumentError),
+    /// `--kube-scheduler-arg`.
+    #[error("--kube-scheduler-arg")]
+    SchedulerArgument(#[source] ArgumentError),
+    /// The file of `--kube-scheduler-arg config` can't be read, or makes no sense.
+    #[error("use the scheduler's configuration in {path:?}: {why}")]
+    SchedulerConfig {
+        /// As configured.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The scheduler's configuration makes no sense as a whole.
+    #[error("set up the scheduler")]
+    Scheduler(#[source] k3sd_scheduler::SetupError),
     /// The file of `--kube-apiserver-arg token-auth-file` can't be read.
     #[error("read the tokens of users from {path:?}")]
     TokenFile {
