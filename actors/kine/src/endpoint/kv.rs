@@ -37,21 +37,7 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let mut request = request.into_inner();
-        let key = translate::key(&request.key)?;
-        if translate::is_marker(&request.key) {
-            return Err(Status::invalid_argument("etcdserver: this key is only written in a txn"));
-        }
-        check_kept(&request)?;
-        request.lease = i64::from(self.desk.attach(request.lease, &key).await?.as_seconds());
-        let backend = self.desk.backend().await?;
-        if request.ignore_value || request.ignore_lease {
-            return Ok(Response::new(put_partly(&backend, &request, key).await?));
-        }
-        let write = WriteRequest { key, change: put_change(&request)?, precondition: Precondition::None };
-        let written = backend.write(write).await.map_err(fault)?;
-        let prev_kv = written.prev.as_ref().filter(|_| request.prev_kv).map(translate::kv);
-        Ok(Response::new(PutResponse { header: header(written.revision), prev_kv }))
+        self.write(request.into_inner()).await.map(Response::new)
     }
 
     async fn delete_range(
@@ -63,13 +49,7 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let mut plan = txn::Plan::new(request.into_inner())?;
-        if let Some((key, leases)) = plan.leases() {
-            for lease in leases {
-                *lease = i64::from(self.desk.attach(*lease, &key).await?.as_seconds());
-            }
-        }
-        Ok(Response::new(plan.carry_out(&self.desk.backend().await?).await?))
+        self.transact(request.into_inner()).await.map(Response::new)
     }
 
     async fn compact(&self, request: Request<CompactionRequest>) -> Result<Response<CompactionResponse>, Status> {
@@ -127,6 +107,37 @@ impl KvService {
     /// Reads one key or a range, for an answer that need not be one message.
     pub(crate) async fn find(&self, request: &RangeRequest) -> Result<Found, Status> {
         find(&self.desk.backend().await?, request, translate::at(request.revision)).await
+    }
+
+    /// Writes one key.
+    pub(crate) async fn write(&self, mut request: PutRequest) -> Result<PutResponse, Status> {
+        let key = translate::key(&request.key)?;
+        if translate::is_marker(&request.key) {
+            return Err(Status::invalid_argument("etcdserver: this key is only written in a txn"));
+        }
+        check_kept(&request)?;
+        if request.lease != 0 {
+            request.lease = i64::from(self.desk.attach(request.lease, &key).await?.as_seconds());
+        }
+        let backend = self.desk.backend().await?;
+        if request.ignore_value || request.ignore_lease {
+            return Box::pin(put_partly(&backend, &request, key)).await;
+        }
+        let write = WriteRequest { key, change: put_change(&request)?, precondition: Precondition::None };
+        let written = backend.write(write).await.map_err(fault)?;
+        let prev_kv = written.prev.as_ref().filter(|_| request.prev_kv).map(translate::kv);
+        Ok(PutResponse { header: header(written.revision), prev_kv })
+    }
+
+    /// Carries out a transaction.
+    pub(crate) async fn transact(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
+        let mut plan = txn::Plan::new(request)?;
+        if let Some((key, leases)) = plan.leases() {
+            for lease in leases {
+                *lease = i64::from(self.desk.attach(*lease, &key).await?.as_seconds());
+            }
+        }
+        plan.carry_out(&self.desk.backend().await?).await
     }
 }
 

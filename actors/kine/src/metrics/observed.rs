@@ -1,5 +1,6 @@
 //! A store whose operations are timed and counted.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +22,13 @@ pub(crate) struct Observed<B> {
 }
 
 impl<B: Backend> Observed<B> {
-    /// Times `work`. One that is given up before its end is not counted: nobody knows what it would have come to.
+    /// Times `work`. One that is given up before its end is not counted: nobody knows what it would have come to. The
+    /// work is where the caller has it: a future that is handed on by value is in each of the futures around it twice.
     async fn time<T>(
         &self,
         op: Op,
         key: Option<Key>,
-        work: impl Future<Output = Result<T, StoreError>>,
+        work: Pin<&mut (impl Future<Output = Result<T, StoreError>> + Send)>,
     ) -> Result<T, StoreError> {
         let under_way = self.numbers.begin();
         let start = self.clock.now();
@@ -52,23 +54,23 @@ impl<B: Backend> Observed<B> {
 
 impl<B: Backend> Backend for Observed<B> {
     async fn write(&self, request: WriteRequest) -> Result<WriteResponse, StoreError> {
-        self.time(Op::Write, Some(request.key.clone()), self.store.write(request)).await
+        self.time(Op::Write, Some(request.key.clone()), pin!(self.store.write(request))).await
     }
 
     async fn get(&self, request: GetRequest) -> Result<GetResponse, StoreError> {
-        self.time(Op::Get, Some(request.key.clone()), self.store.get(request)).await
+        self.time(Op::Get, Some(request.key.clone()), pin!(self.store.get(request))).await
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListResponse, StoreError> {
-        self.time(Op::List, Some(request.range.start().clone()), self.store.list(request)).await
+        self.time(Op::List, Some(request.range.start().clone()), pin!(self.store.list(request))).await
     }
 
     async fn count(&self, request: CountRequest) -> Result<CountResponse, StoreError> {
-        self.time(Op::Count, Some(request.range.start().clone()), self.store.count(request)).await
+        self.time(Op::Count, Some(request.range.start().clone()), pin!(self.store.count(request))).await
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<Watcher, StoreError> {
-        self.time(Op::Watch, Some(request.range.start().clone()), self.store.watch(request)).await
+        self.time(Op::Watch, Some(request.range.start().clone()), pin!(self.store.watch(request))).await
     }
 
     async fn progress(&self) -> Result<Revision, StoreError> {
@@ -76,11 +78,11 @@ impl<B: Backend> Backend for Observed<B> {
     }
 
     async fn compact(&self, target: Revision) -> Result<CompactResponse, StoreError> {
-        self.time(Op::Compact, None, self.store.compact(target)).await
+        self.time(Op::Compact, None, pin!(self.store.compact(target))).await
     }
 
     async fn status(&self) -> Result<Status, StoreError> {
-        self.time(Op::Status, None, self.store.status()).await
+        self.time(Op::Status, None, pin!(self.store.status())).await
     }
 
     async fn renew(&self, key: Key) -> Result<(), StoreError> {
