@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::server::TlsStream;
 
+use super::gather::{Gather, Hold};
 use crate::pipeline::{Peer, Pipeline};
 
 /// Requests at once on one connection. A client of ours may have several hundred watches on its only one.
@@ -94,8 +95,9 @@ pub(crate) async fn serve(stream: TlsStream<TcpStream>, peer: Peer, pipeline: Pi
             Ok::<_, Infallible>(answer.map(|body| Attended { body, _under_way: under_way }))
         }
     });
-    let io = TokioIo::new(stream);
     let served = if is_http2 {
+        let hold = Hold::default();
+        let io = TokioIo::new(Gather::new(stream, hold.clone()));
         let (inside, begun) = mpsc::channel(STREAMS_MAX as usize + 16);
         let connection = http2::Builder::new(Inside(inside))
             .timer(TokioTimer::new())
@@ -115,7 +117,7 @@ pub(crate) async fn serve(stream: TlsStream<TcpStream>, peer: Peer, pipeline: Pi
                 told = true;
                 connection.as_mut().graceful_shutdown();
             }
-            poll_http2(connection.as_mut(), &mut calls, &mut begun, context)
+            poll_http2(connection.as_mut(), &mut calls, &mut begun, &hold, context)
         })
         .await
     } else {
@@ -123,7 +125,7 @@ pub(crate) async fn serve(stream: TlsStream<TcpStream>, peer: Peer, pipeline: Pi
             .timer(TokioTimer::new())
             .header_read_timeout(HEADERS_LIMIT)
             .max_buf_size(HEADERS_BYTES_MAX as usize * 2)
-            .serve_connection(io, service)
+            .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         attend(&activity, draining, &clock, |context, finish| {
@@ -144,15 +146,16 @@ pub(crate) async fn serve(stream: TlsStream<TcpStream>, peer: Peer, pipeline: Pi
     }
 }
 
-/// Polls a connection and its calls.
+/// Polls a connection and its calls. All that is ready leaves with one write.
 fn poll_http2<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,
     calls: &mut FuturesUnordered<Call>,
     begun: &mut mpsc::Receiver<Call>,
+    hold: &Hold,
     context: &mut Context<'_>,
 ) -> Poll<hyper::Result<()>> {
+    hold.begin();
     loop {
-        // Calls first: all answers that are ready leave the connection with one write.
         while let Poll::Ready(Some(())) = calls.poll_next_unpin(context) {}
         if let Poll::Ready(outcome) = connection.as_mut().poll(context) {
             return Poll::Ready(outcome);
@@ -161,8 +164,10 @@ fn poll_http2<C: Future<Output = hyper::Result<()>>>(
         while let Poll::Ready(Some(call)) = begun.poll_recv(context) {
             calls.push(call);
         }
+        // With new calls there may be answers that go along. Otherwise, what was held is flushed by one more poll; who
+        // asks for something during that wakes this task.
         if calls.len() == before {
-            return Poll::Pending;
+            return if hold.end() { connection.poll(context) } else { Poll::Pending };
         }
     }
 }

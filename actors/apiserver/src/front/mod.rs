@@ -3,6 +3,7 @@
 mod body;
 mod certificate;
 mod connection;
+mod gather;
 mod listener;
 mod tls;
 mod websocket;

@@ -18,8 +18,10 @@ use crate::object::{Content, META, Shaped, parse, shaped};
 use crate::pretty::Indenter;
 use crate::table;
 
-/// A piece is at least this long, but for the last: large enough for the pipe below, small beside a list.
-const PIECE_BYTES: usize = 64 << 10;
+/// What is sent at once: a frame of HTTP/2 that, with its nine bytes in front, is one record of TLS and not two.
+const FRAME_BYTES: usize = (16 << 10) - 9;
+/// So much is written at least before it is sent, but for the end: a few frames, small beside a list.
+const PIECE_BYTES: usize = 4 * FRAME_BYTES;
 
 /// `metadata` of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +81,8 @@ pub struct ListBody {
     stage: Stage,
     first: bool,
     indenter: Option<Indenter>,
+    /// What was written and goes out with the next steps.
+    ready: Bytes,
     /// What protobuf wrote before its length was known.
     held: VecDeque<Bytes>,
     held_bytes: usize,
@@ -96,6 +100,7 @@ pub fn list(format: Format, resource: Arc<Resource>, objects: Vec<Object>, meta:
         now,
         stage: Stage::Head,
         first: true,
+        ready: Bytes::new(),
         held: VecDeque::new(),
         held_bytes: 0,
     }
@@ -143,10 +148,22 @@ impl ListBody {
     }
 
     fn json_piece(&mut self) -> Result<Step, Status> {
-        if self.stage == Stage::Done {
+        if self.ready.len() < FRAME_BYTES && self.stage != Stage::Done {
+            self.json_write()?;
+        }
+        if self.ready.is_empty() {
             return Ok(Step::Done);
         }
+        Ok(Step::Piece(self.ready.split_to(self.ready.len().min(FRAME_BYTES))))
+    }
+
+    /// Writes the next frames behind the rest of the last ones.
+    fn json_write(&mut self) -> Result<(), Status> {
+        let rest = std::mem::take(&mut self.ready);
         let mut out = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 4);
+        if self.indenter.is_none() {
+            out.extend_from_slice(&rest);
+        }
         if self.stage == Stage::Head {
             self.json_head(&mut out);
             self.stage = Stage::Items;
@@ -155,19 +172,18 @@ impl ListBody {
             out.extend_from_slice(b"]}");
             self.stage = Stage::Done;
         }
-        let out = match &mut self.indenter {
-            None if self.stage == Stage::Done => {
-                out.push(b'\n');
-                out
-            }
-            None => out,
+        match &mut self.indenter {
+            None if self.stage == Stage::Done => out.push(b'\n'),
+            None => {}
             Some(indenter) => {
-                let mut indented = Vec::with_capacity(out.len() * 2);
+                let mut indented = Vec::with_capacity(rest.len() + out.len() * 2);
+                indented.extend_from_slice(&rest);
                 indenter.push(&out, &mut indented);
-                indented
+                out = indented;
             }
-        };
-        Ok(Step::Piece(Bytes::from(out)))
+        }
+        self.ready = Bytes::from(out);
+        Ok(())
     }
 
     fn json_head(&self, out: &mut Vec<u8>) {
