@@ -1,10 +1,16 @@
 //! How fast the number of pods may change: pure, over what was asked for and done lately.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use k3sd_client::informer::ObjectKey;
+use k3sd_objects::selector::LabelSelector;
 use k3sd_runtime::Moment;
 use k8s_openapi::api::autoscaling::v2::{HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscalerBehavior};
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::support::Labels;
 
 /// How long what was asked for keeps the number up, if nothing is said.
 const DOWN_WINDOW: Duration = Duration::from_secs(300);
@@ -20,6 +26,8 @@ pub(super) struct Memory {
     asked: Vec<(Moment, i32)>,
     /// By how much the number was changed.
     done: Vec<(Moment, i32)>,
+    /// Whose pods it counts.
+    counts: Option<(ObjectKey, LabelSelector)>,
 }
 
 /// Memories by the `uid` of autoscalers.
@@ -36,9 +44,33 @@ impl Memories {
         }
         memory
     }
+
+    /// An autoscaler that isn't there any more counts no pods.
+    pub(super) fn forget(&mut self, gone: &ObjectKey) {
+        self.0.retain(|_, memory| memory.counts.as_ref().is_none_or(|(key, _)| key != gone));
+    }
+
+    /// The autoscalers beside this one that count one of these pods too.
+    pub(super) fn rivals(&self, own: &ObjectKey, pods: &[Arc<Pod>]) -> Vec<ObjectKey> {
+        let none = Labels::new();
+        let matches = |selector: &LabelSelector| {
+            pods.iter().any(|pod| {
+                let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
+                selector.matches(|key| labels.get(key).map(String::as_str))
+            })
+        };
+        let others = self.0.values().filter_map(|memory| memory.counts.as_ref());
+        let others = others.filter(|(key, _)| key.namespace == own.namespace && key.name != own.name);
+        others.filter(|(_, selector)| matches(selector)).map(|(key, _)| key.clone()).collect()
+    }
 }
 
 impl Memory {
+    /// Whose pods it counts.
+    pub(super) fn counts(&mut self, own: ObjectKey, selector: LabelSelector) {
+        self.counts = Some((own, selector));
+    }
+
     fn forget(&mut self, now: Moment) {
         self.asked.retain(|(at, _)| now.since(*at) < MEMORY);
         self.done.retain(|(at, _)| now.since(*at) < MEMORY);

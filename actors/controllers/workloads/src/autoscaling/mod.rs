@@ -79,7 +79,10 @@ impl Controller for Autoscalers {
 
     async fn reconcile(&self, key: &ObjectKey, turn: &mut Turn) -> Result<(), Failure> {
         let Some(scalers) = self.scalers.snapshot() else { return Ok(()) };
-        let Some(shown) = scalers.get(&key.namespace, &key.name) else { return Ok(()) };
+        let Some(shown) = scalers.get(&key.namespace, &key.name) else {
+            self.memories.send_modify(|memories| memories.forget(key));
+            return Ok(());
+        };
         let Some(spec) = &shown.spec else { return Ok(()) };
         let mut look = Look { controller: self, shown, status: shown.status.clone().unwrap_or_default(), turn };
         look.look(spec).await;
@@ -186,21 +189,13 @@ impl Look<'_> {
             self.note(ACTIVE, false, "InvalidSelector", "the HPA target's scale is missing a selector");
             return None;
         }
-        let parsed: LabelSelector = match selector.parse() {
-            Ok(parsed) => parsed,
-            Err(error) => {
-                let text = format!("couldn't convert selector into a corresponding internal selector object: {error}");
-                self.warn("InvalidSelector", text.clone());
-                self.note(ACTIVE, false, "InvalidSelector", &text);
-                return None;
-            }
-        };
+        let pods = self.counted(&selector)?;
         let client = self.controller.access.client();
         let place = Place {
             client: &client,
             namespace: namespace(self.shown),
             selector: &selector,
-            pods: self.selected(&parsed),
+            pods,
             now: self.turn.now(),
             current: scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0),
             running: scale.status.as_ref().map_or(0, |status| status.replicas),
@@ -240,6 +235,33 @@ impl Look<'_> {
         let text = format!("the HPA was able to successfully calculate a replica count from {which}");
         self.note(ACTIVE, true, "ValidMetricFound", &text);
         Some((replicas, which))
+    }
+
+    /// The pods that it counts; none if that can't be said.
+    fn counted(&mut self, text: &str) -> Option<Vec<Arc<Pod>>> {
+        let selector: LabelSelector = match text.parse() {
+            Ok(selector) => selector,
+            Err(error) => {
+                let text = format!("couldn't convert selector into a corresponding internal selector object: {error}");
+                self.warn("InvalidSelector", text.clone());
+                self.note(ACTIVE, false, "InvalidSelector", &text);
+                return None;
+            }
+        };
+        let (pods, own) = (self.selected(&selector), ObjectKey::of(self.shown));
+        let current = self.status.current_replicas.unwrap_or(0);
+        let rivals = self.remember(|memories, now, uid| {
+            memories.of(uid, current, now).counts(own.clone(), selector);
+            memories.rivals(&own, &pods)
+        })?;
+        if rivals.is_empty() {
+            return Some(pods);
+        }
+        let all: Vec<String> = [own].iter().chain(&rivals).map(ToString::to_string).collect();
+        let text = format!("pods by selector {text} are controlled by multiple HPAs: [{}]", all.join(" "));
+        self.warn("AmbiguousSelector", text.clone());
+        self.note(ACTIVE, false, "AmbiguousSelector", &text);
+        None
     }
 
     fn selected(&self, selector: &LabelSelector) -> Vec<Arc<Pod>> {

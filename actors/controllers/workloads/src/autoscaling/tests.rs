@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k3sd_client::informer::ObjectKey;
 use k3sd_runtime::Moment;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerStatus};
 use k8s_openapi::api::core::v1::Pod;
@@ -154,6 +155,22 @@ fn a_new_autoscaler_knows_the_number_there_is() {
     assert_eq!(decided.replicas, 10, "it doesn't shrink before it has watched for a while");
     let decided = decide(memories.of("u", 10, at(302)), BOUNDS, 3, None, at(302));
     assert_eq!(decided.replicas, 3);
+}
+
+#[test]
+fn two_autoscalers_cannot_share_a_pod() {
+    let mut labelled = pods(&["ready"]);
+    Arc::make_mut(&mut labelled[0]).metadata.labels = Some([("app".to_owned(), "a".to_owned())].into());
+    let key = |name: &str| ObjectKey { namespace: "n".to_owned(), name: name.to_owned() };
+    let mut memories = Memories::default();
+    for (uid, name, selector) in [("1", "one", "app=a"), ("2", "two", "app in (a,b)"), ("3", "three", "app=c")] {
+        memories.of(uid, 1, at(0)).counts(key(name), selector.parse().expect("a selector"));
+    }
+    assert_eq!(memories.rivals(&key("one"), &labelled), [key("two")]);
+    let elsewhere = ObjectKey { namespace: "m".to_owned(), name: "one".to_owned() };
+    assert_eq!(memories.rivals(&elsewhere, &labelled), []);
+    memories.forget(&key("two"));
+    assert_eq!(memories.rivals(&key("one"), &labelled), []);
 }
 
 #[test]

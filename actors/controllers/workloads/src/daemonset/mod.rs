@@ -60,7 +60,7 @@ pub(crate) fn child(setup: &mut Setup<'_>) -> ChildSpec {
     let looped = Loop::new(controller, setup.leading.clone())
         .watch(&sets, support::itself)
         .watch(&pods, move |old: Option<&Pod>, new, keys| concerned(&known, old, new, keys))
-        .needs(&revisions)
+        .watch(&revisions, revised)
         .watch(&nodes, move |old: Option<&Node>, new, keys| {
             // Heartbeats concern nobody.
             if !is_same_place(old, new) {
@@ -75,6 +75,11 @@ fn is_same_place(old: Option<&Node>, new: Option<&Node>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return false };
     let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
     old.metadata.uid == new.metadata.uid && old.metadata.labels == new.metadata.labels && taints(old) == taints(new)
+}
+
+/// The set whose revision is another: it waits for what it wrote.
+fn revised(old: Option<&ControllerRevision>, new: Option<&ControllerRevision>, keys: &mut Vec<ObjectKey>) {
+    keys.extend(new.or(old).and_then(|revision| controller_key(revision, GROUP, KIND)));
 }
 
 /// The sets that a change of a pod concerns.

@@ -54,9 +54,14 @@ pub(crate) fn child(setup: &mut Setup<'_>) -> ChildSpec {
     let looped = Loop::new(controller, setup.leading.clone())
         .watch(&sets, support::itself)
         .watch(&pods, move |old: Option<&Pod>, new, keys| concerned(&known, old, new, keys))
-        .needs(&revisions)
+        .watch(&revisions, revised)
         .watch(&claims, gone_claim);
     support::quarantine(looped, &recorder, &sets).child("statefulset")
+}
+
+/// The set whose revision is another: it waits for what it wrote.
+fn revised(old: Option<&ControllerRevision>, new: Option<&ControllerRevision>, keys: &mut Vec<ObjectKey>) {
+    keys.extend(new.or(old).and_then(|revision| controller_key(revision, GROUP, KIND)));
 }
 
 /// The sets that a change of a pod concerns.
