@@ -9,7 +9,7 @@ use k3sd_client::election::Leading;
 use k3sd_client::events::recorder;
 use k3sd_client::informer::Shared;
 use k3sd_runtime::{Clock, subtree};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Pod, ResourceQuota, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, ResourceQuota, ServiceAccount};
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -21,12 +21,16 @@ async fn start(seed: u64) -> Cluster {
 }
 
 async fn start_at(clock: Clock) -> Cluster {
+    start_with(clock, ControllerConfig::default()).await
+}
+
+async fn start_with(clock: Clock, config: ControllerConfig) -> Cluster {
     let plane = Plane::new(clock.clone());
     let identities = plane.identities();
     let manager = identities.user("system:kube-controller-manager", &["system:masters"]);
     let (events, recorder) = recorder("events", manager.clone());
     let mut informers = Shared::new(manager);
-    let (leading, config) = (Leading::always(), ControllerConfig::default());
+    let leading = Leading::always();
     let mut setup = Setup {
         identities: &identities,
         informers: &mut informers,
@@ -236,6 +240,14 @@ async fn custom_resources_own_and_are_owned() {
                 && !names(&cluster, "default").await.contains(&"child".to_owned())
         })
         .await;
+    let monitors = cluster.system().supervisor("loops/garbage-collector/monitors").expect("a supervisor");
+    let is_watched = async || {
+        let all = monitors.list(10 * SECOND).await.expect("it answers");
+        all.iter().any(|monitor| monitor.name == "of-things.example.com.v1")
+    };
+    assert!(is_watched().await);
+    definitions.delete("things.example.com", &DeleteParams::default()).await.expect("it is there");
+    cluster.wait_until("nobody watches things any more", async || !is_watched().await).await;
     cluster.stop().await;
 }
 
@@ -307,6 +319,44 @@ async fn pods_of_nodes_that_are_gone_go_after_a_while() {
     let condition = condition.expect("it says why");
     assert_eq!(condition.reason.as_deref(), Some("DeletionByPodGC"));
     assert_eq!(condition.message.as_deref(), Some("PodGC: node no longer exists"));
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_nobody_will_report_gone_are_taken_away() {
+    let config = ControllerConfig { terminated_pods_max: Some(2), ..ControllerConfig::default() };
+    let cluster = start_with(Clock::simulated(10), config).await;
+    make_account(&cluster, "default").await;
+    let pods: Api<Pod> = Api::namespaced(cluster.admin(), "default");
+    let nodes: Api<Node> = Api::all(cluster.admin());
+    let node = serde_json::from_value(json!({"metadata": {"name": "down"}})).expect("a node");
+    nodes.create(&PostParams::default(), &node).await.expect("it may");
+    let make = async |name: &str, node: &str| {
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}],
+            "automountServiceAccountToken": false}});
+        pods.create(&PostParams::default(), &serde_json::from_value(pod).expect("a pod")).await.expect("it may");
+    };
+    let there = async || -> Vec<String> {
+        let found = pods.list(&ListParams::default()).await.map(|found| found.items).unwrap_or_default();
+        found.iter().map(|pod| pod.name_any()).collect()
+    };
+    make("stuck", "down").await;
+    make("stays", "down").await;
+    pods.delete("stuck", &DeleteParams::default()).await.expect("it is there");
+    cluster.pass(120 * SECOND).await;
+    assert_eq!(there().await, ["stays", "stuck"], "maybe the node comes back");
+    let taint = json!({"spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]}});
+    nodes.patch("down", &PatchParams::default(), &Patch::Merge(taint)).await.expect("it is there");
+    cluster.wait_until("the stuck one is gone", async || there().await == ["stays"]).await;
+
+    for number in 0..5 {
+        make(&format!("ended-{number}"), "down").await;
+        let status = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
+        let name = format!("ended-{number}");
+        pods.patch_status(&name, &PatchParams::default(), &status).await.expect("it is there");
+        cluster.pass(2 * SECOND).await;
+    }
+    cluster.wait_until("two of them are kept", async || there().await == ["ended-3", "ended-4", "stays"]).await;
     cluster.stop().await;
 }
 
@@ -391,10 +441,10 @@ async fn make_many(cluster: &Cluster, namespace: &str, owners: &[Value], count: 
     futures_util::stream::iter(made).buffer_unordered(50).collect::<Vec<()>>().await;
 }
 
-/// Ten thousand dependents of one owner, and a namespace of ten thousand objects: ten seconds each. On a machine with
-/// nothing else to do, compiled for release; here a tenth of that, which says whether anything is quadratic.
+/// Ten thousand dependents of one owner, and a namespace of ten thousand objects: ten seconds each. Unoptimised, and
+/// beside other tests, it may take longer, but nothing may be quadratic.
 #[tokio::test]
-async fn a_thousand_objects_are_gone_in_seconds() {
+async fn ten_thousand_objects_are_gone_in_seconds() {
     let cluster = start_at(Clock::system()).await;
     for namespace in ["many", "full"] {
         make_namespace(&cluster, namespace).await;
@@ -416,8 +466,9 @@ async fn a_thousand_objects_are_gone_in_seconds() {
     cluster.wait_until("it is gone", async || all.get_opt("full").await.is_ok_and(|found| found.is_none())).await;
     let deleted = cluster.clock().now().since(begun);
     println!("{COUNT} dependents in {collected:?}, a namespace of {COUNT} objects in {deleted:?}");
-    assert!(collected < 10 * SECOND && deleted < 10 * SECOND, "{collected:?}, {deleted:?}");
+    assert!(collected < SECONDS_MAX && deleted < SECONDS_MAX, "{collected:?}, {deleted:?}");
     cluster.stop().await;
 }
 
-const COUNT: usize = if cfg!(debug_assertions) { 1000 } else { 10_000 };
+const COUNT: usize = 10_000;
+const SECONDS_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 40 } else { 10 });
