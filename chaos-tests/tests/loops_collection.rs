@@ -160,7 +160,7 @@ async fn an_owner_that_never_was_or_is_elsewhere_is_no_owner() {
     let elsewhere = make_in(&cluster, "other", "owner", &[]).await;
     make(&cluster, "stray", &[reference(&elsewhere, false)]).await;
     let nobody = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "nobody", "uid": "no-uid"});
-    make(&cluster, "lost", &[nobody.clone()]).await;
+    make(&cluster, "lost", std::slice::from_ref(&nobody)).await;
     // An object of the cluster can't have an owner in a namespace; it is left alone.
     let all: Api<Namespace> = Api::all(cluster.admin());
     let namespace = json!({"metadata": {"name": "third", "ownerReferences": [nobody]}});

@@ -194,6 +194,14 @@ impl Jobs {
         if owner(&jobs, pod).is_some() || wanting(&jobs, pod).next().is_some() {
             return Ok(());
         }
+        if let Some(job) = controller_key(&**pod, "batch", "Job") {
+            // The copy of the Jobs may be older than that of the pods; a pod that is let go is never counted.
+            let api: Api<Job> = Api::namespaced(self.api.clone(), &job.namespace);
+            let live = api.get_metadata_opt(&job.name).await?.and_then(|live| live.metadata.uid);
+            if pod.owner_references().iter().any(|owner| Some(&owner.uid) == live.as_ref()) {
+                return Ok(());
+            }
+        }
         if let Some(pod) = self.strip(pod).await? {
             turn.wrote(&self.pods, &pod);
         }
