@@ -63,7 +63,7 @@ pub(crate) fn child(setup: &mut Setup<'_>) -> ChildSpec {
             }
         })
         .needs(&pods);
-    support::quarantine(looped, &recorder, &scalers).child("horizontalpodautoscaler")
+    support::quarantine(looped, &recorder, &scalers).child("horizontalpodautoscaling")
 }
 
 struct Autoscalers {
