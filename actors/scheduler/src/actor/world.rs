@@ -1,5 +1,6 @@
 //! Where each kind of object goes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k3sd_client::informer::Kind;
@@ -83,7 +84,6 @@ impl Decider {
 
     fn take_storage(&mut self, ctx: &mut Context<SchedulerMsg>, batch: Batch, now: Moment) -> Result<bool, ActorError> {
         let core = &mut self.core;
-        let named = |name: &String| (Key::new("", name), None);
         let was_all = match batch {
             Batch::Claims(fed) => {
                 go_on(ctx, fed.from, Batch::Claims)?;
@@ -103,46 +103,10 @@ impl Decider {
                     core.happened(ClusterEvent::ClaimChanged(claim), now);
                 }));
             }
-            Batch::Volumes(fed) => {
-                go_on(ctx, fed.from, Batch::Volumes)?;
-                let known = |core: &Core| core.snapshot.volumes.volumes.keys().map(named).collect();
-                take(core, fed.changes, known, |core, seen| {
-                    put(seen, |name, volume| match volume {
-                        Some(volume) => core.snapshot.volumes.volumes.insert(name, volume),
-                        None => core.snapshot.volumes.volumes.remove(&name),
-                    });
-                })
-            }
-            Batch::Classes(fed) => {
-                go_on(ctx, fed.from, Batch::Classes)?;
-                let known = |core: &Core| core.snapshot.volumes.classes.keys().map(named).collect();
-                take(core, fed.changes, known, |core, seen| {
-                    put(seen, |name, class| match class {
-                        Some(class) => core.snapshot.volumes.classes.insert(name, class),
-                        None => core.snapshot.volumes.classes.remove(&name),
-                    });
-                })
-            }
-            Batch::CsiNodes(fed) => {
-                go_on(ctx, fed.from, Batch::CsiNodes)?;
-                let known = |core: &Core| core.snapshot.volumes.csi_nodes.keys().map(named).collect();
-                take(core, fed.changes, known, |core, seen| {
-                    put(seen, |name, node| match node {
-                        Some(node) => core.snapshot.volumes.csi_nodes.insert(name, node),
-                        None => core.snapshot.volumes.csi_nodes.remove(&name),
-                    });
-                })
-            }
-            Batch::Drivers(fed) => {
-                go_on(ctx, fed.from, Batch::Drivers)?;
-                let known = |core: &Core| core.snapshot.volumes.drivers.keys().map(named).collect();
-                take(core, fed.changes, known, |core, seen| {
-                    put(seen, |name, driver| match driver {
-                        Some(driver) => core.snapshot.volumes.drivers.insert(name, driver),
-                        None => core.snapshot.volumes.drivers.remove(&name),
-                    });
-                })
-            }
+            Batch::Volumes(fed) => take_named(ctx, &mut core.snapshot.volumes.volumes, fed, Batch::Volumes)?,
+            Batch::Classes(fed) => take_named(ctx, &mut core.snapshot.volumes.classes, fed, Batch::Classes)?,
+            Batch::CsiNodes(fed) => take_named(ctx, &mut core.snapshot.volumes.csi_nodes, fed, Batch::CsiNodes)?,
+            Batch::Drivers(fed) => take_named(ctx, &mut core.snapshot.volumes.drivers, fed, Batch::Drivers)?,
             Batch::Capacities(fed) => {
                 go_on(ctx, fed.from, Batch::Capacities)?;
                 let known = |core: &Core| keys(core.snapshot.volumes.capacities.keys().cloned());
@@ -166,12 +130,23 @@ fn keys(keys: impl Iterator<Item = Key>) -> Known {
     keys.map(|key| (key, None)).collect()
 }
 
-/// Puts an object of the cluster in its place, or takes it away.
-fn put<K: Kind, R>(seen: Seen<K>, put: impl FnOnce(String, Option<Arc<K>>) -> R) {
-    match seen {
-        Seen::Applied(object) => drop(put(key(&*object).name, Some(object))),
-        Seen::Gone(key, _) => drop(put(key.name, None)),
-    }
+/// Objects of the cluster, of which nothing but the newest state matters.
+fn take_named<K: Kind>(
+    ctx: &mut Context<SchedulerMsg>,
+    named: &mut BTreeMap<String, Arc<K>>,
+    fed: Fed<K>,
+    wrap: fn(Fed<K>) -> Batch,
+) -> Result<bool, ActorError> {
+    go_on(ctx, fed.from, wrap)?;
+    let known = |named: &BTreeMap<String, Arc<K>>| named.keys().map(|name| (Key::new("", name), None)).collect();
+    Ok(take(named, fed.changes, known, |named, seen| match seen {
+        Seen::Applied(object) => {
+            named.insert(key(&*object).name, object);
+        }
+        Seen::Gone(key, _) => {
+            named.remove(&key.name);
+        }
+    }))
 }
 
 fn see_namespace(core: &mut Core, seen: Seen<k8s_openapi::api::core::v1::Namespace>, now: Moment) {

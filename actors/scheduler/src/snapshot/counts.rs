@@ -11,8 +11,12 @@ use super::node::{NodeInfo, Slot};
 use crate::labels::Labels;
 use crate::pod::{PodInfo, PodMatch, Term};
 
-/// So many different questions are kept answered; beyond them the one that wasn't asked for longest goes.
-const MATCHES_MAX: usize = 512;
+/// So many different questions are kept answered in any case; beyond them the one that wasn't asked for longest goes.
+const MATCHES_MIN: usize = 512;
+/// In a small cluster more are, as long as all answers together take no more than so many numbers: 32 MiB.
+const COUNTS_MAX: usize = 8 * 1024 * 1024;
+/// And never more than this.
+const MATCHES_MAX: usize = 8192;
 
 /// The domain of a node that has no such label.
 const NO_DOMAIN: u32 = u32::MAX;
@@ -113,14 +117,14 @@ impl Matches {
         self.known.get(what).map(|matched| &matched.counts)
     }
 
-    /// Keeps the counts of these pods from now on; `count` counts them for the first time.
-    pub(super) fn keep(&mut self, what: &PodMatch, count: impl FnOnce() -> PodCounts) {
+    /// Keeps the counts of these pods on so many nodes from now on; `count` counts them for the first time.
+    pub(super) fn keep(&mut self, what: &PodMatch, nodes: usize, count: impl FnOnce() -> PodCounts) {
         self.asked += 1;
         if let Some(matched) = self.known.get_mut(what) {
             matched.asked_at = self.asked;
             return;
         }
-        if self.known.len() >= MATCHES_MAX {
+        if self.known.len() >= (COUNTS_MAX / nodes.max(1)).clamp(MATCHES_MIN, MATCHES_MAX) {
             self.forget_oldest();
         }
         let what = Arc::new(what.clone());

@@ -184,7 +184,8 @@ impl Snapshot {
         }
         let slots = &self.slots;
         for what in matches {
-            self.matches.keep(what, || counts::count_all(slots.iter().flatten().map(|node| &**node), what));
+            self.matches
+                .keep(what, slots.len(), || counts::count_all(slots.iter().flatten().map(|node| &**node), what));
         }
     }
 

@@ -32,9 +32,9 @@ pub struct Volumes {
     /// All classes.
     pub classes: BTreeMap<String, Arc<StorageClass>>,
     /// What drivers say of each node.
-    pub csi_nodes: HashMap<String, Arc<CSINode>>,
+    pub csi_nodes: BTreeMap<String, Arc<CSINode>>,
     /// All drivers.
-    pub drivers: HashMap<String, Arc<CSIDriver>>,
+    pub drivers: BTreeMap<String, Arc<CSIDriver>>,
     /// How much room there is, where drivers tell.
     pub capacities: BTreeMap<Key, Arc<CSIStorageCapacity>>,
     /// Volumes that a decision under way takes, and for which claim.
