@@ -155,7 +155,8 @@ impl Lifecycle {
             let patch = json!({"metadata": {"resourceVersion": node.metadata.resource_version},
                 "status": {"conditions": conditions}});
             let written =
-                self.api().patch_status(node::name(node), &PatchParams::default(), &Patch::Merge(patch)).await?;
+                self.api().patch_status(node::name(node), &PatchParams::default(), &Patch::Merge(patch)).await;
+            let written = written.map_err(Failure::from).inspect_err(|failure| self.excuse(failure, turn.moment()))?;
             turn.wrote(&self.nodes, &written);
             if was_ready {
                 record_status(&self.recorder, node, "NodeNotReady");
@@ -188,6 +189,14 @@ impl Lifecycle {
             record_event(&self.recorder, node, "RegisteredNode", &format!("Registered Node {name} in Controller"));
         }
         due
+    }
+
+    /// When the API is away, no node can give a sign of life: all of them get their time anew.
+    fn excuse(&self, failure: &Failure, now: Moment) {
+        if failure.code().is_none_or(|code| code >= 500) {
+            let due = now + self.config.monitor_grace_period;
+            self.signs.send_modify(|signs| signs.values_mut().for_each(|(health, _)| health.due = health.due.max(due)));
+        }
     }
 
     fn forget(&self, name: &str) {
