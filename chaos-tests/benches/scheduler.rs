@@ -3,6 +3,7 @@
 //!
 //! Bar: 2,500 a second plain and 800 with topology spread, on 5,000 nodes. `cargo bench -p chaos-tests --bench scheduler`;
 //! with `-- --quick` only a small cluster.
+
 use std::time::{Duration, Instant};
 
 use chaos_tests::cluster::{Cluster, Plane};
@@ -48,7 +49,11 @@ fn pod(index: usize, is_spread: bool) -> Value {
     let requests = json!({ "requests": { "cpu": "100m", "memory": "64Mi" } });
     let mut pod = json!({
         "metadata": { "name": format!("p{index}"), "labels": { "app": app } },
-        "spec": { "containers": [{ "name": "c", "image": "app", "resources": requests }] },
+        "spec": {
+            "containers": [{ "name": "c", "image": "app", "resources": requests }],
+            // New nodes are not ready, and nobody here says that they are.
+            "tolerations": [{ "key": "node.kubernetes.io/not-ready", "operator": "Exists" }],
+        },
     });
     if is_spread {
         pod["spec"]["topologySpreadConstraints"] = json!([{
