@@ -3,7 +3,7 @@
 //! What means nothing here is refused by name, with the reason.
 
 use k3sd_client::arguments::Rule::{Only, Refused, Sets};
-use k3sd_client::arguments::{self, ArgumentError, Rule, boolean, duration, list, text};
+use k3sd_client::arguments::{self, ArgumentError, Rule, boolean, count, duration, fraction, list, text};
 
 use crate::config::{ControllersConfig, Election};
 
@@ -36,6 +36,10 @@ const FLAGS: &[(&str, Rule<ControllersConfig>)] = &[
     ("kube-api-burst", Refused(IN_PROCESS)),
     ("kube-api-qps", Refused(IN_PROCESS)),
     ("kubeconfig", Refused(IN_PROCESS)),
+    (
+        "large-cluster-size-threshold",
+        Sets(|config, value| set(&mut config.loops.nodes.large_cluster_size, count(value))),
+    ),
     ("leader-elect", Sets(leader_elect)),
     (
         "leader-elect-lease-duration",
@@ -51,11 +55,39 @@ const FLAGS: &[(&str, Rule<ControllersConfig>)] = &[
         Sets(|config, value| election(config, value, |election, time| election.terms.retry_period = time)),
     ),
     ("min-resync-period", Refused(RESYNC)),
+    (
+        "node-cidr-mask-size",
+        Sets(|config, value| {
+            let bits = mask_size(value)?;
+            config.loops.nodes.cidr_mask_size = (bits, bits);
+            Ok(())
+        }),
+    ),
+    ("node-cidr-mask-size-ipv4", Sets(|config, value| set(&mut config.loops.nodes.cidr_mask_size.0, mask_size(value)))),
+    ("node-cidr-mask-size-ipv6", Sets(|config, value| set(&mut config.loops.nodes.cidr_mask_size.1, mask_size(value)))),
+    ("node-eviction-rate", Sets(|config, value| set(&mut config.loops.nodes.eviction_rate, fraction(value)))),
+    (
+        "node-monitor-grace-period",
+        Sets(|config, value| set(&mut config.loops.nodes.monitor_grace_period, duration(value))),
+    ),
+    ("node-monitor-period", Refused(RESYNC)),
+    (
+        "node-startup-grace-period",
+        Sets(|config, value| set(&mut config.loops.nodes.startup_grace_period, duration(value))),
+    ),
     ("profiling", Only(&["false"])),
     ("root-ca-file", Refused(ELSEWHERE)),
+    (
+        "secondary-node-eviction-rate",
+        Sets(|config, value| set(&mut config.loops.nodes.secondary_eviction_rate, fraction(value))),
+    ),
     ("secure-port", Refused(PROCESS)),
     ("service-account-private-key-file", Refused(ELSEWHERE)),
     ("service-cluster-ip-range", Refused(ELSEWHERE)),
+    (
+        "unhealthy-zone-threshold",
+        Sets(|config, value| set(&mut config.loops.nodes.unhealthy_zone_threshold, fraction(value))),
+    ),
     ("use-service-account-credentials", Only(&["true"])),
     ("v", Refused(PROCESS)),
     ("vmodule", Refused(PROCESS)),
@@ -77,6 +109,16 @@ fn controllers(config: &mut ControllersConfig, value: &str) -> Result<(), &'stat
     }
     config.disabled.extend(names.iter().filter_map(|name| name.strip_prefix('-')).map(str::to_owned));
     Ok(())
+}
+
+fn set<T>(place: &mut T, value: Result<T, &'static str>) -> Result<(), &'static str> {
+    *place = value?;
+    Ok(())
+}
+
+/// The length of a prefix. Whether it fits the networks of the cluster is found out when those are cut.
+fn mask_size(value: &str) -> Result<u8, &'static str> {
+    value.parse().ok().filter(|bits| (1..=128).contains(bits)).ok_or("the length of a prefix, from 1 to 128")
 }
 
 fn leader_elect(config: &mut ControllersConfig, value: &str) -> Result<(), &'static str> {
@@ -115,5 +157,19 @@ mod tests {
         apply(&mut config, "--controllers=*,-ttl-after-finished").expect("it means something");
         assert_eq!(config.disabled, ["ttl-after-finished"]);
         assert!(apply(&mut config, "controllers=job").is_err());
+    }
+
+    #[test]
+    fn what_counts_as_a_dead_node_can_be_set() {
+        let mut config = ControllersConfig::default();
+        for argument in ["node-monitor-grace-period=20s", "node-cidr-mask-size-ipv4=25", "node-eviction-rate=0.5"] {
+            apply(&mut config, argument).expect("it means something");
+        }
+        let nodes = &config.loops.nodes;
+        assert_eq!(
+            (nodes.monitor_grace_period.as_secs(), nodes.cidr_mask_size, nodes.eviction_rate),
+            (20, (25, 64), 0.5)
+        );
+        assert!(apply(&mut config, "node-cidr-mask-size=129").is_err());
     }
 }

@@ -57,7 +57,7 @@ pub fn controllers(args: &ControllersArgs, informers: &mut Shared) -> Spec {
 
 /// The controllers that a cloud would bring.
 pub fn cloud(args: &ControllersArgs, informers: &mut Shared) -> Spec {
-    manager(args, CLOUD, CLOUD, informers, |_| Vec::new())
+    manager(args, CLOUD, CLOUD, informers, k3sd_controllers_nodes::cloud)
 }
 
 /// One manager: who writes its Events and holds its lease, and its loops.
