@@ -240,7 +240,7 @@ async fn whoever_dies_each_pod_is_found_once() {
 async fn many_pods_fill_slices_and_overflow_endpoints() {
     let cluster = start(5, 15).await;
     make::<Service>(&cluster, service("web", json!({"app": "web"}))).await;
-    let count = if chaos_tests::is_long() { 5000 } else { 1200 };
+    let count = if chaos_tests::is_long() { 5000 } else { 1010 };
     for at in 0..count {
         make::<Pod>(&cluster, pod(&format!("p{at:04}"), &format!("node-{}", at % 15))).await;
     }
