@@ -5,10 +5,7 @@ use std::time::Duration;
 use chaos_tests::cluster::nodes::{NodesArgs, fake_nodes};
 use chaos_tests::cluster::{Cluster, Plane};
 use k3sd_client::controller::setup::{ControllerConfig, Setup};
-use k3sd_client::election::Leading;
-use k3sd_client::events::recorder;
-use k3sd_client::informer::Shared;
-use k3sd_runtime::{Clock, subtree};
+use k3sd_runtime::Clock;
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -20,26 +17,14 @@ const SECOND: Duration = Duration::from_secs(1);
 const EPOCH: i64 = 1_893_456_000;
 
 async fn start(clock: Clock) -> Cluster {
-    let plane = Plane::new(clock.clone());
-    let identities = plane.identities();
-    let manager = identities.user("system:kube-controller-manager", &["system:masters"]);
-    let (events, recorder) = recorder("events", manager.clone());
-    let (nodes, _) = fake_nodes("nodes", &manager, NodesArgs::count(1));
-    let mut informers = Shared::new(manager);
-    let (leading, config) = (Leading::always(), ControllerConfig::default());
-    let mut setup = Setup {
-        identities: &identities,
-        informers: &mut informers,
-        recorder: &recorder,
-        leading: &leading,
-        clock: &clock,
-        config: &config,
+    let plane = Plane::new(clock);
+    let (nodes, _) = fake_nodes("nodes", &plane.manager(), NodesArgs::count(1));
+    let loops = |setup: &mut Setup<'_>| {
+        let mut loops = k3sd_controllers_batch::loops(setup);
+        loops.extend(k3sd_controllers_collection::loops(setup));
+        loops
     };
-    let mut loops = k3sd_controllers_batch::loops(&mut setup);
-    loops.extend(k3sd_controllers_collection::loops(&mut setup));
-    loops.extend([events, nodes]);
-    loops.insert(0, subtree("informers", informers.spec()));
-    let cluster = plane.start(loops).await;
+    let cluster = plane.start_controllers(ControllerConfig::default(), vec![nodes], loops).await;
     make_account(cluster.admin()).await;
     cluster
 }

@@ -4,11 +4,8 @@
 use std::time::Duration;
 
 use chaos_tests::cluster::{Cluster, Plane};
-use k3sd_client::controller::setup::{ControllerConfig, Setup};
-use k3sd_client::election::Leading;
-use k3sd_client::events::recorder;
-use k3sd_client::informer::Shared;
-use k3sd_runtime::{Clock, subtree};
+use k3sd_client::controller::setup::ControllerConfig;
+use k3sd_runtime::Clock;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, ResourceQuota, ServiceAccount};
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -25,24 +22,8 @@ async fn start_at(clock: Clock) -> Cluster {
 }
 
 async fn start_with(clock: Clock, config: ControllerConfig) -> Cluster {
-    let plane = Plane::new(clock.clone());
-    let identities = plane.identities();
-    let manager = identities.user("system:kube-controller-manager", &["system:masters"]);
-    let (events, recorder) = recorder("events", manager.clone());
-    let mut informers = Shared::new(manager);
-    let leading = Leading::always();
-    let mut setup = Setup {
-        identities: &identities,
-        informers: &mut informers,
-        recorder: &recorder,
-        leading: &leading,
-        clock: &clock,
-        config: &config,
-    };
-    let mut loops = k3sd_controllers_collection::loops(&mut setup);
-    loops.push(events);
-    loops.insert(0, subtree("informers", informers.spec()));
-    plane.start(loops).await
+    let plane = Plane::new(clock);
+    plane.start_controllers(config, Vec::new(), k3sd_controllers_collection::loops).await
 }
 
 fn maps(cluster: &Cluster, namespace: &str) -> Api<ConfigMap> {

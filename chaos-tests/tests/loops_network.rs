@@ -6,17 +6,13 @@ use std::time::Duration;
 use chaos_tests::cluster::nodes::{NodesArgs, fake_nodes};
 use chaos_tests::cluster::{Cluster, Plane};
 use chaos_tests::{Replay, seed};
-use k3sd_client::controller::setup::{ControllerConfig, Setup};
-use k3sd_client::election::Leading;
-use k3sd_client::events::recorder;
-use k3sd_client::informer::Shared;
-use k3sd_runtime::{Clock, Rng, Signal, subtree};
+use k3sd_client::controller::setup::ControllerConfig;
+use k3sd_runtime::{Clock, Rng, Signal};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::serde::Serialize;
 use k8s_openapi::serde::de::DeserializeOwned;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 const LOOPS: [&str; 3] = ["loops/endpointslice", "loops/endpoint", "loops/endpointslicemirroring"];
@@ -25,44 +21,13 @@ const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 async fn start(seed: u64, nodes: usize) -> Cluster {
     let clock = Clock::simulated(seed);
     let plane = Plane::new(clock.clone());
-    let identities = plane.identities();
-    let manager = identities.user("system:kube-controller-manager", &["system:masters"]);
-    let (events, recorder) = recorder("events", manager.clone());
     let args = NodesArgs { count: nodes, lease_period: None, zones: 2, ..NodesArgs::default() };
-    let (nodes, _) = fake_nodes("nodes", &manager, args);
-    let mut informers = Shared::new(manager);
-    let (leading, config) = (Leading::always(), ControllerConfig::default());
-    let mut setup = Setup {
-        identities: &identities,
-        informers: &mut informers,
-        recorder: &recorder,
-        leading: &leading,
-        clock: &clock,
-        config: &config,
-    };
-    let mut loops = k3sd_controllers_network::loops(&mut setup);
-    loops.extend([events, nodes]);
-    loops.insert(0, subtree("informers", informers.spec()));
-    let cluster = plane.start(loops).await;
+    let (nodes, _) = fake_nodes("nodes", &plane.manager(), args);
+    let config = ControllerConfig::default();
+    let cluster = plane.start_controllers(config, vec![nodes], k3sd_controllers_network::loops).await;
     // Made by a controller that isn't here; pods need it.
-    make::<ServiceAccount>(&cluster, json!({"metadata": {"name": "default"}})).await;
+    cluster.make::<ServiceAccount>(json!({"metadata": {"name": "default"}})).await;
     cluster
-}
-
-fn api<K>(cluster: &Cluster) -> Api<K>
-where
-    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-{
-    Api::namespaced(cluster.admin(), "default")
-}
-
-async fn make<K>(cluster: &Cluster, object: Value) -> K
-where
-    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Serialize + Clone,
-    K: std::fmt::Debug,
-{
-    let object: K = serde_json::from_value(object).expect("such an object");
-    api(cluster).create(&PostParams::default(), &object).await.expect("it may be made")
 }
 
 /// All objects of a kind; none while the API is away.
@@ -70,7 +35,7 @@ async fn all<K>(cluster: &Cluster) -> Vec<K>
 where
     K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
 {
-    api::<K>(cluster).list(&ListParams::default()).await.map(|found| found.items).unwrap_or_default()
+    cluster.api::<K>().list(&ListParams::default()).await.map(|found| found.items).unwrap_or_default()
 }
 
 fn service(name: &str, selector: Value) -> Value {
@@ -104,7 +69,7 @@ async fn members(cluster: &Cluster, service: &str) -> Option<(BTreeSet<String>, 
             return None;
         }
     }
-    let endpoints = api::<Endpoints>(cluster).get_opt(service).await.ok()??;
+    let endpoints = cluster.api::<Endpoints>().get_opt(service).await.ok()??;
     for address in endpoints.subsets.into_iter().flatten().flat_map(|subset| subset.addresses.unwrap_or_default()) {
         by_endpoints.insert(address.target_ref?.name?);
     }
@@ -124,11 +89,11 @@ fn kill(cluster: &Cluster, path: &str) {
 #[tokio::test(start_paused = true)]
 async fn a_service_leads_to_its_ready_pods() {
     let cluster = start(1, 2).await;
-    make::<Service>(&cluster, service("web", json!({"app": "web"}))).await;
+    cluster.make::<Service>(service("web", json!({"app": "web"}))).await;
     leads_to(&cluster, "web", &BTreeSet::new()).await;
     assert_eq!(slices(&cluster, "web", "endpointslice-controller.k8s.io").await.len(), 1, "an empty one");
     for at in 0..4 {
-        make::<Pod>(&cluster, pod(&format!("p{at}"), &format!("node-{}", at % 2))).await;
+        cluster.make::<Pod>(pod(&format!("p{at}"), &format!("node-{}", at % 2))).await;
     }
     let mut expected: BTreeSet<String> = (0..4).map(|at| format!("p{at}")).collect();
     leads_to(&cluster, "web", &expected).await;
@@ -139,18 +104,18 @@ async fn a_service_leads_to_its_ready_pods() {
 
     // Another label takes a pod out, another selector all of them.
     let relabel = Patch::Merge(json!({"metadata": {"labels": {"app": "other"}}}));
-    api::<Pod>(&cluster).patch("p0", &PatchParams::default(), &relabel).await.expect("it may be labelled");
+    cluster.api::<Pod>().patch("p0", &PatchParams::default(), &relabel).await.expect("it may be labelled");
     expected.remove("p0");
     leads_to(&cluster, "web", &expected).await;
-    api::<Pod>(&cluster).delete("p1", &DeleteParams::default()).await.expect("it may be deleted");
+    cluster.api::<Pod>().delete("p1", &DeleteParams::default()).await.expect("it may be deleted");
     expected.remove("p1");
     leads_to(&cluster, "web", &expected).await;
     let select = Patch::Merge(json!({"spec": {"selector": {"app": "other"}}}));
-    api::<Service>(&cluster).patch("web", &PatchParams::default(), &select).await.expect("it may be changed");
+    cluster.api::<Service>().patch("web", &PatchParams::default(), &select).await.expect("it may be changed");
     leads_to(&cluster, "web", &BTreeSet::from(["p0".to_owned()])).await;
 
-    api::<Service>(&cluster).delete("web", &DeleteParams::default()).await.expect("it may be deleted");
-    let gone = async || api::<Endpoints>(&cluster).get_opt("web").await.is_ok_and(|found| found.is_none());
+    cluster.api::<Service>().delete("web", &DeleteParams::default()).await.expect("it may be deleted");
+    let gone = async || cluster.api::<Endpoints>().get_opt("web").await.is_ok_and(|found| found.is_none());
     cluster.wait_until("the Endpoints go with the Service", gone).await;
     cluster.stop().await;
 }
@@ -159,9 +124,9 @@ async fn a_service_leads_to_its_ready_pods() {
 async fn what_nobody_changes_is_not_written() {
     let cluster = start(2, 2).await;
     for at in 0..20 {
-        make::<Service>(&cluster, service(&format!("web-{at}"), json!({"app": "web"}))).await;
+        cluster.make::<Service>(service(&format!("web-{at}"), json!({"app": "web"}))).await;
     }
-    make::<Pod>(&cluster, pod("p", "node-0")).await;
+    cluster.make::<Pod>(pod("p", "node-0")).await;
     for at in 0..20 {
         leads_to(&cluster, &format!("web-{at}"), &BTreeSet::from(["p".to_owned()])).await;
     }
@@ -184,10 +149,10 @@ async fn endpoints_that_somebody_wrote_are_mirrored() {
     let cluster = start(3, 1).await;
     let mut plain = service("db", json!(null));
     plain["spec"]["ports"][0]["targetPort"] = 5432.into();
-    make::<Service>(&cluster, plain).await;
+    cluster.make::<Service>(plain).await;
     let subsets =
         json!([{"addresses": [{"ip": "192.0.2.10"}, {"ip": "192.0.2.11"}], "ports": [{"name": "http", "port": 5432}]}]);
-    make::<Endpoints>(&cluster, json!({"metadata": {"name": "db"}, "subsets": subsets})).await;
+    cluster.make::<Endpoints>(json!({"metadata": {"name": "db"}, "subsets": subsets})).await;
     let addresses = async || -> BTreeSet<String> {
         let slices = slices(&cluster, "db", "endpointslicemirroring-controller.k8s.io").await;
         slices.into_iter().flat_map(|slice| slice.endpoints).flat_map(|endpoint| endpoint.addresses).collect()
@@ -198,9 +163,9 @@ async fn endpoints_that_somebody_wrote_are_mirrored() {
     let less = Patch::Merge(
         json!({"subsets": [{"addresses": [{"ip": "192.0.2.10"}], "ports": [{"name": "http", "port": 5432}]}]}),
     );
-    api::<Endpoints>(&cluster).patch("db", &PatchParams::default(), &less).await.expect("it may be changed");
+    cluster.api::<Endpoints>().patch("db", &PatchParams::default(), &less).await.expect("it may be changed");
     cluster.wait_until("one address is mirrored", async || addresses().await.len() == 1).await;
-    api::<Endpoints>(&cluster).delete("db", &DeleteParams::default()).await.expect("it may be deleted");
+    cluster.api::<Endpoints>().delete("db", &DeleteParams::default()).await.expect("it may be deleted");
     cluster.wait_until("nothing is mirrored", async || addresses().await.is_empty()).await;
     cluster.stop().await;
 }
@@ -210,17 +175,17 @@ async fn whoever_dies_each_pod_is_found_once() {
     let replay = Replay { seed: seed(), test: "whoever_dies_each_pod_is_found_once" };
     let mut rng = Rng::seeded(replay.seed);
     let cluster = start(replay.seed, 3).await;
-    make::<Service>(&cluster, service("web", json!({"app": "web"}))).await;
+    cluster.make::<Service>(service("web", json!({"app": "web"}))).await;
     let mut expected = BTreeSet::new();
     for at in 0..150 {
         let name = format!("p{at:03}");
-        make::<Pod>(&cluster, pod(&name, &format!("node-{}", at % 3))).await;
+        cluster.make::<Pod>(pod(&name, &format!("node-{}", at % 3))).await;
         expected.insert(name);
         if rng.below(4) == 0 {
             let victim =
                 expected.iter().nth(usize::try_from(rng.below(expected.len() as u64)).expect("small")).cloned();
             let victim = victim.expect("there is one");
-            api::<Pod>(&cluster).delete(&victim, &DeleteParams::default()).await.expect("it may be deleted");
+            cluster.api::<Pod>().delete(&victim, &DeleteParams::default()).await.expect("it may be deleted");
             expected.remove(&victim);
         }
         if rng.below(5) == 0 {
@@ -239,10 +204,10 @@ async fn whoever_dies_each_pod_is_found_once() {
 #[tokio::test(start_paused = true)]
 async fn many_pods_fill_slices_and_overflow_endpoints() {
     let cluster = start(5, 15).await;
-    make::<Service>(&cluster, service("web", json!({"app": "web"}))).await;
+    cluster.make::<Service>(service("web", json!({"app": "web"}))).await;
     let count = if chaos_tests::is_long() { 5000 } else { 1010 };
     for at in 0..count {
-        make::<Pod>(&cluster, pod(&format!("p{at:04}"), &format!("node-{}", at % 15))).await;
+        cluster.make::<Pod>(pod(&format!("p{at:04}"), &format!("node-{}", at % 15))).await;
     }
     let holds = async || {
         let slices = slices(&cluster, "web", "endpointslice-controller.k8s.io").await;
@@ -251,7 +216,7 @@ async fn many_pods_fill_slices_and_overflow_endpoints() {
     };
     cluster.wait_within(Duration::from_secs(600), "all pods are found", holds).await;
     let truncated = async || {
-        let Ok(web) = api::<Endpoints>(&cluster).get("web").await else { return false };
+        let Ok(web) = cluster.api::<Endpoints>().get("web").await else { return false };
         let found: usize = web.subsets.iter().flatten().map(|it| it.addresses.as_ref().map_or(0, Vec::len)).sum();
         let annotations = web.metadata.annotations.unwrap_or_default();
         found == 1000

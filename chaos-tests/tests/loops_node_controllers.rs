@@ -9,10 +9,7 @@ use chaos_tests::cluster::{Cluster, Plane};
 use chaos_tests::{Replay, seed};
 use k3sd_client::controller::pods::is_ready;
 use k3sd_client::controller::setup::{ControllerConfig, Network, NodesConfig, Setup};
-use k3sd_client::election::Leading;
-use k3sd_client::events::recorder;
-use k3sd_client::informer::Shared;
-use k3sd_runtime::{Clock, Rng, Signal, subtree};
+use k3sd_runtime::{Clock, Rng, Signal};
 use k8s_openapi::api::core::v1::{Event, Node, Pod, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
@@ -26,28 +23,16 @@ const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
 async fn start(seed: u64, args: NodesArgs) -> (Cluster, FakeNodes) {
     let clock = Clock::simulated(seed);
     let plane = Plane::new(clock.clone());
-    let identities = plane.identities();
-    let manager = identities.user("system:kube-controller-manager", &["system:masters"]);
-    let (events, recorder) = recorder("events", manager.clone());
-    let (nodes, fake) = fake_nodes("nodes", &manager, args);
-    let mut informers = Shared::new(manager);
+    let (nodes, fake) = fake_nodes("nodes", &plane.manager(), args);
     let pods = Network { address: IpAddr::V4(Ipv4Addr::new(10, 42, 0, 0)), prefix_bits: 16 };
     let nodes_config = NodesConfig { cluster_cidrs: vec![pods], ..NodesConfig::default() };
-    let (leading, config) =
-        (Leading::always(), ControllerConfig { nodes: nodes_config, ..ControllerConfig::default() });
-    let mut setup = Setup {
-        identities: &identities,
-        informers: &mut informers,
-        recorder: &recorder,
-        leading: &leading,
-        clock: &clock,
-        config: &config,
+    let config = ControllerConfig { nodes: nodes_config, ..ControllerConfig::default() };
+    let loops = |setup: &mut Setup<'_>| {
+        let mut loops = k3sd_controllers_nodes::loops(setup);
+        loops.extend(k3sd_controllers_nodes::cloud(setup));
+        loops
     };
-    let mut loops = k3sd_controllers_nodes::loops(&mut setup);
-    loops.extend(k3sd_controllers_nodes::cloud(&mut setup));
-    loops.extend([events, nodes]);
-    loops.insert(0, subtree("informers", informers.spec()));
-    let cluster = plane.start(loops).await;
+    let cluster = plane.start_controllers(config, vec![nodes], loops).await;
     // Made by a controller that isn't here; pods need it.
     let account = ServiceAccount {
         metadata: ObjectMeta { name: Some("default".to_owned()), ..ObjectMeta::default() },

@@ -1,11 +1,8 @@
 //! The controllers of storage, over the API server: claims get volumes once, and what is in use stays.
 
 use chaos_tests::cluster::{Cluster, Plane};
-use k3sd_client::controller::setup::{ControllerConfig, Setup};
-use k3sd_client::election::Leading;
-use k3sd_client::events::recorder;
-use k3sd_client::informer::Shared;
-use k3sd_runtime::{Clock, subtree};
+use k3sd_client::controller::setup::ControllerConfig;
+use k3sd_runtime::Clock;
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
@@ -13,25 +10,8 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 async fn start(seed: u64) -> Cluster {
-    let clock = Clock::simulated(seed);
-    let plane = Plane::new(clock.clone());
-    let identities = plane.identities();
-    let manager = identities.user("system:kube-controller-manager", &["system:masters"]);
-    let (events, recorder) = recorder("events", manager.clone());
-    let mut informers = Shared::new(manager);
-    let (leading, config) = (Leading::always(), ControllerConfig::default());
-    let mut setup = Setup {
-        identities: &identities,
-        informers: &mut informers,
-        recorder: &recorder,
-        leading: &leading,
-        clock: &clock,
-        config: &config,
-    };
-    let mut loops = k3sd_controllers_volumes::loops(&mut setup);
-    loops.push(events);
-    loops.insert(0, subtree("informers", informers.spec()));
-    plane.start(loops).await
+    let plane = Plane::new(Clock::simulated(seed));
+    plane.start_controllers(ControllerConfig::default(), Vec::new(), k3sd_controllers_volumes::loops).await
 }
 
 struct Bed {
@@ -45,7 +25,7 @@ impl Bed {
     async fn new(seed: u64) -> Self {
         let cluster = start(seed).await;
         let admin = cluster.admin();
-        let (claims, pods) = (Api::namespaced(admin.clone(), "default"), Api::namespaced(admin.clone(), "default"));
+        let (claims, pods) = (cluster.api(), cluster.api());
         Self { cluster, claims, volumes: Api::all(admin), pods }
     }
 

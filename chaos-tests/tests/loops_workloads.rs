@@ -6,17 +6,13 @@ use std::time::Duration;
 use chaos_tests::cluster::nodes::{NodesArgs, fake_nodes};
 use chaos_tests::cluster::{Cluster, Plane};
 use k3sd_client::controller::pods;
-use k3sd_client::controller::setup::{ControllerConfig, Setup};
-use k3sd_client::election::Leading;
-use k3sd_client::events::recorder;
-use k3sd_client::informer::Shared;
-use k3sd_runtime::{Clock, Signal, subtree};
+use k3sd_client::controller::setup::ControllerConfig;
+use k3sd_runtime::{Clock, Signal};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::serde::Serialize;
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams};
@@ -24,50 +20,19 @@ use serde_json::{Value, json};
 
 async fn start(clock: Clock, pods_each: &str) -> Cluster {
     // Nobody makes accounts here.
-    let plane = Plane::with(clock.clone(), |config| config.admission_off.push("ServiceAccount".to_owned()));
-    let identities = plane.identities();
-    let manager = identities.user("system:kube-controller-manager", &["system:masters"]);
-    let (events, recorder) = recorder("events", manager.clone());
+    let plane = Plane::with(clock, |config| config.admission_off.push("ServiceAccount".to_owned()));
     let mut nodes = NodesArgs { lease_period: None, ..NodesArgs::default() };
     nodes.capacity.insert("pods".to_owned(), pods_each.to_owned());
-    let (nodes, _) = fake_nodes("nodes", &manager, nodes);
-    let mut informers = Shared::new(manager);
-    let (leading, config) = (Leading::always(), ControllerConfig::default());
-    let mut setup = Setup {
-        identities: &identities,
-        informers: &mut informers,
-        recorder: &recorder,
-        leading: &leading,
-        clock: &clock,
-        config: &config,
-    };
-    let mut loops = k3sd_controllers_workloads::loops(&mut setup);
-    loops.extend([events, nodes]);
-    loops.insert(0, subtree("informers", informers.spec()));
-    plane.start(loops).await
-}
-
-fn api<K>(cluster: &Cluster) -> Api<K>
-where
-    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-{
-    Api::namespaced(cluster.admin(), "default")
-}
-
-async fn make<K>(cluster: &Cluster, object: Value) -> K
-where
-    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Serialize + Clone,
-    K: std::fmt::Debug,
-{
-    let object: K = serde_json::from_value(object).expect("such an object");
-    api(cluster).create(&PostParams::default(), &object).await.expect("it may be made")
+    let (nodes, _) = fake_nodes("nodes", &plane.manager(), nodes);
+    let config = ControllerConfig::default();
+    plane.start_controllers(config, vec![nodes], k3sd_controllers_workloads::loops).await
 }
 
 async fn change<K>(cluster: &Cluster, name: &str, patch: Value)
 where
     K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
 {
-    let patched = api::<K>(cluster).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    let patched = cluster.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
     patched.expect("it may be changed");
 }
 
@@ -81,7 +46,7 @@ async fn all<K>(cluster: &Cluster) -> Vec<K>
 where
     K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug,
 {
-    api::<K>(cluster).list(&ListParams::default()).await.map(|found| found.items).unwrap_or_default()
+    cluster.api::<K>().list(&ListParams::default()).await.map(|found| found.items).unwrap_or_default()
 }
 
 /// A template of pods that are bound from the start.
@@ -108,7 +73,7 @@ async fn reasons(cluster: &Cluster) -> BTreeSet<String> {
 /// Waits until the Deployment has so many pods of an image, available and noted.
 async fn rolled_out(cluster: &Cluster, replicas: usize, image: &str) {
     let holds = async || {
-        let Ok(web) = api::<Deployment>(cluster).get("web").await else { return false };
+        let Ok(web) = cluster.api::<Deployment>().get("web").await else { return false };
         let status = web.status.clone().unwrap_or_default();
         let count = i32::try_from(replicas).ok();
         status.observed_generation == web.metadata.generation
@@ -123,11 +88,11 @@ async fn rolled_out(cluster: &Cluster, replicas: usize, image: &str) {
 #[tokio::test(start_paused = true)]
 async fn a_deployment_rolls_out_back_and_to_another_size() {
     let cluster = start(Clock::simulated(1), "110").await;
-    make::<Deployment>(&cluster, deployment(3, "a:1")).await;
+    cluster.make::<Deployment>(deployment(3, "a:1")).await;
     rolled_out(&cluster, 3, "a:1").await;
     change::<Deployment>(&cluster, "web", json!({"spec": {"template": template("a:2")}})).await;
     rolled_out(&cluster, 3, "a:2").await;
-    let revision = async || api::<Deployment>(&cluster).get("web").await.expect("there").annotations().clone();
+    let revision = async || cluster.api::<Deployment>().get("web").await.expect("there").annotations().clone();
     assert_eq!(revision().await["deployment.kubernetes.io/revision"], "2");
     change::<Deployment>(&cluster, "web", json!({"spec": {"replicas": 5}})).await;
     rolled_out(&cluster, 5, "a:2").await;
@@ -143,7 +108,7 @@ async fn a_deployment_rolls_out_back_and_to_another_size() {
         let history = set.annotations().get("deployment.kubernetes.io/revision-history").map(String::as_str);
         assert_eq!(history, if is_old { None } else { Some("1") });
     }
-    let web = api::<Deployment>(&cluster).get("web").await.expect("there");
+    let web = cluster.api::<Deployment>().get("web").await.expect("there");
     let conditions = web.status.expect("set").conditions.expect("set");
     let said: BTreeSet<_> =
         conditions.iter().filter_map(|it| Some((it.status.as_str(), it.reason.as_deref()?))).collect();
@@ -156,7 +121,7 @@ async fn a_deployment_rolls_out_back_and_to_another_size() {
 #[tokio::test(start_paused = true)]
 async fn a_paused_deployment_scales_and_rolls_out_later() {
     let cluster = start(Clock::simulated(2), "110").await;
-    make::<Deployment>(&cluster, deployment(2, "a:1")).await;
+    cluster.make::<Deployment>(deployment(2, "a:1")).await;
     rolled_out(&cluster, 2, "a:1").await;
     change::<Deployment>(
         &cluster,
@@ -182,7 +147,7 @@ async fn never_fewer_than_allowed_and_all_at_once_only_when_asked() {
     let mut wanted = deployment(4, "a:1");
     wanted["spec"]["template"] = slow.clone();
     wanted["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}});
-    make::<Deployment>(&cluster, wanted).await;
+    cluster.make::<Deployment>(wanted).await;
     rolled_out(&cluster, 4, "a:1").await;
     slow["spec"]["containers"][0]["image"] = "a:2".into();
     change::<Deployment>(&cluster, "web", json!({"spec": {"template": slow}})).await;
@@ -215,9 +180,9 @@ async fn pods_are_taken_given_back_and_replaced() {
     let cluster = start(Clock::simulated(4), "110").await;
     let orphan = json!({"metadata": {"name": "orphan", "labels": {"app": "web"}},
         "spec": {"nodeName": "node-1", "containers": [{"name": "main", "image": "a:1"}]}});
-    make::<Pod>(&cluster, orphan).await;
+    cluster.make::<Pod>(orphan).await;
     let spec = json!({"replicas": 2, "selector": {"app": "web"}, "template": template("a:1")});
-    make::<ReplicationController>(&cluster, json!({"metadata": {"name": "rc"}, "spec": spec})).await;
+    cluster.make::<ReplicationController>(json!({"metadata": {"name": "rc"}, "spec": spec})).await;
     let owned = async || -> Vec<String> {
         let pods = all::<Pod>(&cluster).await.into_iter().filter(pods::is_active);
         pods.filter(|pod| !pod.owner_references().is_empty()).map(|pod| pod.name_any()).collect()
@@ -229,11 +194,11 @@ async fn pods_are_taken_given_back_and_replaced() {
     let is_free = async || !owned().await.contains(&"orphan".to_owned()) && owned().await.len() == 2;
     cluster.wait_until("it gave it back and made another", is_free).await;
     for name in owned().await {
-        api::<Pod>(&cluster).delete(&name, &DeleteParams::default()).await.expect("it is there");
+        cluster.api::<Pod>().delete(&name, &DeleteParams::default()).await.expect("it is there");
     }
     cluster
         .wait_until("it has two others, and says so", async || {
-            let status = api::<ReplicationController>(&cluster).get("rc").await.expect("there").status;
+            let status = cluster.api::<ReplicationController>().get("rc").await.expect("there").status;
             has_two().await && status.is_some_and(|status| status.available_replicas == Some(2))
         })
         .await;
@@ -245,7 +210,7 @@ async fn what_dies_in_the_middle_makes_no_difference() {
     for seed in 10..14 {
         let cluster = start(Clock::simulated(seed), "110").await;
         let mut rng = cluster.clock().rng("test");
-        make::<Deployment>(&cluster, deployment(20, "a:1")).await;
+        cluster.make::<Deployment>(deployment(20, "a:1")).await;
         for round in 0..12 {
             let victim = ["loops/replicaset", "loops/deployment", "loops/informers/pods"][rng.below(3) as usize];
             kill(&cluster, victim);
@@ -281,7 +246,7 @@ async fn a_stateful_set_keeps_its_order_and_its_claims() {
     let spec = json!({"replicas": 3, "serviceName": "db", "selector": {"matchLabels": {"app": "web"}},
         "template": template("a:1"), "volumeClaimTemplates": [{"metadata": {"name": "data"},
             "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]});
-    make::<StatefulSet>(&cluster, json!({"metadata": {"name": "db"}, "spec": spec})).await;
+    cluster.make::<StatefulSet>(json!({"metadata": {"name": "db"}, "spec": spec})).await;
     let mut looks = 0;
     cluster
         .wait_until("it has its pods, one after the other", async || {
@@ -306,13 +271,13 @@ async fn a_stateful_set_keeps_its_order_and_its_claims() {
     cluster.pass(Duration::from_secs(60)).await;
     assert!(updated(&[("db-0", "a:1"), ("db-1", "a:1"), ("db-2", "a:2")]).await);
     // A pod before the partition comes back as it was.
-    api::<Pod>(&cluster).delete("db-0", &DeleteParams::default()).await.expect("it is there");
+    cluster.api::<Pod>().delete("db-0", &DeleteParams::default()).await.expect("it is there");
     cluster.pass(Duration::from_secs(60)).await;
     assert!(updated(&[("db-0", "a:1"), ("db-1", "a:1"), ("db-2", "a:2")]).await);
     change::<StatefulSet>(&cluster, "db", json!({"spec": {"updateStrategy": rolling(0)}})).await;
     cluster
         .wait_until("all are updated, and it says so", async || {
-            let status = api::<StatefulSet>(&cluster).get("db").await.expect("there").status.unwrap_or_default();
+            let status = cluster.api::<StatefulSet>().get("db").await.expect("there").status.unwrap_or_default();
             updated(&[("db-0", "a:2"), ("db-1", "a:2"), ("db-2", "a:2")]).await
                 && status.current_revision == status.update_revision
                 && status.updated_replicas == Some(3)
@@ -332,7 +297,8 @@ async fn bind(cluster: &Cluster) {
         let wanted = spec.pointer(&format!("{terms}/0/matchFields/0/values/0")).and_then(Value::as_str);
         if let (true, Some(node)) = (pods::node(&pod).is_empty(), wanted) {
             let binding = json!({"metadata": {"name": pod.name_any()}, "target": {"kind": "Node", "name": node}});
-            let bound = api::<Pod>(cluster)
+            let bound = cluster
+                .api::<Pod>()
                 .create_subresource::<_, Value>("binding", &pod.name_any(), &PostParams::default(), &binding)
                 .await;
             drop(bound);
@@ -355,7 +321,7 @@ async fn a_daemon_set_has_a_pod_on_each_node_that_fits() {
     let mut pod = template("a:1");
     pod["spec"].as_object_mut().expect("fields").remove("nodeName");
     let spec = json!({"selector": {"matchLabels": {"app": "web"}}, "template": pod});
-    make::<DaemonSet>(&cluster, json!({"metadata": {"name": "agent"}, "spec": spec})).await;
+    cluster.make::<DaemonSet>(json!({"metadata": {"name": "agent"}, "spec": spec})).await;
     let on = async |image: &str| -> Vec<String> {
         bind(&cluster).await;
         let ready = all::<Pod>(&cluster).await.into_iter().filter(|pod| pods::is_active(pod) && pods::is_ready(pod));
@@ -378,7 +344,7 @@ async fn a_daemon_set_has_a_pod_on_each_node_that_fits() {
             if looks % 5 == 0 {
                 kill(&cluster, "loops/daemonset");
             }
-            let status = api::<DaemonSet>(&cluster).get("agent").await.expect("there").status.unwrap_or_default();
+            let status = cluster.api::<DaemonSet>().get("agent").await.expect("there").status.unwrap_or_default();
             on("a:2").await == all_three
                 && (status.number_ready, status.updated_number_scheduled, status.number_available)
                     == (3, Some(3), Some(3))
@@ -390,16 +356,16 @@ async fn a_daemon_set_has_a_pod_on_each_node_that_fits() {
 #[tokio::test(start_paused = true)]
 async fn a_budget_says_how_many_pods_may_go() {
     let cluster = start(Clock::simulated(40), "110").await;
-    make::<Deployment>(&cluster, deployment(3, "a:1")).await;
+    cluster.make::<Deployment>(deployment(3, "a:1")).await;
     let spec = json!({"maxUnavailable": "34%", "selector": {"matchLabels": {"app": "web"}}});
-    make::<PodDisruptionBudget>(&cluster, json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    cluster.make::<PodDisruptionBudget>(json!({"metadata": {"name": "web"}, "spec": spec})).await;
     let said = async || {
-        let status = api::<PodDisruptionBudget>(&cluster).get("web").await.expect("there").status.unwrap_or_default();
+        let status = cluster.api::<PodDisruptionBudget>().get("web").await.expect("there").status.unwrap_or_default();
         (status.expected_pods, status.desired_healthy, status.current_healthy, status.disruptions_allowed)
     };
     cluster.wait_until("two may go", async || said().await == (3, 1, 3, 2)).await;
     let first = all::<Pod>(&cluster).await[0].name_any();
-    api::<Pod>(&cluster).evict(&first, &EvictParams::default()).await.expect("it may go");
+    cluster.api::<Pod>().evict(&first, &EvictParams::default()).await.expect("it may go");
     cluster
         .wait_until("it is replaced", async || {
             let is_gone = all::<Pod>(&cluster).await.iter().all(|pod| pod.name_any() != first);
@@ -412,15 +378,15 @@ async fn a_budget_says_how_many_pods_may_go() {
 #[tokio::test(start_paused = true)]
 async fn an_autoscaler_keeps_its_bounds_while_nobody_measures() {
     let cluster = start(Clock::simulated(50), "110").await;
-    make::<Deployment>(&cluster, deployment(1, "a:1")).await;
+    cluster.make::<Deployment>(deployment(1, "a:1")).await;
     let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
     let metric = json!({"type": "Resource", "resource": {"name": "cpu",
         "target": {"type": "Utilization", "averageUtilization": 80}}});
     let spec = json!({"minReplicas": 2, "maxReplicas": 5, "scaleTargetRef": target, "metrics": [metric]});
-    make::<HorizontalPodAutoscaler>(&cluster, json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    cluster.make::<HorizontalPodAutoscaler>(json!({"metadata": {"name": "web"}, "spec": spec})).await;
     rolled_out(&cluster, 2, "a:1").await;
     let said = async || -> BTreeSet<String> {
-        let found = api::<HorizontalPodAutoscaler>(&cluster).get("web").await.expect("there");
+        let found = cluster.api::<HorizontalPodAutoscaler>().get("web").await.expect("there");
         let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
         conditions
             .into_iter()
@@ -458,14 +424,14 @@ async fn versions_of_owners(cluster: &Cluster) -> BTreeSet<(String, Option<Strin
 #[tokio::test(start_paused = true)]
 async fn what_is_right_is_left_alone() {
     let cluster = start(Clock::simulated(60), "110").await;
-    make::<Deployment>(&cluster, deployment(3, "a:1")).await;
+    cluster.make::<Deployment>(deployment(3, "a:1")).await;
     rolled_out(&cluster, 3, "a:1").await;
     let spec = json!({"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}});
-    make::<PodDisruptionBudget>(&cluster, json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    cluster.make::<PodDisruptionBudget>(json!({"metadata": {"name": "web"}, "spec": spec})).await;
     let pod = json!({"metadata": {"labels": {"app": "db"}}, "spec": template("a:1")["spec"]});
     let selector = json!({"matchLabels": {"app": "db"}});
     let set = json!({"replicas": 2, "serviceName": "db", "selector": selector, "template": pod});
-    make::<StatefulSet>(&cluster, json!({"metadata": {"name": "db"}, "spec": set})).await;
+    cluster.make::<StatefulSet>(json!({"metadata": {"name": "db"}, "spec": set})).await;
     cluster.pass(Duration::from_secs(120)).await;
     let written = async || {
         let mut versions = versions::<Pod>(&cluster).await;
@@ -487,10 +453,10 @@ async fn what_is_right_is_left_alone() {
 async fn thousands_of_pods_are_made_at_once() {
     let cluster = start(Clock::system(), "6000").await;
     let began = cluster.clock().now();
-    make::<Deployment>(&cluster, deployment(2000, "a:1")).await;
+    cluster.make::<Deployment>(deployment(2000, "a:1")).await;
     // To list them all again and again would be most of the work.
     let others = async || {
-        let found = api::<Pod>(&cluster).list_metadata(&ListParams::default().limit(1)).await;
+        let found = cluster.api::<Pod>().list_metadata(&ListParams::default().limit(1)).await;
         found.ok().and_then(|found| found.metadata.remaining_item_count).unwrap_or(0)
     };
     cluster.wait_within(Duration::from_secs(120), "all are made", async || others().await == 1999).await;

@@ -83,7 +83,9 @@ pub struct ApiServerConfig {
 
 /// Pages that everybody may read, known or not, on the sockets of the API.
 #[derive(Clone)]
-pub struct Pages(Arc<dyn Fn(&str) -> Option<Page> + Send + Sync>);
+pub struct Pages(Arc<AskPage>);
+
+type AskPage = dyn Fn(&str) -> Option<Page> + Send + Sync;
 
 /// One of them: its type, and its text.
 pub type Page = (&'static str, Bytes);

@@ -255,7 +255,8 @@ mod tests {
 
     #[test]
     fn values_stand_in_place_of_what_is_set_or_around_it() {
-        const FLAGS: &[(&str, Rule<(Vec<String>, bool)>)] = &[
+        type Settings = (Vec<String>, bool);
+        const FLAGS: &[(&str, Rule<Settings>)] = &[
             ("many", Rule::Lists(|(many, _)| many)),
             ("on", Rule::Sets(|(_, on), value| boolean(value).map(|found| *on = found))),
         ];

@@ -75,7 +75,7 @@ fn manager(
         None => Leading::always(),
         Some(election) => {
             let mut args = ElectionArgs::new(connect, NAMESPACE, lease, &election.identity);
-            args.terms = election.terms.clone();
+            args.terms = election.terms;
             let (child, leading) = elector("lease", args);
             spec = spec.child(child);
             leading

@@ -23,6 +23,10 @@ const DATA_DIRECTORY_MODE: u32 = 0o755;
 /// Tokens, keys and the database are the owner's alone.
 const SERVER_DIRECTORY_MODE: u32 = 0o700;
 
+/// Rows that a server's datastore keeps in memory: enough for those that are written again and again. What is read is
+/// in the watch caches.
+const SERVER_CACHE_BYTES: usize = 2 << 20;
+
 /// Why the daemon did not start, or did not end well.
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -123,17 +127,21 @@ async fn kine(data_dir: &Path, config: &DatastoreConfig, opened: &mut Option<Pat
         let make = DirBuilder::new().recursive(true).mode(mode).create(folder);
         make.map_err(|source| RunError::DataDir { path: folder.to_owned(), source })?;
     }
-    let store = config.kine.store.word();
+    let mut kine = config.kine.clone();
+    if let StoreConfig::Sqlite(options) = &mut kine.store {
+        options.cache_bytes_max = SERVER_CACHE_BYTES;
+    }
+    let store = kine.store.word();
     if matches!(config.kine.store, StoreConfig::Etcd(_)) {
         tracing::info!(store, "the datastore is asked directly");
-        return Ok(k3sd_kine::tree(config.kine.clone(), Vec::new()));
+        return Ok(k3sd_kine::tree(kine, Vec::new()));
     }
     let path = folder.join("kine.sock");
     let address = ListenAddress::Unix(path.clone());
     let socket = bind(&address).await.map_err(|source| RunError::Listen { address, source })?;
     tracing::info!(store, socket = %path.display(), "serving the datastore");
     *opened = Some(path);
-    Ok(k3sd_kine::tree(config.kine.clone(), vec![Lend::new(socket)]))
+    Ok(k3sd_kine::tree(kine, vec![Lend::new(socket)]))
 }
 
 /// The same, for any tree around an inspector.

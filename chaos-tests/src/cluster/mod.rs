@@ -21,6 +21,7 @@
 //! # }
 //! ```
 
+mod controllers;
 pub mod kubeconfig;
 pub mod nodes;
 pub mod state;

@@ -183,8 +183,8 @@ mod tests {
         let first = line("Thing", &object("x-abcde", one, "2030-01-01T00:00:00Z", 1));
         assert_eq!(first, line("Thing", &object("x-fghij", other, "2031-02-03T04:05:06Z", 1)));
         let second = line("Thing", &object("x-abcde", one, "2030-01-01T00:00:00Z", 2));
-        assert_eq!(difference(&[first.clone()], std::slice::from_ref(&first)), Vec::<String>::new());
-        let told = difference(&[first.clone()], &[second.clone(), second.clone()]);
+        assert_eq!(difference(std::slice::from_ref(&first), std::slice::from_ref(&first)), Vec::<String>::new());
+        let told = difference(std::slice::from_ref(&first), &[second.clone(), second.clone()]);
         assert_eq!(told, [format!("- {first}"), format!("+ {second}"), format!("+ {second}")]);
     }
 }

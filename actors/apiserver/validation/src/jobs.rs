@@ -7,9 +7,9 @@ use k3sd_objects::status::field::Error;
 use serde_json::{Map, Value};
 
 use super::Context;
+use super::job_policies;
 use super::pod::check_template;
 use super::read::{At, Errors, same};
-use super::job_policies;
 
 /// Longest name of who manages a Job.
 const MANAGER_BYTES_MAX: usize = 63;

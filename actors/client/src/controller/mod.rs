@@ -13,8 +13,8 @@
 //! Copies lag behind what was written. A turn therefore notes what it wrote, and its key isn't looked at again before the
 //! copies show that: a controller never makes a pod twice because it hasn't yet seen the first one.
 //!
-//! A key whose look panics, or fails [`QUARANTINE_FAILURES`] times in a row, is in quarantine: it is tried again after
-//! waits that grow, the others go on. `k3sd actors show` names it, and an Event about its object says why.
+//! A key whose look panics, or fails [`QUARANTINE_FAILURES`] times in a row though the API didn't refuse anything, is in
+//! quarantine: it is tried again after waits that grow, the others go on. `k3sd actors show` names it, and an Event about its object says why.
 
 mod error;
 pub mod fan_out;

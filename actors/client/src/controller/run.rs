@@ -317,7 +317,8 @@ impl<C: Controller> Desk<C> {
             tracing::debug!(%key, failure = failure.chain(), "somebody was faster; looking again");
             return;
         }
-        if self.queue.failures(&key) >= QUARANTINE_FAILURES {
+        // What the API refuses, such as for a quota, is the matter of whoever sees to that, and no poison.
+        if failure.code().is_none() && self.queue.failures(&key) >= QUARANTINE_FAILURES {
             self.isolate(key, failure.chain());
         } else {
             tracing::info!(%key, failure = failure.chain(), "trying again");

@@ -19,7 +19,7 @@ use crate::informer::{Informer, InformerArgs, ObjectKey, informer};
 /// Reports each look, and does with it as the ConfigMap says.
 struct Looker {
     maps: Informer<ConfigMap>,
-    looks: mpsc::UnboundedSender<(String, u64)>,
+    looks: mpsc::Sender<(String, u64)>,
     clock: Clock,
     /// What it last wrote, for keys that wait for it.
     written: u64,
@@ -34,9 +34,9 @@ impl Controller for Looker {
         let shown = self.maps.snapshot().expect("a loop begins with a list");
         let Some(map) = shown.get(&key.namespace, &key.name) else { return Ok(()) };
         let seconds = self.clock.now().since(k3sd_runtime::Moment::START).as_secs();
-        self.looks.send((key.name.clone(), seconds)).expect("the test listens");
+        self.looks.try_send((key.name.clone(), seconds)).expect("the test listens");
         self.most.fetch_max(self.at_once.fetch_add(1, SeqCst) + 1, SeqCst);
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.clock.sleep_until(self.clock.now() + Duration::from_millis(1)).await;
         self.at_once.fetch_sub(1, SeqCst);
         match map.data.as_ref().and_then(|data| data.get("color")).map_or("", String::as_str) {
             "panics" => panic!("poisoned"),
@@ -65,7 +65,7 @@ struct Bed {
     _place: watch::Sender<Option<mpsc::Sender<mpsc::Sender<Bytes>>>>,
     system: System,
     tree: Tree,
-    looks: mpsc::UnboundedReceiver<(String, u64)>,
+    looks: mpsc::Receiver<(String, u64)>,
     most: Arc<AtomicU32>,
     lead: watch::Sender<bool>,
 }
@@ -79,7 +79,7 @@ impl Bed {
         let args = InformerArgs::<ConfigMap>::all(Connect::over(Script { list, watches: seen }));
         let (child, informer) = informer("configmaps", args);
         let system = System::new(Clock::simulated(1));
-        let (sender, looks) = mpsc::unbounded_channel();
+        let (sender, looks) = mpsc::channel(1024);
         let (lead, leading) = Leading::when(leads);
         let most = Arc::new(AtomicU32::new(0));
         let looker = Looker {
@@ -181,7 +181,8 @@ async fn a_poisoned_object_is_in_quarantine_and_the_others_go_on() {
         assert_eq!(bed.notes(), [why]);
         bed.modify("bad", 20, "red").await;
         while bed.look().await.0 != "bad" {}
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let clock = bed.system.clock();
+        clock.sleep_until(clock.now() + Duration::from_secs(1)).await;
         assert_eq!(bed.notes(), Vec::<String>::new());
         bed.tree.stop();
     }

@@ -83,7 +83,7 @@ fn name(path: &Path) -> String {
 }
 
 fn run_program(path: &Path) -> Result<(), String> {
-    let server = Server::start(&[]);
+    let server = Server::start(transcript::ALONE);
     let (code, printed) = server.run(&format!("{} {}", python(), path.display()));
     if code == 0 { Ok(()) } else { Err(format!("{printed}\nthe server's log:\n{}", server.log())) }
 }

@@ -11,9 +11,14 @@
 //!
 //! Lines behind a command are what it prints on both streams, and its exit code in brackets unless that is 0. `<*>`
 //! stands for any text within a line, `<...>` alone for any lines. A command goes on over lines that begin with `>`. The
-//! first remark may say `flags:` and with what else the server is started.
+//! first remark may say `flags:` and with what else the server is started, or `controllers:`: then its controllers run too, which
+//! otherwise would do things of their own among those that a transcript is about.
 
 use super::server::Server;
+
+/// The API server without those who act on what is in it.
+pub(crate) const ALONE: &[&str] =
+    &["--disable-controller-manager", "--disable-cloud-controller", "--disable-scheduler"];
 
 /// See the module's page.
 pub(crate) struct Transcript<'a> {
@@ -62,8 +67,10 @@ impl<'a> Transcript<'a> {
                 step.wanted.pop();
             }
         }
-        let flags = text.lines().next().and_then(|line| line.strip_prefix("# flags:"));
-        Self { flags: flags.map(|flags| flags.split_whitespace().collect()).unwrap_or_default(), steps }
+        let first = text.lines().next().unwrap_or_default();
+        let mut flags: Vec<&str> = if first.starts_with("# controllers:") { Vec::new() } else { ALONE.to_vec() };
+        flags.extend(first.strip_prefix("# flags:").unwrap_or_default().split_whitespace());
+        Self { flags, steps }
     }
 
     /// Runs all commands, one after the other.

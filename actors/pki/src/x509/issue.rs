@@ -229,7 +229,7 @@ fn usages(wanted: &[String]) -> Result<Vec<Vec<u8>>, MaterialError> {
         extensions.push(extension("2.5.29.15", true, &element(der::BIT_STRING, &content)));
     }
     if !identifiers.is_empty() {
-        let identifiers: Vec<u8> = identifiers.into_iter().flat_map(|text| oid(text)).collect();
+        let identifiers: Vec<u8> = identifiers.into_iter().flat_map(oid).collect();
         extensions.push(extension("2.5.29.37", false, &element(der::SEQUENCE, &identifiers)));
     }
     Ok(extensions)

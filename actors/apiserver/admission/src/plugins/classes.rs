@@ -1,7 +1,7 @@
 //! Classes for those who name none: `DefaultStorageClass`, `DefaultIngressClass`.
 
-use k3sd_objects::quota::STORAGE_CLASS_ANNOTATION;
 use k3sd_objects::object::Object;
+use k3sd_objects::quota::STORAGE_CLASS_ANNOTATION;
 use k3sd_objects::status::Status;
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,7 +10,6 @@ use crate::attributes::{Attributes, Operation};
 use crate::lookup::{INGRESS_CLASSES, Lookup, Place, STORAGE_CLASSES};
 use crate::plugins::not_ready;
 use crate::read::{annotation, field, has, parsed, set};
-
 
 /// The way to name an ingress's class before there was a field.
 const INGRESS_CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";

@@ -46,7 +46,7 @@ pub(super) fn capacity(volume: &PersistentVolume) -> Quantity {
     size(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()).and_then(|all| all.get("storage")))
 }
 
-fn modes<'a>(modes: Option<&'a Vec<String>>) -> BTreeSet<&'a str> {
+fn modes(modes: Option<&Vec<String>>) -> BTreeSet<&str> {
     modes.into_iter().flatten().map(String::as_str).collect()
 }
 

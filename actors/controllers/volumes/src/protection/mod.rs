@@ -67,7 +67,7 @@ mod tests {
         ] {
             let meta = ObjectMeta {
                 finalizers: Some(finalizers.iter().map(|name| (*name).to_owned()).collect()),
-                deletion_timestamp: deleted.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+                deletion_timestamp: deleted.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
                 ..ObjectMeta::default()
             };
             assert_eq!(duty(&meta, "x/y"), wanted, "{deleted} {finalizers:?}");
