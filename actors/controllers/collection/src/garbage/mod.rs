@@ -58,7 +58,7 @@ pub fn collector(setup: &mut Setup<'_>, gone: &broadcast::Sender<Arc<str>>) -> C
     let count = census::Count { connect, resources, mouth: ear };
     let spec = Spec::new(Strategy::RestForOne)
         .child(task("collector", move |handle| collector::run(args.clone(), handle)))
-        .child(subtree("monitors", Spec::new(Strategy::OneForOne).budget(RESTARTS, PERIOD)))
+        .child(subtree("monitors", Spec::new(Strategy::Dynamic).budget(RESTARTS, PERIOD)))
         .child(task("census", move |handle| count.clone().run(handle)))
         .child(task("resources", move |handle| follow.clone().run(handle)));
     subtree("garbage-collector", spec)
