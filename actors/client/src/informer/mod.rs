@@ -9,6 +9,7 @@
 //! for its queue loses changes and gets the whole snapshot instead: whoever acts on state, as every controller should,
 //! misses nothing.
 
+mod lines;
 mod reflector;
 mod shared;
 mod store;

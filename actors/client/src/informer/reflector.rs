@@ -13,17 +13,17 @@
 //! Restart: permanent. It lists again, and tells subscribers all that there is.
 //! Fails:   never; what the API says is tried again, less and less often.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use futures_util::{FutureExt as _, StreamExt as _};
 use k3sd_runtime::lend::{Lend, Loan};
 use k3sd_runtime::{Actor, ActorError, Address, Backoff, Context, Message, ReplyPort, Rng};
 use kube::Api;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use tokio::sync::{mpsc, watch};
 
+use super::lines::{self, Events};
 use super::store::{ObjectKey, Snapshot};
 use super::{Change, InformerArgs, Kind};
 
@@ -45,8 +45,6 @@ const RETRY: Backoff = Backoff {
     jitter: 0.5,
     reset_after: Duration::from_secs(120),
 };
-
-type Events<K> = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<K>>> + Send>>;
 
 /// Somebody who is told of changes.
 #[derive(Debug)]
@@ -192,10 +190,7 @@ impl<K: Kind> Reflector<K> {
                 ..WatchParams::default()
             };
             let version = self.store.version().to_owned();
-            ctx.pipe(async move {
-                let opened = api.watch(&params, &version).await;
-                ReflectorMsg::Opened { opened: opened.map(|stream| -> Events<K> { Box::pin(stream) }) }
-            });
+            ctx.pipe(async move { ReflectorMsg::Opened { opened: lines::watch(&api, &params, &version).await } });
             return;
         }
         let params = ListParams {
