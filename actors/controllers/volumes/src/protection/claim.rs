@@ -86,7 +86,7 @@ impl Controller for Claims {
             Duty::Release => false,
         };
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &key.namespace);
-        if let Some(written) = write(&api, &claim.metadata, FINALIZER, keep).await? {
+        if let Some(written) = write(&api, claim.as_ref(), FINALIZER, keep).await? {
             turn.wrote(&self.claims, &written);
         }
         Ok(())

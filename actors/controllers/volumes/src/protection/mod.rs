@@ -7,10 +7,11 @@ pub(crate) use self::claim::claims;
 pub(crate) use self::volume::volumes;
 
 use k3sd_client::controller::Failure;
+use k3sd_client::informer::Kind;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
-use serde_json::json;
+use kube::api::PostParams;
+use serde::Serialize;
 
 /// What is to be done about the finalizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,20 +32,22 @@ fn duty(meta: &ObjectMeta, finalizer: &str) -> Duty {
     }
 }
 
-/// Writes the finalizers as they should be, for the very object that was read.
-async fn write<K>(api: &Api<K>, meta: &ObjectMeta, finalizer: &str, keep: bool) -> Result<Option<K>, Failure>
-where
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    let mut all: Vec<String> = meta.finalizers.iter().flatten().filter(|found| *found != finalizer).cloned().collect();
+/// Writes the finalizers as they should be, over the very object that was read. `None` when it is gone by now.
+async fn write<K: Kind + Serialize>(
+    api: &Api<K>,
+    object: &K,
+    finalizer: &str,
+    keep: bool,
+) -> Result<Option<K>, Failure> {
+    let mut object = object.clone();
+    let finalizers = object.meta_mut().finalizers.get_or_insert_default();
+    finalizers.retain(|found| found != finalizer);
     if keep {
-        all.push(finalizer.to_owned());
+        finalizers.push(finalizer.to_owned());
     }
-    let patch = json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": all}});
-    let name = meta.name.as_deref().unwrap_or_default();
-    match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map_err(Failure::from) {
+    let name = object.meta().name.clone().unwrap_or_default();
+    match api.replace(&name, &PostParams::default(), &object).await.map_err(Failure::from) {
         Ok(written) => Ok(Some(written)),
-        // It is gone, which is all that was wanted.
         Err(failure) if failure.code() == Some(404) => Ok(None),
         Err(failure) => Err(failure),
     }

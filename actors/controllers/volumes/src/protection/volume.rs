@@ -40,7 +40,7 @@ impl Controller for Volumes {
             Duty::Add => true,
         };
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
-        if let Some(written) = write(&api, &volume.metadata, FINALIZER, keep).await? {
+        if let Some(written) = write(&api, volume.as_ref(), FINALIZER, keep).await? {
             turn.wrote(&self.volumes, &written);
         }
         Ok(())
