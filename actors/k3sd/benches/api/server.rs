@@ -57,6 +57,8 @@ impl Server {
         let mut command = Command::new(&setting.binary);
         command.args(["server", "--disable-agent", "--bind-address=127.0.0.1", "--advertise-address=192.0.2.2"]);
         command.arg(format!("--https-listen-port={}", address.port())).arg(format!("--apiserver-port={}", own.port()));
+        // The bars are those of the API server; who acts on what is in it would have things of its own to do.
+        command.args(["--disable-controller-manager", "--disable-cloud-controller", "--disable-scheduler"]);
         command.arg("--data-dir").arg(&data).arg("--write-kubeconfig").arg(directory.join("admin.yaml"));
         command.arg("--inspect-socket").arg(directory.join("inspect.sock"));
         let file = fs::File::create(&log)?;
