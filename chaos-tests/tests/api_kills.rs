@@ -193,7 +193,9 @@ async fn clients_of_the_api_outlive_its_parts() {
     let port = format!("--https-listen-port={}", address.port());
     let own_port = format!("--apiserver-port={}", own.port());
     let flags = ["--debug-actor-control", "--bind-address=127.0.0.1", &kubeconfig, &port, &own_port];
-    let daemon = Daemon::start(&flags).await;
+    // The loops over the API have a test of their own, `loops_chaos`.
+    let alone = ["--disable-controller-manager", "--disable-cloud-controller", "--disable-scheduler"];
+    let daemon = Daemon::start(&[&flags[..], &alone[..]].concat()).await;
     let server = Server::new(address, &daemon.tls_directory());
     let began = Instant::now();
     let mut drill = Drill::begin(daemon, server, rng.next_u64()).await;
