@@ -20,7 +20,7 @@ use rustix::process::Signal;
 /// As many as a small cluster has.
 const WATCHERS: usize = 100;
 /// How long the tree may take to have its full shape again.
-const HEALED_WITHIN: Duration = Duration::from_secs(5);
+const HEALED_WITHIN: Duration = Duration::from_secs(8);
 /// How long the watchers may take to see the last change.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 /// The subtree all of which is killed.
