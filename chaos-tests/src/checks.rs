@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use k3sd_runtime::Strategy;
 use k3sd_runtime::inspect::Client;
 use k3sd_runtime::inspect::wire::{Actor, Event};
 
@@ -44,13 +45,28 @@ pub fn shape(root: &Actor) -> Shape {
     shape
 }
 
-/// What differs between two shapes, for people.
+/// What differs between two shapes, for people. A dynamic supervisor may have got more children since.
 #[must_use]
 pub fn difference(wanted: &Shape, found: &Shape) -> Vec<String> {
     let missing =
         wanted.iter().filter(|(path, _)| !found.contains_key(*path)).map(|(path, _)| format!("{path} is missing"));
-    let other = found.iter().filter(|(path, place)| wanted.get(*path) != Some(place));
+    let other = found.iter().filter(|(path, place)| match wanted.get(*path) {
+        Some(wanted) => wanted != *place,
+        None => !is_dynamic(wanted, path),
+    });
     missing.chain(other.map(|(path, place)| format!("{path} is {place:?}"))).collect()
+}
+
+/// Whether this belongs to what a dynamic supervisor of that shape started, or to something below.
+fn is_dynamic(shape: &Shape, path: &str) -> bool {
+    let mut above = path;
+    while let Some((parent, _)) = above.rsplit_once('/') {
+        if let Some(place) = shape.get(parent) {
+            return place.strategy.as_deref() == Some(Strategy::Dynamic.word());
+        }
+        above = parent;
+    }
+    false
 }
 
 /// How many of the tree exist, connections to the inspector included.

@@ -20,7 +20,7 @@ use rustix::process::Signal;
 /// As many as a small cluster has.
 const WATCHERS: usize = 100;
 /// How long the tree may take to have its full shape again.
-const HEALED_WITHIN: Duration = Duration::from_secs(8);
+const HEALED_WITHIN: Duration = Duration::from_secs(5);
 /// How long the watchers may take to see the last change.
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
 /// The subtree all of which is killed.
@@ -193,9 +193,7 @@ async fn clients_of_the_api_outlive_its_parts() {
     let port = format!("--https-listen-port={}", address.port());
     let own_port = format!("--apiserver-port={}", own.port());
     let flags = ["--debug-actor-control", "--bind-address=127.0.0.1", &kubeconfig, &port, &own_port];
-    // The loops over the API have a test of their own, `loops_chaos`.
-    let alone = ["--disable-controller-manager", "--disable-cloud-controller", "--disable-scheduler"];
-    let daemon = Daemon::start(&[&flags[..], &alone[..]].concat()).await;
+    let daemon = Daemon::start(&flags).await;
     let server = Server::new(address, &daemon.tls_directory());
     let began = Instant::now();
     let mut drill = Drill::begin(daemon, server, rng.next_u64()).await;

@@ -40,7 +40,12 @@ pub trait Actor: Sized + Send + 'static {
     /// What it understands.
     type Msg: Message;
 
-    /// Builds the state. Its supervisor isn't blocked meanwhile, but siblings that start after it wait.
+    /// Whether a stop drops the handler in hand at its next await, as a kill does. For handlers that wait for somebody who
+    /// may be away, and who comes back only when this actor has stopped.
+    const STOPS_AT_AWAIT: bool = false;
+
+    /// Builds the state. Its supervisor isn't blocked meanwhile, but siblings that start after it wait. A stop drops it
+    /// at its next await.
     ///
     /// # Errors
     /// An error counts as a death.
@@ -165,9 +170,8 @@ impl<M: Message> Context<M> {
         self.cell.node.set_notes(lines);
     }
 
-    /// Ends once the supervisor has asked for the end. For an `init` that waits for somebody who may never come: nothing
-    /// else interrupts it but a kill.
-    pub fn asked_to_stop(&self) -> impl Future<Output = ()> + Send + use<M> {
+    /// Ends once the supervisor has asked for the end.
+    fn asked_to_stop(&self) -> impl Future<Output = ()> + Send + use<M> {
         let cell = self.cell.clone();
         // A signal wakes the task that this is a part of, so nobody has to be told of a waker.
         std::future::poll_fn(move |_| if cell.node.flags() & STOP != 0 { Poll::Ready(()) } else { Poll::Pending })
@@ -337,7 +341,13 @@ impl<M: Message> Context<M> {
 
 /// One incarnation from `init` to its end.
 pub(crate) async fn live<A: Actor>(mut ctx: Context<A::Msg>, args: A::Args) -> Exit {
-    let mut actor = match A::init(&mut ctx, args).await {
+    let asked_to_stop = ctx.asked_to_stop();
+    let made = tokio::select! {
+        biased;
+        made = A::init(&mut ctx, args) => made,
+        () = asked_to_stop => return Exit::Shutdown,
+    };
+    let mut actor = match made {
         Ok(actor) => actor,
         Err(error) => return Exit::StartFailed(crate::exit::clip(error.to_string())),
     };
@@ -364,7 +374,16 @@ pub(crate) async fn live<A: Actor>(mut ctx: Context<A::Msg>, args: A::Args) -> E
 async fn handle<A: Actor>(actor: &mut A, ctx: &mut Context<A::Msg>, message: A::Msg) -> Result<(), ActorError> {
     let kind = message.kind();
     let began = ctx.cell.node.begin(kind);
-    let outcome = actor.handle(ctx, message).await;
+    let outcome = if A::STOPS_AT_AWAIT {
+        let asked_to_stop = ctx.asked_to_stop();
+        tokio::select! {
+            biased;
+            outcome = actor.handle(ctx, message) => outcome,
+            () = asked_to_stop => Ok(()),
+        }
+    } else {
+        actor.handle(ctx, message).await
+    };
     let took = ctx.cell.node.end(began);
     if ctx.cell.node.is_traced() {
         let message = A::Msg::KINDS.get(kind).copied().unwrap_or("?");

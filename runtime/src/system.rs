@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, watch};
 use crate::actor::Context;
 use crate::address::Address;
 use crate::anchor::Anchor;
-use crate::cell::{AnyCell, Cell, Kind, Node, Signal, lock};
+use crate::cell::{AnyCell, Cell, Kind, Node, STOP, Signal, lock};
 use crate::clock::Clock;
 use crate::error::TypeMismatch;
 use crate::events::{Event, Happened};
@@ -149,6 +149,11 @@ impl System {
     }
 
     /// The actor at this path, whatever it understands.
+    /// Whether the whole tree was asked to stop: what stops now doesn't come back in this process.
+    pub fn is_ending(&self) -> bool {
+        self.find(ROOT).is_some_and(|root| root.node().flags() & STOP != 0)
+    }
+
     pub(crate) fn find(&self, path: &str) -> Option<Arc<dyn AnyCell>> {
         lock(&self.0.directory).get(path).and_then(Weak::upgrade)
     }

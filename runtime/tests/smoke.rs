@@ -1,5 +1,7 @@
 //! The runtime's basic promises, through its public surface.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use k3sd_runtime::*;
@@ -77,13 +79,56 @@ impl Actor for Patient {
     type Msg = Silent;
 
     async fn init(ctx: &mut Context<Silent>, (): ()) -> Result<Self, ActorError> {
-        ctx.asked_to_stop().await;
-        Err(ActorError::new("nobody came"))
+        ctx.defer_ready();
+        std::future::pending().await
     }
 
     async fn handle(&mut self, _: &mut Context<Silent>, message: Silent) -> Result<(), ActorError> {
         match message {}
     }
+}
+
+/// Waits in its handler for somebody who never comes, and takes its leave.
+struct Waiter(Arc<AtomicUsize>);
+
+enum WaiterMsg {
+    WaitTick,
+}
+message_kinds!(WaiterMsg { WaitTick });
+
+impl Actor for Waiter {
+    type Args = Arc<AtomicUsize>;
+    type Msg = WaiterMsg;
+
+    const STOPS_AT_AWAIT: bool = true;
+
+    async fn init(ctx: &mut Context<WaiterMsg>, left: Arc<AtomicUsize>) -> Result<Self, ActorError> {
+        ctx.send_self(WaiterMsg::WaitTick);
+        Ok(Self(left))
+    }
+
+    async fn handle(&mut self, _: &mut Context<WaiterMsg>, message: WaiterMsg) -> Result<(), ActorError> {
+        let WaiterMsg::WaitTick = message;
+        std::future::pending().await
+    }
+
+    async fn stopping(&mut self, _: &mut Context<WaiterMsg>) -> Stop {
+        self.0.fetch_add(1, Relaxed);
+        Stop::Now
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_waits_is_dropped_by_the_stop_where_the_actor_says_so() {
+    let (system, left) = (System::new(Clock::simulated(1)), Arc::new(AtomicUsize::new(0)));
+    assert!(!system.is_ending());
+    let waiter = worker::<Waiter>("waiter", left.clone()).shutdown(Shutdown::Unlimited);
+    let tree = system.start(Spec::new(Strategy::OneForOne).child(waiter));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    tree.stop();
+    assert!(system.is_ending());
+    assert_eq!(tree.ended().await, Exit::Shutdown);
+    assert_eq!((system.alive(), left.load(Relaxed)), (0, 1), "it was told all the same");
 }
 
 #[tokio::test(start_paused = true)]

@@ -112,6 +112,9 @@ impl Actor for Rights {
     type Args = RightsArgs;
     type Msg = RightsMsg;
 
+    /// The caches may be gone, and come back only when this has stopped.
+    const STOPS_AT_AWAIT: bool = true;
+
     async fn init(ctx: &mut Context<RightsMsg>, args: RightsArgs) -> Result<Self, ActorError> {
         ctx.defer_ready();
         ctx.send_self(RightsMsg::ReloadTick);

@@ -2,11 +2,13 @@
 
 mod histogram;
 mod process;
+mod sizes;
 
 use std::fmt::Write as _;
 
 pub use histogram::Histogram;
 pub use process::write as write_process;
+pub use sizes::Sizes;
 
 /// The lines before those of a metric. `kind` is `counter`, `gauge` or `histogram`.
 pub fn head(text: &mut String, name: &str, kind: &str, help: &str) {

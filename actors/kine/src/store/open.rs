@@ -16,18 +16,8 @@ use crate::metrics::Observed;
 const ATTEMPTS_MAX: u32 = 300;
 const ATTEMPT_DELAY: Duration = Duration::from_secs(1);
 
-/// Opens the store, and goes on trying while nobody answers there. What is refused is not asked twice. It gives up at
-/// once when the actor is to stop.
+/// Opens the store, and goes on trying while nobody answers there. What is refused is not asked twice.
 pub(crate) async fn open(ctx: &mut Context<StoreMsg>, args: &StoreArgs) -> Result<AnyBackend, ActorError> {
-    let asked_to_stop = ctx.asked_to_stop();
-    tokio::select! {
-        biased;
-        () = asked_to_stop => Err(ActorError::new("stopped before the database was open")),
-        opened = try_to_open(ctx, args) => opened,
-    }
-}
-
-async fn try_to_open(ctx: &mut Context<StoreMsg>, args: &StoreArgs) -> Result<AnyBackend, ActorError> {
     for attempt in 1.. {
         let error = match attempt_to_open(ctx, args).await? {
             Ok(backend) => return Ok(backend),

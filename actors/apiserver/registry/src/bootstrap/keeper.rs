@@ -31,8 +31,7 @@ const RETRY: Backoff = Backoff {
 /// How long changes are collected before they are looked at.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// How long taking things back may hold a stop up. It takes milliseconds, unless the caches are gone, and then whoever
-/// stops us waits to start them again.
+/// How long taking things back may hold a stop up. It takes milliseconds.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Something to be kept as it should be. Doing it twice is the same as once.
@@ -51,7 +50,7 @@ pub(crate) trait Duty: Clone + Send + Sync + 'static {
     /// What the API refused; it is all done again later.
     fn perform(&self, api: &Api) -> impl Future<Output = Result<Option<Duration>, Status>> + Send;
 
-    /// Takes back what only holds while this server runs.
+    /// Takes back what only holds while this server runs; done when the whole server stops.
     fn leave(&self, api: &Api) -> impl Future<Output = ()> + Send {
         let _ = api;
         async {}
@@ -146,6 +145,9 @@ impl<D: Duty> Actor for Keeper<D> {
     type Args = KeeperArgs<D>;
     type Msg = KeeperMsg;
 
+    /// The caches may be gone, and come back only when this has stopped.
+    const STOPS_AT_AWAIT: bool = true;
+
     async fn init(ctx: &mut Context<KeeperMsg>, args: KeeperArgs<D>) -> Result<Self, ActorError> {
         ctx.send_self(KeeperMsg::PerformTick);
         for kind in D::WATCHES {
@@ -175,6 +177,9 @@ impl<D: Duty> Actor for Keeper<D> {
     }
 
     async fn stopping(&mut self, ctx: &mut Context<KeeperMsg>) -> Stop {
+        if !ctx.system().is_ending() {
+            return Stop::Now;
+        }
         let clock = ctx.clock().clone();
         let limit = clock.now() + LEAVE_LIMIT;
         tokio::select! {

@@ -322,6 +322,9 @@ impl Actor for Repair {
     type Args = RepairArgs;
     type Msg = RepairMsg;
 
+    /// The caches may be gone, and come back only when this has stopped.
+    const STOPS_AT_AWAIT: bool = true;
+
     async fn init(ctx: &mut Context<RepairMsg>, args: RepairArgs) -> Result<Self, ActorError> {
         for kind in WATCHED {
             ctx.send_self(RepairMsg::WatchTick { kind: *kind });

@@ -124,10 +124,6 @@ impl Duty for Kubernetes {
     }
 
     async fn leave(&self, api: &Api) {
-        // Stopped because the store died, this comes back with it; waiting for the store would hold its successor up.
-        if !api.stores().storage().is_open() {
-            return;
-        }
         let write = Write { key: self.key().into(), change: Change::Delete, precondition: Precondition::None };
         let left = match api.stores().storage().write(write).await {
             Ok(_) => match self.servers(api).await {
