@@ -1,4 +1,4 @@
-//! Stamps the commit and the compiler's version into the binary, for `--version`.
+//! Stamps the commit and the compiler's version into the binary, for `--version`, and has the linker make a release small.
 //!
 //! Neither git nor a repository is required: without them the commit reads `unknown`, and a packager who builds from a
 //! tarball sets `K3SD_COMMIT`.
@@ -15,13 +15,28 @@ fn main() {
     watch_repository();
     println!("cargo::rustc-env=K3SD_COMMIT={}", commit());
     println!("cargo::rustc-env=K3SD_RUSTC={}", compiler());
+    link_small();
+}
+
+/// What is generic is compiled once in each crate that uses it, so a quarter of the code is there several times. mold keeps
+/// one of each; a backtrace may name a twin then. And addresses that are to be adjusted at the start are listed densely
+/// (`DT_RELR`), which glibc reads since 2.36.
+fn link_small() {
+    let with_mold = variable("CARGO_ENCODED_RUSTFLAGS").is_some_and(|flags| flags.contains("-fuse-ld=mold"));
+    if is_release() && with_mold {
+        println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+fn is_release() -> bool {
+    variable("PROFILE").is_some_and(|profile| profile == "release")
 }
 
 /// Rebuilds when the commit changes, but only for a release: during development each commit would rebuild the crate.
 fn watch_repository() {
     let git = Path::new("../../.git");
-    let release = variable("PROFILE").is_some_and(|profile| profile == "release");
-    if !release {
+    if !is_release() {
         return;
     }
     for file in ["HEAD", "logs/HEAD"] {
