@@ -10,7 +10,7 @@ use k3sd_objects::schema::openapi::{self, Edition};
 use serde_json::{Value, json};
 
 use crate::openapi::operation::{self, PATCH_MODEL};
-use crate::openapi::{TOKEN, custom, gnostic, paths};
+use crate::openapi::{TOKEN, custom, gnostic, gnostic3, paths};
 
 /// Finds the definition of a custom resource.
 pub(super) type Definition<'a> = &'a dyn Fn(&Resource) -> Option<Object>;
@@ -56,29 +56,40 @@ fn patch_model() -> Value {
     json!({ "type": "object", "description": "A patch, in one of the forms there are." })
 }
 
-/// The document of one version in the newer edition.
-pub(super) fn v3(git_version: &str, group: &str, version: &Version, definition: Definition<'_>) -> Vec<u8> {
-    let mut items = Fields::new();
-    for (path, operations) in paths::of(group, version) {
-        items.put(&path, &operation::item(&path, &operations, Edition::V3));
+/// What a document of the newer edition is about.
+#[derive(Clone, Copy)]
+pub(super) enum About<'a> {
+    /// A version of a group.
+    Version(&'a str, &'a Version, Definition<'a>),
+    /// `/version`.
+    Server,
+}
+
+fn v3(about: About<'_>, sink: &mut dyn Sink) {
+    match about {
+        About::Version(group, version, definition) => v3_of_group(group, version, definition, sink),
+        About::Server => v3_of_server(sink),
     }
-    let mut schemas = Fields::new();
+}
+
+fn v3_of_group(group: &str, version: &Version, definition: Definition<'_>, sink: &mut dyn Sink) {
+    for (path, operations) in paths::of(group, version) {
+        sink.path(&path, &operation::item(&path, &operations, Edition::V3));
+    }
     let types = paths::types(version);
     let descriptions = Descriptions::load();
     for (name, model) in openapi::models(types.iter().map(String::as_str), &descriptions, Edition::V3) {
-        schemas.put(&name, &model);
+        sink.model(&name, &model);
     }
-    schemas.put(PATCH_MODEL, &patch_model());
+    sink.model(PATCH_MODEL, &patch_model());
     for resource in version.resources.iter().filter(|resource| resource.custom.is_some()) {
         for (name, model) in custom::models(resource, definition(resource).as_ref(), &descriptions, Edition::V3) {
-            schemas.put(&name, &model);
+            sink.model(&name, &model);
         }
     }
-    around_v3(git_version, &items.end(), &schemas.end())
 }
 
-/// The document of `/version` in the newer edition.
-pub(super) fn v3_of_version(git_version: &str) -> Vec<u8> {
+fn v3_of_server(sink: &mut dyn Sink) {
     const MODEL: &str = "version.Info";
     let name = openapi::model_name(MODEL);
     let content = json!({ "schema": { "$ref": format!("#/components/schemas/{name}") } });
@@ -89,26 +100,35 @@ pub(super) fn v3_of_version(git_version: &str) -> Vec<u8> {
             "401": { "description": "Unauthorized" },
         },
     });
-    let mut schemas = Fields::new();
+    sink.path("/version/", &json!({ "get": get }));
     for (name, model) in openapi::models([MODEL], &Descriptions::load(), Edition::V3) {
-        schemas.put(&name, &model);
+        sink.model(&name, &model);
     }
-    around_v3(git_version, &to_bytes(&json!({ "/version/": { "get": get } })), &schemas.end())
 }
 
-fn around_v3(git_version: &str, paths: &[u8], schemas: &[u8]) -> Vec<u8> {
+/// A document of the newer edition, in JSON.
+pub(super) fn v3_json(git_version: &str, about: About<'_>) -> Vec<u8> {
+    let mut sink = Json { paths: Fields::new(), models: Fields::new() };
+    v3(about, &mut sink);
     let mut components = Fields::new();
-    components.put_json("schemas", schemas);
+    components.put_json("schemas", &sink.models.end());
     components.put("securitySchemes", &security());
     let mut document = Fields::new();
     document.put("openapi", &json!("3.0.0"));
     document.put("info", &info(git_version));
-    document.put_json("paths", paths);
+    document.put_json("paths", &sink.paths.end());
     document.put_json("components", &components.end());
     document.end()
 }
 
-/// The parts of the document of the older edition.
+/// The same in protobuf.
+pub(super) fn v3_protobuf(git_version: &str, about: About<'_>) -> Vec<u8> {
+    let mut sink = ProtobufV3::default();
+    v3(about, &mut sink);
+    gnostic3::document(git_version, &sink.paths, &sink.models)
+}
+
+/// The parts of a document, each written as it comes.
 trait Sink {
     fn path(&mut self, path: &str, item: &Value);
     fn model(&mut self, name: &str, model: &Value);
@@ -142,6 +162,22 @@ impl Sink for Protobuf {
 
     fn model(&mut self, name: &str, model: &Value) {
         gnostic::put_definition(&mut self.models, name, model);
+    }
+}
+
+#[derive(Default)]
+struct ProtobufV3 {
+    paths: Vec<u8>,
+    models: Vec<u8>,
+}
+
+impl Sink for ProtobufV3 {
+    fn path(&mut self, path: &str, item: &Value) {
+        gnostic3::put_path(&mut self.paths, path, item);
+    }
+
+    fn model(&mut self, name: &str, model: &Value) {
+        gnostic3::put_model(&mut self.models, name, model);
     }
 }
 

@@ -7,31 +7,31 @@ use k3sd_objects::protobuf::{put_bytes, put_double, put_message, put_number};
 use serde_json::{Map, Value};
 
 /// Appends a field that is text, unless it is absent.
-fn put_text(out: &mut Vec<u8>, number: u32, value: Option<&Value>) {
+pub(super) fn put_text(out: &mut Vec<u8>, number: u32, value: Option<&Value>) {
     if let Some(text) = value.and_then(Value::as_str) {
         put_bytes(out, number, text.as_bytes());
     }
 }
 
-fn put_texts(out: &mut Vec<u8>, number: u32, value: Option<&Value>) {
+pub(super) fn put_texts(out: &mut Vec<u8>, number: u32, value: Option<&Value>) {
     for text in value.and_then(Value::as_array).into_iter().flatten() {
         put_text(out, number, Some(text));
     }
 }
 
-fn put_truth(out: &mut Vec<u8>, number: u32, value: Option<&Value>) {
+pub(super) fn put_truth(out: &mut Vec<u8>, number: u32, value: Option<&Value>) {
     if value.and_then(Value::as_bool) == Some(true) {
         put_number(out, number, 1);
     }
 }
 
 /// Any value: `Any.yaml`, and JSON is YAML.
-fn put_any(out: &mut Vec<u8>, number: u32, value: &Value) {
+pub(super) fn put_any(out: &mut Vec<u8>, number: u32, value: &Value) {
     put_message(out, number, |out| put_bytes(out, 2, format!("{value}\n").as_bytes()));
 }
 
 /// Fields whose names begin with `x-`, as `NamedAny`.
-fn put_extensions(out: &mut Vec<u8>, number: u32, map: &Map<String, Value>) {
+pub(super) fn put_extensions(out: &mut Vec<u8>, number: u32, map: &Map<String, Value>) {
     for (name, value) in map.iter().filter(|(name, _)| name.starts_with("x-")) {
         put_message(out, number, |out| {
             put_bytes(out, 1, name.as_bytes());
@@ -41,7 +41,7 @@ fn put_extensions(out: &mut Vec<u8>, number: u32, map: &Map<String, Value>) {
 }
 
 /// A name and a message.
-fn put_named(out: &mut Vec<u8>, number: u32, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn put_named(out: &mut Vec<u8>, number: u32, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
     put_message(out, number, |out| {
         put_bytes(out, 1, name.as_bytes());
         put_message(out, 2, write);

@@ -3,17 +3,18 @@
 //! ```text
 //! /openapi/v2                     one document for all, JSON or protobuf
 //! /openapi/v3                     an index: a path with a hash for each version
-//! /openapi/v3/apis/apps/v1?hash=  the document of a version; with its hash it may be kept for ever
+//! /openapi/v3/apis/apps/v1?hash=  the document of a version, JSON or protobuf; with its hash it may be kept for ever
 //! ```
 //!
 //! Documents are made when somebody asks, and a few are kept, compressed. A hash is made of what a document is made of,
 //! so that the index costs no document; it changes with the catalog and with the definitions of custom resources.
 //!
-//! What is deliberately absent: the newer edition in protobuf, which no client insists on, and the old paths of watches.
+//! What is deliberately absent: the old paths of watches.
 
 mod custom;
 mod document;
 mod gnostic;
+mod gnostic3;
 mod operation;
 mod paths;
 #[cfg(test)]
@@ -49,6 +50,9 @@ const JSON: &str = "application/json";
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 /// The same under the name that clients still ask for, which is no proper media type.
 const V2_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+const V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+const V3_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
 
 /// A document that was made.
 #[derive(Debug)]
@@ -131,16 +135,21 @@ impl OpenApi {
             None if path == "version" => hash(self.inputs("version").as_bytes()),
             None => return None,
         };
-        if choose(ask.wish.accept, &[JSON]).is_none() {
+        let Some(media) = choose(ask.wish.accept, &[JSON, V3_PROTOBUF, V3_PROTOBUF_OLD]) else {
             return Some(Reply::empty(406));
-        }
+        };
+        let media = if media == JSON { JSON } else { V3_PROTOBUF };
         if ask.hash.is_some_and(|hash| !hash.is_empty() && hash != tag) {
             let target = format!("/openapi/v3/{path}?hash={tag}");
             return Some(Reply::empty(301).with("Location", target).with("Vary", "Accept"));
         }
-        let reply = self.reply(path, JSON, &tag, ask, || match found {
-            Some((group, version)) => document::v3(&self.git_version, &group.name, version, definition),
-            None => document::v3_of_version(&self.git_version),
+        let about = match found {
+            Some((group, version)) => document::About::Version(&group.name, version, definition),
+            None => document::About::Server,
+        };
+        let reply = self.reply(path, media, &tag, ask, || match media {
+            JSON => document::v3_json(&self.git_version, about),
+            _ => document::v3_protobuf(&self.git_version, about),
         });
         Some(match ask.hash {
             Some(hash) if !hash.is_empty() => {

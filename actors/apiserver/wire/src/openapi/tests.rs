@@ -299,6 +299,7 @@ fn odd_schemas_make_odd_documents_and_nothing_worse() {
                 for (name, model) in custom::models(custom, Some(&definition), &descriptions, edition) {
                     assert!(model.is_object(), "{name}");
                     gnostic::put_definition(&mut Vec::new(), &name, &model);
+                    gnostic3::put_model(&mut Vec::new(), &name, &model);
                 }
             }
         }
@@ -407,6 +408,55 @@ fn clients_of_go_read_the_older_edition_as_messages() {
     let queries = queries.filter_map(|parameter| fields(parameter).into_iter().find(|(number, _)| *number == 2));
     let names: Vec<&[u8]> = queries.map(|(_, other)| one(one(other, 3), 4)).collect();
     assert!(names.contains(&&b"fieldValidation"[..]), "{names:?}");
+}
+
+#[test]
+fn clients_of_go_read_the_newer_edition_as_messages() {
+    let catalog = with_custom();
+    let read = |path: &str, accept: &str| {
+        let ask = Ask { path, wish: Wish { accept, ..Wish::default() }, ..Ask::default() };
+        let reply = OpenApi::new("v1.34.1").answer(&catalog, &ask, &|_| Some(definition(1, &schema()))).unwrap();
+        assert_eq!(reply.header("content-type"), Some(V3_PROTOBUF), "{path}");
+        reply
+    };
+    let core = read("/openapi/v3/api/v1", V3_PROTOBUF_OLD);
+    let document = &core.body;
+    assert_eq!((one(document, 1), one(one(document, 2), 6)), (&b"3.0.0"[..], &b"v1.34.1"[..]));
+    let plain = get(&catalog, "/openapi/v3/api/v1");
+    assert_eq!(core.header("etag"), plain.header("etag"), "one hash for both forms, as in the index");
+    let models = |document: &'static [u8]| one(one(document, 5), 1);
+    let document: &'static [u8] = Vec::from(&document[..]).leak();
+    // SchemaOrReference.schema
+    let pod = one(named(models(document), 1, "io.k8s.api.core.v1.Pod"), 1);
+    assert_eq!(one(pod, 25), b"object");
+    let spec = one(named(one(pod, 31), 1, "spec"), 1);
+    // What stands beside a reference wraps it: Schema.all_of.reference._ref
+    assert_eq!(one(one(one(spec, 26), 2), 1), b"#/components/schemas/io.k8s.api.core.v1.PodSpec");
+    assert_eq!(one(spec, 33), b"", "an empty object as default is one without a value");
+    let kinds: Value =
+        serde_json::from_slice(one(named(pod, 36, "x-kubernetes-group-version-kind"), 2)).expect("YAML that is JSON");
+    assert_eq!(kinds, json!([{ "group": "", "kind": "Pod", "version": "v1" }]));
+    let path = named(one(document, 4), 1, "/api/v1/namespaces/{namespace}/pods/{name}");
+    let patch = one(path, 10);
+    assert_eq!(one(patch, 5), b"patchCoreV1NamespacedPod");
+    let names = fields(patch).into_iter().filter(|(number, _)| *number == 6).map(|(_, item)| one(one(item, 1), 1));
+    assert!(names.collect::<Vec<_>>().contains(&&b"fieldValidation"[..]));
+    // RequestBodyOrReference.request_body.content["…"].schema.reference._ref
+    let content = one(one(one(patch, 7), 1), 2);
+    let applied = named(content, 1, "application/apply-patch+yaml");
+    assert_eq!(one(one(one(applied, 1), 2), 1), format!("#/components/schemas/{}", operation::PATCH_MODEL).as_bytes());
+    // Responses.response_or_reference["200"].response.description
+    assert_eq!(one(one(named(one(patch, 8), 2, "200"), 1), 1), b"OK");
+
+    let own = read("/openapi/v3/apis/shop.example.com/v1", V3_PROTOBUF);
+    let own: &'static [u8] = Vec::from(&own.body[..]).leak();
+    let widget = one(named(models(own), 1, "com.example.shop.v1.Widget"), 1);
+    let spec = one(named(one(widget, 31), 1, "spec"), 1);
+    let size = one(named(one(spec, 31), 1, "size"), 1);
+    assert_eq!(one(one(size, 33), 1), 3f64.to_le_bytes(), "a default that is a number");
+    let port = one(named(one(spec, 31), 1, "port"), 1);
+    assert_eq!(fields(port).iter().filter(|(number, _)| *number == 28).count(), 2, "any_of");
+    read("/openapi/v3/version", V3_PROTOBUF);
 }
 
 #[test]
