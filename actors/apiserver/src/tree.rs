@@ -34,7 +34,7 @@ use k3sd_client::storage::Storage;
 use k3sd_runtime::{Clock, Shutdown, Spec, Strategy, subtree, task, worker};
 use tokio::sync::{Semaphore, watch};
 
-use crate::authn::{Authenticator, Keys, KeysArgs, TokenKeys};
+use crate::authn::{Authenticator, Keys, KeysArgs, TokenKeys, Uses, noting};
 use crate::compactor::{Compactor, CompactorArgs};
 use crate::config::ApiServerConfig;
 use crate::error::SetupError;
@@ -141,7 +141,8 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
     let (keys_place, keys) = watch::channel(None);
     let (openapi_place, openapi) = watch::channel(None);
     let (rights_place, rights) = watch::channel(Arc::<Authorizer>::default());
-    let authenticator = Arc::new(authenticator(&config, &stores, &keys));
+    let (uses, heard) = Uses::channel();
+    let authenticator = Arc::new(authenticator(&config, &stores, &keys, uses));
     let special = special(&config, &authenticator, &rights, &keys, &clock, components)?;
     let (api, admission) = verbs(&config, &stores, special, &rights, &clock)?;
     let api = Arc::new(api);
@@ -158,6 +159,7 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
     let signs = Signs::default();
     let progress = Progress::default();
     let health = health(&stores, &signs, &keys, (&rights, &progress), &bootstrap.hooks, checks);
+    let noting = noting(api.clone(), heard);
     let pipeline = Pipeline::new(Fittings {
         api,
         config: config.clone(),
@@ -184,6 +186,7 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
         // These wait for whoever makes the keys, and for the datastore.
         .child(worker::<Keys>("keys", keys).start_within(None))
         .child(worker::<Rights>("rights", rights).start_within(None))
+        .child(noting)
         .child(worker::<Documents>("openapi", documents))
         .child(worker::<Compactor>("compactor", compactor))
         .child(subtree("custom", k3sd_apiserver_custom::tree(&stores)))
@@ -196,7 +199,7 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
 }
 
 /// What says who somebody is.
-fn authenticator(config: &ApiServerConfig, stores: &Stores, keys: &KeysReceiver) -> Authenticator {
+fn authenticator(config: &ApiServerConfig, stores: &Stores, keys: &KeysReceiver, uses: Uses) -> Authenticator {
     Authenticator {
         stores: stores.clone(),
         keys: keys.clone(),
@@ -206,6 +209,7 @@ fn authenticator(config: &ApiServerConfig, stores: &Stores, keys: &KeysReceiver)
         front_proxy: config.front_proxy.clone(),
         bootstrap_tokens: config.bootstrap_tokens,
         anonymous: config.anonymous,
+        uses,
     }
 }
 

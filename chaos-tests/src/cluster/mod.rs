@@ -32,11 +32,13 @@ use std::time::Duration;
 
 use k3sd_apiserver::{
     ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Components, Health, Pipeline, Probe,
-    TokenKeys, User, tree,
+    ServiceAccountKeys, TokenKeys, User, tree,
 };
 use k3sd_client::api::{Connect, Identities};
+use k3sd_client::controller::setup::TokenSigner;
 use k3sd_client::storage::memory::Memory;
 use k3sd_runtime::{ChildSpec, Clock, Signal, Spec, Strategy, System, Tree, subtree};
+use serde_json::Value;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 
 /// Longest wait for a condition, on the clock of the cluster.
@@ -52,6 +54,7 @@ pub struct Plane {
     api: ApiServerTree,
     storage: Memory,
     clock: Clock,
+    keys: Arc<ServiceAccountKeys>,
 }
 
 impl fmt::Debug for Plane {
@@ -78,11 +81,12 @@ impl Plane {
         change(&mut config);
         let storage = Memory::new(clock.clone());
         let key = k3sd_pki::PrivateKey::generate_ec().expect("the system has randomness");
+        let keys = vec![key.to_pem()];
         let api = tree(ApiServerArgs {
             config,
             storage: Arc::new(storage.clone()),
             clock: clock.clone(),
-            token_keys: TokenKeys::fixed(vec![key.to_pem()]),
+            token_keys: TokenKeys::fixed(keys.clone()),
             // Nobody comes over TLS.
             authorities: ClientAuthorities { users: WebPkiClientVerifier::no_client_auth(), front_proxies: None },
             bundles: Bundles::new(|| (AUTHORITY.to_owned(), String::new())),
@@ -90,13 +94,20 @@ impl Plane {
             components: Components::default(),
             checks: Vec::new(),
         });
-        Self { api: api.expect("the settings make sense"), storage, clock }
+        let keys = Arc::new(ServiceAccountKeys::of_pems(&keys).expect("it was just made"));
+        Self { api: api.expect("the settings make sense"), storage, clock, keys }
     }
 
     /// Ways to the API for loops; good before it runs.
     #[must_use]
     pub fn identities(&self) -> Identities {
         identities(&self.api.pipeline)
+    }
+
+    /// Signs tokens of service accounts as the API server does.
+    #[must_use]
+    pub fn tokens(&self) -> Arc<dyn TokenSigner> {
+        Arc::new(Tokens(self.keys.clone()))
     }
 
     /// The clock that everything lives on.
@@ -110,7 +121,7 @@ impl Plane {
     /// # Panics
     /// When it isn't ready in time.
     pub async fn start(self, loops: Vec<ChildSpec>) -> Cluster {
-        let Self { api: ApiServerTree { spec, pipeline, health }, storage, clock } = self;
+        let Self { api: ApiServerTree { spec, pipeline, health }, storage, clock, .. } = self;
         let system = System::new(clock);
         let beside = loops.into_iter().fold(Spec::new(Strategy::OneForOne).budget(RESTARTS, PERIOD), Spec::child);
         let root = Spec::new(Strategy::RestForOne).budget(RESTARTS, PERIOD);
@@ -120,6 +131,16 @@ impl Plane {
         tokio::time::timeout(LIMIT, cluster.tree.ready()).await.expect("the tree starts in time").expect("it starts");
         cluster.wait_until("the API server is ready", async || cluster.is_ready()).await;
         cluster
+    }
+}
+
+/// See [`Plane::tokens`].
+#[derive(Debug)]
+struct Tokens(Arc<ServiceAccountKeys>);
+
+impl TokenSigner for Tokens {
+    fn sign(&self, claims: &Value) -> Result<String, String> {
+        self.0.sign(claims).map_err(|error| error.to_string())
     }
 }
 

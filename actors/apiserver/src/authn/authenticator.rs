@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k3sd_apiserver_access::User;
-use k3sd_apiserver_access::authn::service_account::{Lookup, Tokens, Verified};
+use k3sd_apiserver_access::authn::service_account::{Lookup, TokenError, Tokens, Verified, use_to_note};
 use k3sd_apiserver_access::authn::{
     BootstrapToken, FrontProxy, Headers, StaticTokens, anonymous, authenticated, bearer_token, web_socket_token,
 };
@@ -18,7 +18,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::ServiceAccountKeys;
+use super::{ServiceAccountKeys, Uses};
 use crate::front::ClientCertificate;
 
 /// How long a signature that was checked isn't checked again; as long as upstream remembers a token.
@@ -70,6 +70,8 @@ pub(crate) struct Authenticator {
     pub(crate) front_proxy: FrontProxy,
     pub(crate) bootstrap_tokens: bool,
     pub(crate) anonymous: bool,
+    /// Told when the token of a Secret is used.
+    pub(crate) uses: Uses,
 }
 
 /// What was found out about one way of being known.
@@ -203,7 +205,16 @@ impl Authenticator {
         };
         let value = |object: Option<Object>| object.map(|object| object.value());
         let (account, bound): (Option<Value>, Option<Value>) = (value(account), value(bound));
-        let user = verified.user(account.as_ref(), bound.as_ref(), token, now).map_err(|error| error.to_string())?;
+        let outcome = verified.user(account.as_ref(), bound.as_ref(), token, now);
+        // Somebody who still uses one that doesn't count is worth knowing of too.
+        if verified.is_kept()
+            && outcome.as_ref().map_or_else(TokenError::is_marked, |_| true)
+            && let (Lookup::Secret(name), Some(secret)) = (verified.lookup(), &bound)
+            && use_to_note(secret, now).is_some()
+        {
+            self.uses.tell(namespace, name);
+        }
+        let user = outcome.map_err(|error| error.to_string())?;
         Ok(Some((user, verified.audiences.clone())))
     }
 

@@ -9,8 +9,9 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use k3sd_apiserver_access::authn::service_account::{PublicKey, SigningKey};
+use k3sd_apiserver_access::authn::service_account::{PublicKey, SigningKey, sign};
 use k3sd_runtime::{Actor, ActorError, Context, message_kinds};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::error::KeysError;
@@ -72,6 +73,14 @@ impl ServiceAccountKeys {
             }
         }
         Ok(Self { signing, verifying })
+    }
+
+    /// Makes a token that says `claims`, signed with the first key.
+    ///
+    /// # Errors
+    /// [`KeysError::Key`]: the key can't sign now.
+    pub fn sign(&self, claims: &Value) -> Result<String, KeysError> {
+        sign(&self.signing, claims).map_err(KeysError::Key)
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod authenticator;
 mod keys;
+mod uses;
 
 pub(crate) use self::authenticator::{Authenticator, CERTIFICATE, TokenMemory};
 pub(crate) use self::keys::{Keys, KeysArgs};
 pub use self::keys::{ServiceAccountKeys, TokenKeys};
+pub(crate) use self::uses::{Uses, noting};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k3sd_runtime::Clock;
+use serde_json::Value;
 
 use crate::api::{Connect, Identities};
 use crate::election::Leading;
@@ -45,6 +46,8 @@ impl Setup<'_> {
 pub struct ControllerConfig {
     /// Pods that have ended and are kept; `None` is upstream's 12,500.
     pub terminated_pods_max: Option<usize>,
+    /// Volumes stay attached to nodes that don't answer, for as long as nobody says that those are off.
+    pub disable_force_detach: bool,
     /// Settings about nodes.
     pub nodes: NodesConfig,
     /// Whom pods should believe when they speak to the API.
@@ -52,7 +55,42 @@ pub struct ControllerConfig {
     /// Signs certificates that were approved; without one none are signed.
     pub signer: Option<Arc<dyn CertificateSigner>>,
     /// The longest time for which a certificate on request is valid; `None` is upstream's year.
-    pub certificate_duration: Option<std::time::Duration>,
+    pub certificate_duration: Option<Duration>,
+    /// Signs the tokens that Secrets hold; without one none are made.
+    pub tokens: Option<Arc<dyn TokenSigner>>,
+    /// How long such a token that was made by itself may lie unused, and then be marked; `None` is upstream's year.
+    pub token_clean_up_period: Option<Duration>,
+    /// Other servers write to the same datastore.
+    pub has_other_servers: bool,
+    /// Settings about autoscalers.
+    pub autoscaling: AutoscalingConfig,
+}
+
+/// Settings of the autoscaler; the defaults are upstream's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AutoscalingConfig {
+    /// How often what is measured is asked for.
+    pub sync_period: Duration,
+    /// The part by which what is measured may differ from what is wanted.
+    pub tolerance: f64,
+    /// For how long the highest number asked for counts, before pods are taken away.
+    pub downscale_stabilization: Duration,
+    /// How long after its start the load of a pod says nothing about it.
+    pub cpu_initialization_period: Duration,
+    /// How long after its start a pod that becomes unready counts as one that has never been ready.
+    pub initial_readiness_delay: Duration,
+}
+
+impl Default for AutoscalingConfig {
+    fn default() -> Self {
+        Self {
+            sync_period: Duration::from_secs(15),
+            tolerance: 0.1,
+            downscale_stabilization: Duration::from_secs(300),
+            cpu_initialization_period: Duration::from_secs(300),
+            initial_readiness_delay: Duration::from_secs(30),
+        }
+    }
 }
 
 /// Settings of the controllers of nodes; the defaults are upstream's.
@@ -188,4 +226,13 @@ pub trait CertificateSigner: fmt::Debug + Send + Sync {
         usages: &[String],
         valid: std::ops::Range<std::time::Duration>,
     ) -> Result<String, String>;
+}
+
+/// Signs tokens of service accounts, with the present key of this server.
+pub trait TokenSigner: fmt::Debug + Send + Sync {
+    /// Makes a token that says `claims`, an object in JSON.
+    ///
+    /// # Errors
+    /// What is in the way.
+    fn sign(&self, claims: &Value) -> Result<String, String>;
 }

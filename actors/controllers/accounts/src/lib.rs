@@ -5,6 +5,7 @@ mod default_account;
 mod namespaces;
 mod requests;
 mod root_ca;
+mod tokens;
 
 use k3sd_client::controller::setup::Setup;
 use k3sd_runtime::ChildSpec;
@@ -15,5 +16,6 @@ pub fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
     loops.extend(root_ca::root_ca(setup));
     loops.extend(bootstrap_tokens::bootstrap_tokens(setup));
     loops.extend(requests::requests(setup));
+    loops.extend(tokens::tokens(setup));
     loops
 }

@@ -44,7 +44,9 @@ pub(crate) fn loops(
     if config.components.controller_manager {
         let mut config = controllers(config, &process, &config.arguments.controller_manager)?;
         config.loops.root_ca = root_ca;
-        config.loops.signer = Some(Arc::new(Signer(certificates.clone())));
+        let signer = Arc::new(Signer(certificates.clone()));
+        config.loops.signer = Some(signer.clone());
+        config.loops.tokens = Some(signer);
         let args = ControllersArgs { config, identities: identities.clone(), clock: system.clock().clone() };
         parts.push(("controllers", k3sd_controllers::controllers(&args, &mut informers)));
     }

@@ -1,10 +1,14 @@
-//! Signs certificates for the controllers, with the authorities of this server.
+//! Signs certificates and tokens for the controllers, with the authorities and keys of this server.
 
 use std::ops::Range;
 use std::time::Duration;
 
-use k3sd_client::controller::setup::{CertificateAuthority, CertificateSigner, RequestedCertificate, RequestedNames};
-use k3sd_pki::{Authority, Certificate, CertificateRequest, Certificates, Terms};
+use k3sd_apiserver::ServiceAccountKeys;
+use k3sd_client::controller::setup::{
+    CertificateAuthority, CertificateSigner, RequestedCertificate, RequestedNames, TokenSigner,
+};
+use k3sd_pki::{Authority, Certificate, CertificateRequest, Certificates, PrivateKey, Terms};
+use serde_json::Value;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -45,5 +49,15 @@ impl CertificateSigner for Signer {
         let terms = Terms { usages, not_before: valid.start, not_after: valid.end };
         let signed = current.authority(authority).sign_requested(&parse(request)?, terms);
         signed.map(|certificate| certificate.to_pem()).map_err(|error| error.to_string())
+    }
+}
+
+impl TokenSigner for Signer {
+    fn sign(&self, claims: &Value) -> Result<String, String> {
+        let current = self.0.current().ok_or("the keys aren't there yet")?;
+        // Such tokens are rare, and keys change: they are read for each.
+        let pems: Vec<String> = current.service_keys().iter().take(1).map(PrivateKey::to_pem).collect();
+        let keys = ServiceAccountKeys::of_pems(&pems).map_err(|error| error.to_string())?;
+        keys.sign(claims).map_err(|error| error.to_string())
     }
 }

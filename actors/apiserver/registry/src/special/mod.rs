@@ -18,6 +18,7 @@ pub(crate) mod services;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tokens;
+mod uses;
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use k3sd_objects::status::Status;
 pub use self::answers::answer;
 pub use self::components::Component;
 pub use self::services::{Family, PortRange, PortRangeError, Range, RangeError};
+pub use self::uses::note_use;
 
 /// Who comes with a token, and for whom it is meant among those who were asked about. The text says why it isn't believed;
 /// `None` is a token that nobody knows.

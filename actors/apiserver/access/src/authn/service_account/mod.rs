@@ -22,4 +22,4 @@ pub use discovery::{CONFIGURATION_PATH, DiscoveryError, KEY_SET_PATH, KEY_SET_TY
 pub use jwt::sign;
 pub use key::{Algorithm, KeyError, PublicKey, SigningKey};
 pub use request::{Grant, Issuer, Objects, requested};
-pub use verify::{Lookup, TokenError, Tokens, Verified};
+pub use verify::{LAST_USED, Lookup, TokenError, Tokens, Verified, use_to_note};

@@ -247,6 +247,22 @@ fn a_token_ends_with_what_it_leans_on() {
 }
 
 #[test]
+fn the_use_of_a_token_is_noted_once_a_day() {
+    let now = "2030-06-01T23:59:59Z".parse::<jiff::Timestamp>().unwrap().as_second();
+    for (noted, expected) in [
+        (None, Some("2030-06-01")),
+        (Some("2030-05-31"), Some("2030-06-01")),
+        (Some("2030-06-01"), None),
+        (Some("2030-06-02"), None),
+        (Some("2030-06-03"), Some("2030-06-01")),
+        (Some("x"), Some("2030-06-01")),
+    ] {
+        let secret = json!({"metadata": {"labels": {LAST_USED: noted}}});
+        assert_eq!(use_to_note(&secret, now).as_deref(), expected, "{noted:?}");
+    }
+}
+
+#[test]
 fn a_token_of_a_secret_needs_that_secret() {
     let key = new_key();
     let tokens = tokens(&key);
@@ -269,7 +285,11 @@ fn a_token_of_a_secret_needs_that_secret() {
         |secret: Option<&Value>| verified.user(Some(&object("1")), secret, &token, 0).unwrap_err().to_string();
     assert_eq!(refused(None), "Token has been invalidated");
     assert_eq!(refused(Some(&json!({}))), "Token does not match server's copy");
-    assert!(refused(Some(&marked)).contains("marked invalid"));
+    assert!(refused(Some(&marked)).contains("has been marked invalid. Use tokens from the TokenRequest API"));
+    let error = |secret: &Value| verified.user(Some(&object("1")), Some(secret), &token, 0).unwrap_err();
+    assert!(error(&marked).is_marked() && !error(&json!({})).is_marked() && verified.is_kept());
+    marked["metadata"]["labels"]["kubernetes.io/legacy-token-invalid-since"] = "".into();
+    assert!(verified.user(Some(&object("1")), Some(&marked), &token, 0).is_ok(), "the label says nothing");
     for (field, error) in
         [("sub", "sub claim is missing"), ("kubernetes.io/serviceaccount/secret.name", "secretName claim is missing")]
     {

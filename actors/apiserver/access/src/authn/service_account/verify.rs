@@ -17,13 +17,33 @@ const LEEWAY: i64 = 60;
 /// The label of a Secret whose token doesn't count any more.
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
+/// The label of a Secret that says on which day its token was last used.
+pub const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+/// Its length in seconds.
+const DAY: i64 = 24 * 3600;
+
 /// Why a token isn't believed. Served as 401; shows names, but nothing that could be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct TokenError(String);
+#[error("{text}")]
+pub struct TokenError {
+    text: String,
+    is_marked: bool,
+}
+
+impl TokenError {
+    fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), is_marked: false }
+    }
+
+    /// Whether it would be believed if its Secret weren't marked as one whose token doesn't count any more.
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.is_marked
+    }
+}
 
 fn refuse<T>(why: impl Into<String>) -> Result<T, TokenError> {
-    Err(TokenError(why.into()))
+    Err(TokenError::new(why))
 }
 
 /// What tokens of service accounts are checked by.
@@ -111,6 +131,12 @@ impl Verified {
             Some(Bound::Secret(secret)) => Lookup::Secret(&secret.name),
             Some(Bound::Node(node)) => Lookup::Node(&node.name),
         }
+    }
+
+    /// Whether it is kept in a Secret, on which its uses are noted.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.legacy
     }
 
     /// Whether the token is used longer than its holder asked for, which clients should be warned of.
@@ -216,11 +242,31 @@ impl Verified {
         if found != expected.uid {
             return refuse(format!("ServiceAccount UID ({found}) does not match claim ({})", expected.uid));
         }
-        if !secret["metadata"]["labels"][INVALID_SINCE].is_null() {
-            return refuse(format!("the token in this secret has been marked invalid by the label {INVALID_SINCE}"));
+        if secret["metadata"]["labels"][INVALID_SINCE].as_str().is_some_and(|since| !since.is_empty()) {
+            let name = secret["metadata"]["name"].as_str().unwrap_or_default();
+            let text = format!(
+                "the token in secret {namespace}/{name} for service account {namespace}/{} has been marked invalid. Use \
+                 tokens from the TokenRequest API or manually created secret-based tokens, or remove the \
+                 '{INVALID_SINCE}' label from the secret to temporarily allow use of this token",
+                expected.name
+            );
+            return Err(TokenError { text, is_marked: true });
         }
         Ok(())
     }
+}
+
+/// The day to note on a Secret whose token is used at `now` (seconds since 1970), in the label [`LAST_USED`]; `None` if it
+/// is noted there. Tomorrow is as good as today: servers' clocks differ.
+#[must_use]
+pub fn use_to_note(secret: &Value, now: i64) -> Option<String> {
+    let day = |time: i64| {
+        let time = jiff::Timestamp::from_second(time).unwrap_or(jiff::Timestamp::MAX);
+        time.strftime("%Y-%m-%d").to_string()
+    };
+    let noted = secret["metadata"]["labels"][LAST_USED].as_str().unwrap_or_default();
+    let today = day(now);
+    (noted != today && noted != day(now.saturating_add(DAY))).then_some(today)
 }
 
 fn uid(object: &Value) -> &str {
@@ -247,7 +293,7 @@ fn check_times(claims: &Claims, now: i64) -> Result<(), TokenError> {
 }
 
 fn claims(json: &Value) -> Result<Claims, TokenError> {
-    Claims::from_json(json).ok_or_else(|| TokenError("service account token claims could not be read".to_owned()))
+    Claims::from_json(json).ok_or_else(|| TokenError::new("service account token claims could not be read"))
 }
 
 /// Tokens of Secrets have their claims side by side.
@@ -264,7 +310,7 @@ fn legacy_claims(json: &Value) -> Result<Claims, TokenError> {
     if subject != service_account_name(&namespace, &name) {
         return refuse("sub claim is invalid");
     }
-    let unreadable = || TokenError("service account token claims could not be read".to_owned());
+    let unreadable = || TokenError::new("service account token claims could not be read");
     Ok(Claims {
         issuer: LEGACY_ISSUER.to_owned(),
         audiences: audiences(&json["aud"]).ok_or_else(unreadable)?,
