@@ -12,7 +12,7 @@ use super::pods::{FAILURES, FINALIZER, IGNORED_FAILURES, INDEX};
 
 /// Longest part of a pod's name before its last letters, and how many these are.
 const PREFIX_MAX: usize = 58;
-pub(super) const LETTERS: usize = 5;
+const LETTERS: usize = 5;
 
 /// Names a Job as controller.
 pub(super) fn reference(job: &Job) -> OwnerReference {
@@ -24,6 +24,21 @@ pub(super) fn reference(job: &Job) -> OwnerReference {
         controller: Some(true),
         block_owner_deletion: Some(true),
     }
+}
+
+/// What the names of a Job's pods begin with, as it stands in their `generateName`: whoever takes names from that cuts it
+/// off, but an index stays.
+fn prefix(job: &Job, index: Option<u32>) -> String {
+    let mut prefix = job.name_any();
+    match index {
+        None => prefix.push('-'),
+        Some(index) => {
+            let end = format!("-{index}-");
+            prefix.truncate(PREFIX_MAX - end.len());
+            prefix += &end;
+        }
+    }
+    prefix
 }
 
 /// Names of pods to be made. They follow from the Job and from what is there, so that whoever begins anew after a kill
@@ -43,13 +58,12 @@ impl Names {
     }
 
     fn name(&mut self, job: &Job, index: Option<u32>) -> String {
-        let middle = index.map_or("-".to_owned(), |index| format!("-{index}-"));
-        let mut prefix = job.name_any();
-        prefix.truncate(PREFIX_MAX - middle.len());
+        let mut prefix = prefix(job, index);
+        prefix.truncate(PREFIX_MAX);
         let uid = job.metadata.uid.as_deref().unwrap_or_default();
         let next = self.next.entry(index).or_insert(self.begin);
         loop {
-            let name = format!("{prefix}{middle}{}", letters(uid, index, *next));
+            let name = format!("{prefix}{}", letters(uid, index, *next));
             *next += 1;
             if self.taken.insert(name.clone()) {
                 return name;
@@ -87,6 +101,7 @@ impl Names {
         }
         let metadata = ObjectMeta {
             name: Some(self.name(job, wanted.index)),
+            generate_name: Some(prefix(job, wanted.index)),
             namespace: job.namespace(),
             labels: Some(labels),
             annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
@@ -157,6 +172,13 @@ mod tests {
         assert!(first.iter().all(|name| name.starts_with("j-") && name.len() == 7));
         let long = names(&job(&"x".repeat(63)));
         assert!(long.iter().all(|name| name.len() == 63));
+        for (name, index, expected) in [
+            ("j".to_owned(), None, "j-".to_owned()),
+            ("x".repeat(63), None, format!("{}-", "x".repeat(63))),
+            ("x".repeat(63), Some(12), format!("{}-12-", "x".repeat(54))),
+        ] {
+            assert_eq!(prefix(&job(&name), index), expected);
+        }
     }
 
     #[test]
@@ -165,6 +187,7 @@ mod tests {
         let mut names = Names::of(&job, &look(&job, Vec::new(), Timestamp::UNIX_EPOCH));
         let pod = names.pod(&job, &NewPod { index: Some(7), failures: Some((2, 1)) });
         assert!(pod.name_any().starts_with("j-7-"));
+        assert_eq!(pod.metadata.generate_name.as_deref(), Some("j-7-"));
         assert_eq!((pod.labels()[INDEX].as_str(), pod.labels()["a"].as_str()), ("7", "b"));
         let annotations = pod.annotations();
         assert_eq!([INDEX, FAILURES, IGNORED_FAILURES].map(|key| annotations[key].as_str()), ["7", "2", "1"]);

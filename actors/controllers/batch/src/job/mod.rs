@@ -30,7 +30,7 @@ use tokio::sync::watch;
 
 use self::account::{Account, account};
 use self::core::{Look, Made, is_finished, look};
-use self::make::{LETTERS, Names, reference};
+use self::make::{Names, reference};
 use self::pods::{FINALIZER, is_ready, is_tracked};
 
 /// Requests for one Job side by side.
@@ -393,7 +393,6 @@ impl Jobs {
         if let Some(live) = self.live(&namespace, &name).await?.filter(is_ours) {
             return Ok(live);
         }
-        pod.metadata.generate_name = Some(name[..name.len() - LETTERS].to_owned());
         pod.metadata.name = None;
         let made = self.pods_of(&namespace).create(&PostParams::default(), &pod).await?;
         self.recorder.normal(job, "SuccessfulCreate", format!("Created pod: {}", made.name_any()));

@@ -1,11 +1,15 @@
 //! What is said about a namespace that goes: pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{NamespaceCondition, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+/// How long a namespace that goes is left alone where other servers write too: what they let into it before they learned
+/// that it goes is there by then. Upstream's.
+const OTHERS_DELAY: Duration = Duration::from_secs(5);
 /// Seconds that finalizers are given before somebody looks again.
 pub const FINALIZER_SECONDS: i64 = 15;
 
@@ -158,6 +162,13 @@ pub fn discovery_failure(missing: &[String]) -> Option<String> {
     (!missing.is_empty()).then(text)
 }
 
+/// What is left of the time in which what other servers have let in arrives; `None` when it is over. A time of deletion
+/// that lies ahead is of a clock that goes wrong, and isn't waited for.
+pub fn others_wait(deleted_at: Timestamp, now: Timestamp) -> Option<Duration> {
+    let gone = Duration::try_from(now.duration_since(deleted_at)).ok()?;
+    OTHERS_DELAY.checked_sub(gone).filter(|left| !left.is_zero())
+}
+
 /// How long the pods of a namespace may need to end, in seconds; zero if they should have by now.
 pub fn pod_grace<'a>(pods: impl Iterator<Item = &'a Pod>, deleted_at: Timestamp, now: Timestamp) -> i64 {
     let runs = |pod: &&Pod| {
@@ -233,6 +244,14 @@ mod tests {
             all.iter().map(|condition| condition.last_transition_time.as_ref().expect("set").0).collect()
         };
         assert_eq!(since(&new), [NOW, NOW, NOW, later, NOW]);
+    }
+
+    #[test]
+    fn what_other_servers_let_in_is_waited_for() {
+        let at = |millis: i64| Timestamp::from_millisecond(millis).expect("a time");
+        for (now, left) in [(0, Some(5000)), (1500, Some(3500)), (5000, None), (90_000, None), (-1, None)] {
+            assert_eq!(others_wait(NOW, at(now)), left.map(Duration::from_millis), "{now}");
+        }
     }
 
     #[test]

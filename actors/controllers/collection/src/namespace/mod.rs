@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus, ObjectReference, Po
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 
-use self::core::{Remains, conditions, discovery_failure, pod_grace};
+use self::core::{Remains, conditions, discovery_failure, others_wait, pod_grace};
 use crate::resources::{Resource, Resources};
 
 /// Namespaces that are looked at side by side; upstream's number.
@@ -31,6 +31,7 @@ struct Namespaces {
     api: kube::Client,
     namespaces: Informer<Namespace>,
     pods: Informer<Pod>,
+    has_others: bool,
 }
 
 /// The loop.
@@ -38,7 +39,8 @@ pub fn deleter(setup: &mut Setup<'_>) -> ChildSpec {
     let api = setup.connect("namespace-controller").client();
     let (namespaces, pods) = (setup.informers.informer::<Namespace>(), setup.informers.informer::<Pod>());
     let (all, left) = (namespaces.clone(), pods.clone());
-    let controller = Namespaces { api, namespaces: namespaces.clone(), pods: pods.clone() };
+    let has_others = setup.config.has_other_servers;
+    let controller = Namespaces { api, namespaces: namespaces.clone(), pods: pods.clone(), has_others };
     let recorder = setup.recorder.component("namespace-controller");
     Loop::new(controller, setup.leading.clone())
         .watch(&namespaces, |_, new, keys| {
@@ -80,6 +82,10 @@ impl Controller for Namespaces {
         let api: Api<Namespace> = Api::all(self.api.clone());
         let Some(mut namespace) = api.get_opt(&key.name).await? else { return Ok(()) };
         let Some(deleted_at) = namespace.metadata.deletion_timestamp.clone() else { return Ok(()) };
+        if let Some(wait) = others_wait(deleted_at.0, turn.now()).filter(|_| self.has_others) {
+            turn.again(wait);
+            return Ok(());
+        }
         if namespace.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Terminating") {
             namespace.status.get_or_insert_default().phase = Some("Terminating".to_owned());
             namespace = api.replace_status(&key.name, &PostParams::default(), &namespace).await?;
