@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+#[cfg(feature = "api")]
+use crate::election::{Election, Terms};
+
 /// What becomes of a flag of a program whose settings are a `C`.
 #[derive(Debug)]
 pub enum Rule<C> {
@@ -217,6 +220,37 @@ pub fn go_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok().filter(|found| !found.is_zero())
 }
 
+/// Reads `--leader-elect`. Where a process doesn't compete for a lease, there is none to ask for.
+///
+/// # Errors
+/// What was wanted; so for the other flags of elections.
+#[cfg(feature = "api")]
+pub fn leader_elect(election: &mut Option<Election>, value: &str) -> Result<(), &'static str> {
+    if !boolean(value)? {
+        *election = None;
+    } else if election.is_none() {
+        return Err("false: a server whose datastore is its own leads without a lease");
+    }
+    Ok(())
+}
+
+/// Reads one of the times of a lease. It means nothing where there is none.
+///
+/// # Errors
+/// It is no time.
+#[cfg(feature = "api")]
+pub fn lease_time(
+    election: &mut Option<Election>,
+    value: &str,
+    field: impl FnOnce(&mut Terms) -> &mut Duration,
+) -> Result<(), &'static str> {
+    let time = duration(value)?;
+    if let Some(election) = election {
+        *field(&mut election.terms) = time;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,6 +263,21 @@ mod tests {
         for text in ["", "0s", "-1s", "5", "s", "1x", "1e9s", "1..5s", "99999999999999999999h"] {
             assert_eq!(go_duration(text), None, "{text}");
         }
+    }
+
+    #[cfg(feature = "api")]
+    #[test]
+    fn who_is_alone_needs_no_lease() {
+        let mut alone = None;
+        assert!(leader_elect(&mut alone, "false").is_ok() && leader_elect(&mut alone, "true").is_err());
+        let mut several = Some(Election { identity: "a".to_owned(), terms: Terms::default() });
+        lease_time(&mut several, "20s", |terms| &mut terms.lease_duration).expect("a time");
+        assert!(lease_time(&mut several, "soon", |terms| &mut terms.retry_period).is_err());
+        let terms = several.as_ref().expect("it competes").terms;
+        assert_eq!((terms.lease_duration.as_secs(), terms.retry_period), (20, Terms::default().retry_period));
+        leader_elect(&mut several, "true").expect("it may");
+        leader_elect(&mut several, "false").expect("it may");
+        assert!(several.is_none());
     }
 
     #[test]

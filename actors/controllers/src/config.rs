@@ -1,24 +1,27 @@
-//! Settings, with upstream's defaults.
+//! Settings, with the defaults of K3s and upstream.
 
 use k3sd_client::controller::setup::ControllerConfig;
-use k3sd_client::election::Terms;
+use k3sd_client::election::Election;
+
+/// Which controllers run unless it is said: those that upstream runs by itself, those of tokens, and none that a cloud
+/// brings.
+const CONTROLLERS: [&str; 6] = ["*", "bootstrapsigner", "tokencleaner", "-service", "-route", "-cloud-node-lifecycle"];
 
 /// Settings of all controllers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ControllersConfig {
     /// What the loops are told.
     pub loops: ControllerConfig,
-    /// Loops that don't run, by name.
-    pub disabled: Vec<String>,
+    /// Which of them run: `*` stands for those that upstream runs by itself, `name` for one more, `-name` for one less. Of
+    /// what is said about one, the first counts.
+    pub controllers: Vec<String>,
     /// How this process comes to lead; it always does without.
     pub election: Option<Election>,
 }
 
-/// How one of several processes comes to lead.
-#[derive(Clone, Debug)]
-pub struct Election {
-    /// What the lease says of this process; no other has the same.
-    pub identity: String,
-    /// The times of the lease.
-    pub terms: Terms,
+impl Default for ControllersConfig {
+    fn default() -> Self {
+        let controllers = CONTROLLERS.map(str::to_owned).to_vec();
+        Self { loops: ControllerConfig::default(), controllers, election: None }
+    }
 }

@@ -20,6 +20,7 @@ use k3sd_client::informer::Shared;
 use k3sd_runtime::{ChildSpec, Clock, Spec, Strategy, subtree};
 
 use crate::config::ControllersConfig;
+use crate::names::runs;
 
 /// Where leases of the control plane are.
 const NAMESPACE: &str = "kube-system";
@@ -89,8 +90,7 @@ fn manager(
         clock: &args.clock,
         config: &args.config.loops,
     };
-    let disabled = &args.config.disabled;
     let all = Spec::new(Strategy::OneForOne).budget(LOOPS_BUDGET.0, LOOPS_BUDGET.1);
-    let wanted = loops(&mut setup).into_iter().filter(|child| disabled.iter().all(|name| name != child.name()));
+    let wanted = loops(&mut setup).into_iter().filter(|child| runs(&args.config.controllers, child.name()));
     spec.child(subtree("loops", wanted.fold(all, Spec::child)))
 }

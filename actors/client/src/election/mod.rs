@@ -24,6 +24,15 @@ use self::actor::{Elector, ElectorArgs};
 pub use self::core::Terms;
 use crate::api::Connect;
 
+/// How one of several processes comes to lead.
+#[derive(Clone, Debug)]
+pub struct Election {
+    /// What the lease says of this process; no other has the same.
+    pub identity: String,
+    /// The times of the lease.
+    pub terms: Terms,
+}
+
 /// What an elector is made of.
 #[derive(Clone, Debug)]
 pub struct ElectionArgs {

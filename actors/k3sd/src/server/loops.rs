@@ -5,9 +5,9 @@ use std::sync::Arc;
 use k3sd_apiserver::{Pipeline, User};
 use k3sd_client::api::{Connect, Identities};
 use k3sd_client::controller::setup::{Bundle, Network};
-use k3sd_client::election::Terms;
+use k3sd_client::election::{Election, Terms};
 use k3sd_client::informer::Shared;
-use k3sd_controllers::{ControllersArgs, ControllersConfig, Election, apply_argument};
+use k3sd_controllers::{ControllersArgs, ControllersConfig, apply_arguments};
 use k3sd_kine::StoreConfig;
 use k3sd_pki::{Authority, Certificates};
 use k3sd_runtime::{Spec, Strategy, System, subtree};
@@ -67,11 +67,11 @@ pub(crate) fn loops(
 /// The settings of controllers: K3s's, then the flags, then their own arguments, of which the last one counts.
 fn controllers(config: &ServerConfig, process: &str, arguments: &[String]) -> Result<ControllersConfig, ServerError> {
     let mut settings = ControllersConfig { election: election(config, process), ..ControllersConfig::default() };
+    settings.loops.has_other_servers = settings.election.is_some();
     settings.loops.nodes.cluster_cidrs = config.network.cluster_cidrs.iter().map(network).collect();
     settings.loops.nodes.service_cidrs = config.network.service_cidrs.iter().map(network).collect();
-    for argument in arguments {
-        apply_argument(&mut settings, argument).map_err(ServerError::ControllerArgument)?;
-    }
+    let arguments = arguments.iter().map(String::as_str);
+    apply_arguments(&mut settings, arguments).map_err(ServerError::ControllerArgument)?;
     Ok(settings)
 }
 

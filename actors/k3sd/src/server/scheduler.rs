@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use k3sd_client::api::Identities;
 use k3sd_client::arguments::Rule::{Only, Refused, Sets};
-use k3sd_client::arguments::{self, Rule, boolean, duration, text};
-use k3sd_client::election::{ElectionArgs, Leading, elector};
+use k3sd_client::arguments::{self, Rule, leader_elect, lease_time, text};
+use k3sd_client::election::{Election, ElectionArgs, Leading, elector};
 use k3sd_client::informer::Shared;
-use k3sd_controllers::Election;
 use k3sd_runtime::{Spec, Strategy, subtree};
 use k3sd_scheduler::{SchedulerArgs, SchedulerConfig};
 
@@ -22,7 +21,6 @@ const PROGRAM: &str = "kube-scheduler";
 
 const PROCESS: &str = "k3sd is one process, and its own flags decide about files, logs and profiles";
 const IN_PROCESS: &str = "the scheduler reaches the API without a socket";
-const ALONE: &str = "false: a server whose datastore is its own leads without a lease";
 
 /// What the flags say.
 #[derive(Debug)]
@@ -44,37 +42,26 @@ const FLAGS: &[(&str, Rule<Settings>)] = &[
     ("kube-api-content-type", Refused(IN_PROCESS)),
     ("kube-api-qps", Refused(IN_PROCESS)),
     ("kubeconfig", Refused(IN_PROCESS)),
-    ("leader-elect", Sets(leader_elect)),
-    ("leader-elect-lease-duration", Sets(|settings, value| time(settings, value, |terms| &mut terms.lease_duration))),
-    ("leader-elect-renew-deadline", Sets(|settings, value| time(settings, value, |terms| &mut terms.renew_deadline))),
+    ("leader-elect", Sets(|settings, value| leader_elect(&mut settings.election, value))),
+    (
+        "leader-elect-lease-duration",
+        Sets(|settings, value| lease_time(&mut settings.election, value, |terms| &mut terms.lease_duration)),
+    ),
+    (
+        "leader-elect-renew-deadline",
+        Sets(|settings, value| lease_time(&mut settings.election, value, |terms| &mut terms.renew_deadline)),
+    ),
     ("leader-elect-resource-lock", Only(&["leases"])),
-    ("leader-elect-retry-period", Sets(|settings, value| time(settings, value, |terms| &mut terms.retry_period))),
+    (
+        "leader-elect-retry-period",
+        Sets(|settings, value| lease_time(&mut settings.election, value, |terms| &mut terms.retry_period)),
+    ),
     ("pod-max-in-unschedulable-pods-duration", Only(&["5m", "5m0s"])),
     ("profiling", Only(&["false"])),
     ("secure-port", Refused(PROCESS)),
     ("v", Refused(PROCESS)),
     ("vmodule", Refused(PROCESS)),
 ];
-
-fn leader_elect(settings: &mut Settings, value: &str) -> Result<(), &'static str> {
-    if !boolean(value)? {
-        settings.election = None;
-        return Ok(());
-    }
-    settings.election.as_ref().map(|_| ()).ok_or(ALONE)
-}
-
-fn time(
-    settings: &mut Settings,
-    value: &str,
-    field: impl FnOnce(&mut k3sd_client::election::Terms) -> &mut std::time::Duration,
-) -> Result<(), &'static str> {
-    let time = duration(value)?;
-    if let Some(election) = &mut settings.election {
-        *field(&mut election.terms) = time;
-    }
-    Ok(())
-}
 
 /// Puts the scheduler together; where several servers can run, behind a lease.
 pub(super) fn scheduler(

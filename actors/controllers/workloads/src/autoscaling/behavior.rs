@@ -12,8 +12,6 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::support::Labels;
 
-/// How long what was asked for keeps the number up, if nothing is said.
-const DOWN_WINDOW: Duration = Duration::from_secs(300);
 /// Without rules: at most twice as many at once, and at least these.
 const LIMIT_FACTOR: i32 = 2;
 const LIMIT_MIN: i32 = 4;
@@ -123,6 +121,8 @@ pub(super) struct Bounds {
     pub(super) current: i32,
     pub(super) min: i32,
     pub(super) max: i32,
+    /// How long what was asked for keeps the number up, if the autoscaler doesn't say.
+    pub(super) window: Duration,
 }
 
 /// What becomes of a wish.
@@ -135,14 +135,14 @@ pub(super) fn decide(
 ) -> Decided {
     memory.forget(now);
     let (stable, held) = match behavior {
-        None => stabilized(memory, bounds.current, wish, (Duration::ZERO, DOWN_WINDOW), now, false),
+        None => stabilized(memory, bounds.current, wish, (Duration::ZERO, bounds.window), now, false),
         Some(behavior) => {
             let window = |rules: Option<&HPAScalingRules>, default: Duration| {
                 let seconds = rules.and_then(|rules| rules.stabilization_window_seconds);
                 seconds.map_or(default, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
             };
             let up = window(behavior.scale_up.as_ref(), Duration::ZERO);
-            let down = window(behavior.scale_down.as_ref(), DOWN_WINDOW);
+            let down = window(behavior.scale_down.as_ref(), bounds.window);
             stabilized(memory, bounds.current, wish, (up, down), now, true)
         }
     };

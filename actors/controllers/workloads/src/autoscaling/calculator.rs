@@ -2,20 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k3sd_client::controller::pods;
+use k3sd_client::controller::setup::AutoscalingConfig;
 use k3sd_objects::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::support::name;
 
-/// A ratio of the measured to the wanted this close to 1 changes nothing.
-const TOLERANCE: f64 = 0.1;
-/// How long after its start a pod may burn more than it will later.
-const CPU_INITIALIZATION: SignedDuration = SignedDuration::from_secs(5 * 60);
-/// A pod that wasn't ready within so long from its start was never ready.
-const READINESS_DELAY: SignedDuration = SignedDuration::from_secs(30);
+/// When it is asked, and by what settings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) now: Timestamp,
+    pub(super) config: AutoscalingConfig,
+}
 
 /// What was measured for a pod.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,7 +48,7 @@ struct Groups {
 }
 
 /// Sorts the pods, and takes the samples away that say nothing.
-fn group(all: &[Arc<Pod>], samples: &mut Samples, is_cpu: bool, now: Timestamp) -> Groups {
+fn group(all: &[Arc<Pod>], samples: &mut Samples, is_cpu: bool, terms: &Terms) -> Groups {
     let mut groups = Groups { ready: 0, unready: BTreeSet::new(), missing: BTreeSet::new() };
     for pod in all {
         let which = name(&**pod).to_owned();
@@ -58,7 +60,7 @@ fn group(all: &[Arc<Pod>], samples: &mut Samples, is_cpu: bool, now: Timestamp) 
         } else {
             match samples.get(&which) {
                 None => _ = groups.missing.insert(which),
-                Some(sample) if is_cpu && is_warming_up(pod, sample, now) => {
+                Some(sample) if is_cpu && is_warming_up(pod, sample, terms) => {
                     samples.remove(&which);
                     groups.unready.insert(which);
                 }
@@ -70,21 +72,25 @@ fn group(all: &[Arc<Pod>], samples: &mut Samples, is_cpu: bool, now: Timestamp) 
 }
 
 /// What a pod burns while it starts, says nothing about what it will burn.
-fn is_warming_up(pod: &Pod, sample: &Sample, now: Timestamp) -> bool {
+fn is_warming_up(pod: &Pod, sample: &Sample, terms: &Terms) -> bool {
     let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref());
     let (Some(ready), Some(started)) = (pods::condition(pod, "Ready"), started) else { return true };
     let is_unready = ready.status == "False";
     let since = ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     let later = |time: Timestamp, by: SignedDuration| time.saturating_add(by).unwrap_or(Timestamp::MAX);
-    if later(started.0, CPU_INITIALIZATION) > now {
+    let by = |span: Duration| SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
+    if later(started.0, by(terms.config.cpu_initialization_period)) > terms.now {
         is_unready || sample.at < later(since, sample.window)
     } else {
-        is_unready && later(started.0, READINESS_DELAY) > since
+        is_unready && later(started.0, by(terms.config.initial_readiness_delay)) > since
     }
 }
 
-fn is_within(ratio: f64) -> bool {
-    (1.0 - TOLERANCE..=1.0 + TOLERANCE).contains(&ratio)
+impl Terms {
+    /// Whether a ratio of the measured to the wanted is so close to 1 that it changes nothing.
+    fn is_within(&self, ratio: f64) -> bool {
+        (1.0 - self.config.tolerance..=1.0 + self.config.tolerance).contains(&ratio)
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a float is cut off at the bounds of the integer")]
@@ -144,12 +150,12 @@ pub(super) fn per_pod(
     current: i32,
     target: &PerPod<'_>,
     (all, mut samples, is_cpu): (&[Arc<Pod>], Samples, bool),
-    now: Timestamp,
+    terms: &Terms,
 ) -> Result<Proposal, String> {
     if all.is_empty() {
         return Err("no pods returned by selector while calculating replica count".to_owned());
     }
-    let groups = group(all, &mut samples, is_cpu, now);
+    let groups = group(all, &mut samples, is_cpu, terms);
     if samples.is_empty() {
         return Err("did not receive metrics for targeted pods (pods might be unready)".to_owned());
     }
@@ -157,11 +163,11 @@ pub(super) fn per_pod(
     let said = |replicas| Proposal { replicas, usage, percent };
     let grows_with_unready = !groups.unready.is_empty() && ratio > 1.0;
     if !grows_with_unready && groups.missing.is_empty() {
-        let replicas = if is_within(ratio) { current } else { ceil(ratio * groups.ready as f64) };
+        let replicas = if terms.is_within(ratio) { current } else { ceil(ratio * groups.ready as f64) };
         return Ok(said(replicas));
     }
     // What isn't known is taken to speak against the change.
-    let filled = |value| Sample { value, at: now, window: SignedDuration::ZERO };
+    let filled = |value| Sample { value, at: terms.now, window: SignedDuration::ZERO };
     for pod in &groups.missing {
         if ratio < 1.0 {
             samples.insert(pod.clone(), filled(target.assumed(pod)));
@@ -174,7 +180,7 @@ pub(super) fn per_pod(
     }
     let (new, ..) = target.measure(&samples)?;
     let turns = (ratio < 1.0 && new > 1.0) || (ratio > 1.0 && new < 1.0);
-    if is_within(new) || turns {
+    if terms.is_within(new) || turns {
         return Ok(said(current));
     }
     let replicas = ceil(new * samples.len() as f64);
@@ -183,11 +189,11 @@ pub(super) fn per_pod(
 }
 
 /// How many pods there should be, so that a number that they share is the one that is wanted.
-pub(super) fn shared_value(current: i32, usage: i64, wanted: i64, all: &[Arc<Pod>]) -> Proposal {
+pub(super) fn shared_value(current: i32, usage: i64, wanted: i64, all: &[Arc<Pod>], terms: &Terms) -> Proposal {
     let ratio = usage as f64 / wanted as f64;
     let replicas = if current == 0 {
         ceil(ratio)
-    } else if is_within(ratio) {
+    } else if terms.is_within(ratio) {
         current
     } else {
         let ready = all.iter().filter(|pod| pods::phase(pod) == "Running" && pods::is_ready(pod)).count();
@@ -197,9 +203,9 @@ pub(super) fn shared_value(current: i32, usage: i64, wanted: i64, all: &[Arc<Pod
 }
 
 /// How many pods there should be, so that each one's part of a number is the one that is wanted.
-pub(super) fn shared_average(current: i32, usage: i64, wanted: i64) -> Proposal {
+pub(super) fn shared_average(current: i32, usage: i64, wanted: i64, terms: &Terms) -> Proposal {
     let ratio = usage as f64 / (wanted as f64 * f64::from(current));
-    let replicas = if is_within(ratio) { current } else { ceil(usage as f64 / wanted as f64) };
+    let replicas = if terms.is_within(ratio) { current } else { ceil(usage as f64 / wanted as f64) };
     let mean = if current > 0 { (usage as f64 / f64::from(current)).ceil() } else { usage as f64 };
     #[expect(clippy::cast_possible_truncation, reason = "a mean of integers")]
     let mean = mean as i64;

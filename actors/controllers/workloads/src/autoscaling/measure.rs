@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k3sd_objects::quantity::{self, Format};
 use k8s_openapi::api::autoscaling::v2::{
     ContainerResourceMetricStatus, ExternalMetricSource, ExternalMetricStatus, MetricSpec, MetricStatus, MetricTarget,
@@ -13,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Client;
 
-use super::calculator::{PerPod, Proposal, per_pod, requests, shared_average, shared_value};
+use super::calculator::{PerPod, Proposal, Terms, per_pod, requests, shared_average, shared_value};
 use super::metrics;
 
 /// Where and for whom something is measured.
@@ -23,7 +22,7 @@ pub(super) struct Place<'a> {
     /// Selects the pods, as text.
     pub(super) selector: &'a str,
     pub(super) pods: Vec<Arc<Pod>>,
-    pub(super) now: Timestamp,
+    pub(super) terms: Terms,
     /// How many pods there are to be.
     pub(super) current: i32,
     /// How many there are.
@@ -132,7 +131,7 @@ impl Place<'_> {
         if let Some(wanted) = milli(target.average_value.as_ref()) {
             let failed = |error: String| format!("failed to get {name} usage: {error}");
             let samples = samples().await.map_err(failed)?;
-            let asked = per_pod(self.current, &PerPod::Value(wanted), (&self.pods, samples, is_cpu), self.now);
+            let asked = per_pod(self.current, &PerPod::Value(wanted), (&self.pods, samples, is_cpu), &self.terms);
             return Ok((asked.map_err(failed)?, format!("{name} {what}")));
         }
         let Some(wanted) = target.average_utilization else {
@@ -143,7 +142,7 @@ impl Place<'_> {
         let samples = samples().await.map_err(failed)?;
         let requests = requests(&self.pods, container, name).map_err(failed)?;
         let target = PerPod::Percent(wanted, &requests);
-        let asked = per_pod(self.current, &target, (&self.pods, samples, is_cpu), self.now).map_err(failed)?;
+        let asked = per_pod(self.current, &target, (&self.pods, samples, is_cpu), &self.terms).map_err(failed)?;
         Ok((asked, format!("{name} {what} utilization (percentage of request)")))
     }
 
@@ -152,7 +151,7 @@ impl Place<'_> {
         let wanted = milli(source.target.average_value.as_ref()).ok_or("no average value is wanted")?;
         let samples =
             metrics::pods(self.client, self.namespace, self.selector, &source.metric).await.map_err(failed)?;
-        per_pod(self.current, &PerPod::Value(wanted), (&self.pods, samples, false), self.now)
+        per_pod(self.current, &PerPod::Value(wanted), (&self.pods, samples, false), &self.terms)
     }
 
     async fn object(&self, source: &ObjectMetricSource) -> Outcome<(Proposal, MetricValueStatus)> {
@@ -172,14 +171,14 @@ impl Place<'_> {
     /// A number that all pods share.
     fn shared(&self, usage: i64, target: &MetricTarget, kind: &str) -> Outcome<(Proposal, MetricValueStatus)> {
         if let Some(wanted) = milli(target.value.as_ref()).filter(|wanted| *wanted > 0) {
-            let proposal = shared_value(self.current, usage, wanted, &self.pods);
+            let proposal = shared_value(self.current, usage, wanted, &self.pods, &self.terms);
             let current = MetricValueStatus { value: Some(amount(usage)), ..MetricValueStatus::default() };
             return Ok((proposal, current));
         }
         let wanted = milli(target.average_value.as_ref()).filter(|wanted| *wanted > 0);
         let kinds = "neither a value target nor an average value target was set";
         let wanted = wanted.ok_or_else(|| format!("invalid {kind} metric source: {kinds}"))?;
-        let proposal = shared_average(self.running, usage, wanted);
+        let proposal = shared_average(self.running, usage, wanted, &self.terms);
         Ok((proposal, mean(proposal)))
     }
 }

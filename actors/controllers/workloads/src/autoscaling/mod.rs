@@ -14,10 +14,9 @@ mod metrics;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use k3sd_client::controller::indexes::{by_controller, orphans};
-use k3sd_client::controller::setup::Setup;
+use k3sd_client::controller::setup::{AutoscalingConfig, Setup};
 use k3sd_client::controller::{Controller, Failure, Loop, Turn};
 use k3sd_client::events::Recorder;
 use k3sd_client::informer::{Informer, ObjectKey};
@@ -34,14 +33,13 @@ use kube::api::{DynamicObject, PostParams};
 use tokio::sync::watch;
 
 use self::behavior::{Bounds, Decided, Memories, decide};
+use self::calculator::Terms;
 use self::conditions::{ABLE, ACTIVE, LIMITED, set};
 use self::measure::{Measured, Place};
 use crate::scaling::{self, Target};
 use crate::support::{self, Access, message, name, namespace, uid};
 
 const COMPONENT: &str = "horizontal-pod-autoscaler";
-/// How often what is measured is asked for. Nobody tells of it.
-const PERIOD: Duration = Duration::from_secs(15);
 
 /// The loop.
 pub(crate) fn child(setup: &mut Setup<'_>) -> ChildSpec {
@@ -54,6 +52,7 @@ pub(crate) fn child(setup: &mut Setup<'_>) -> ChildSpec {
         pods: pods.clone(),
         recorder: recorder.clone(),
         memories: watch::Sender::default(),
+        config: setup.config.autoscaling,
     };
     let looped = Loop::new(controller, setup.leading.clone())
         .watch(&scalers, |old: Option<&HorizontalPodAutoscaler>, new, keys| {
@@ -72,6 +71,7 @@ struct Autoscalers {
     pods: Informer<Pod>,
     recorder: Recorder,
     memories: watch::Sender<Memories>,
+    config: AutoscalingConfig,
 }
 
 impl Controller for Autoscalers {
@@ -87,7 +87,8 @@ impl Controller for Autoscalers {
         let mut look = Look { controller: self, shown, status: shown.status.clone().unwrap_or_default(), turn };
         look.look(spec).await;
         let told = look.tell().await;
-        turn.again(PERIOD);
+        // Nobody tells of what is measured.
+        turn.again(self.config.sync_period);
         told
     }
 }
@@ -130,7 +131,8 @@ impl Look<'_> {
         let text = "the HPA controller was able to get the target's current scale";
         self.note(ABLE, true, "SucceededGetScale", text);
         let current = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
-        let bounds = Bounds { current, min: spec.min_replicas.unwrap_or(1), max: spec.max_replicas };
+        let window = self.controller.config.downscale_stabilization;
+        let bounds = Bounds { current, min: spec.min_replicas.unwrap_or(1), max: spec.max_replicas, window };
         self.status.current_replicas = Some(current);
         let Some((replicas, reason)) = self.wish(spec, &scale, bounds).await else { return };
         if replicas != current && self.rescale(&api, scale, replicas, &reason).await {
@@ -155,7 +157,7 @@ impl Look<'_> {
         scale: &Scale,
         bounds: Bounds,
     ) -> Option<(i32, String)> {
-        let Bounds { current, min, max } = bounds;
+        let Bounds { current, min, max, .. } = bounds;
         self.remember(|memories, now, uid| _ = memories.of(uid, current, now));
         if current == 0 && min != 0 {
             let text = "scaling is disabled since the replica count of the target is zero";
@@ -196,7 +198,7 @@ impl Look<'_> {
             namespace: namespace(self.shown),
             selector: &selector,
             pods,
-            now: self.turn.now(),
+            terms: Terms { now: self.turn.now(), config: self.controller.config },
             current: scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0),
             running: scale.status.as_ref().map_or(0, |status| status.replicas),
         };

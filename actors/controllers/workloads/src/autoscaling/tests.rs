@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k3sd_client::controller::setup::AutoscalingConfig;
 use k3sd_client::informer::ObjectKey;
 use k3sd_runtime::Moment;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerStatus};
@@ -12,11 +13,15 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::behavior::{Bounds, Memories, Memory, decide};
-use super::calculator::{PerPod, Sample, Samples, per_pod, requests, shared_average, shared_value};
+use super::calculator::{PerPod, Sample, Samples, Terms, per_pod, requests, shared_average, shared_value};
 use super::conditions::set;
 
 fn now() -> Timestamp {
     "2026-01-01T12:00:00Z".parse().expect("a time")
+}
+
+fn terms() -> Terms {
+    Terms { now: now(), config: AutoscalingConfig::default() }
 }
 
 fn of<K: serde::de::DeserializeOwned>(json: Value) -> K {
@@ -73,7 +78,7 @@ fn pods_are_asked_for_by_what_each_uses() {
         let pods = pods(&hows);
         let requests = requests(&pods, None, "cpu").expect("all ask for something");
         let target = PerPod::Percent(target, &requests);
-        let found = per_pod(current, &target, (&pods, samples(&values), true), now());
+        let found = per_pod(current, &target, (&pods, samples(&values), true), &terms());
         let found = found.map(|found| (found.replicas, found.percent.expect("a part")));
         assert_eq!(found, expected.map_err(str::to_owned), "{hows:?} {values:?}");
     }
@@ -91,19 +96,39 @@ fn a_pod_without_a_request_has_no_percentage() {
 #[test]
 fn a_shared_number_is_divided() {
     let pods = pods(&["ready", "ready", "unready"]);
-    assert_eq!(shared_value(3, 20_000, 10_000, &pods).replicas, 4, "two serve");
-    assert_eq!(shared_value(3, 10_500, 10_000, &pods).replicas, 3);
-    assert_eq!(shared_value(0, 20_000, 10_000, &[]).replicas, 2);
-    let average = shared_average(3, 60_000, 10_000);
+    assert_eq!(shared_value(3, 20_000, 10_000, &pods, &terms()).replicas, 4, "two serve");
+    assert_eq!(shared_value(3, 10_500, 10_000, &pods, &terms()).replicas, 3);
+    assert_eq!(shared_value(0, 20_000, 10_000, &[], &terms()).replicas, 2);
+    let average = shared_average(3, 60_000, 10_000, &terms());
     assert_eq!((average.replicas, average.usage), (6, 20_000));
-    assert_eq!(shared_average(3, 31_000, 10_000).replicas, 3);
+    assert_eq!(shared_average(3, 31_000, 10_000, &terms()).replicas, 3);
+}
+
+#[test]
+fn settings_say_what_counts() {
+    let pods = pods(&["ready", "ready"]);
+    let config = AutoscalingConfig { tolerance: 0.5, ..AutoscalingConfig::default() };
+    let patient = Terms { now: now(), config };
+    assert_eq!(shared_value(2, 14_000, 10_000, &pods, &patient).replicas, 2);
+    assert_eq!(shared_value(2, 14_000, 10_000, &pods, &terms()).replicas, 3);
+    // They are two hours old, and were measured after they became ready.
+    let measured = |config| {
+        let samples = samples(&[Some(2000), Some(2000)]);
+        per_pod(2, &PerPod::Value(1000), (&pods, samples, true), &Terms { now: now(), config })
+    };
+    let slow = AutoscalingConfig { cpu_initialization_period: Duration::from_secs(3 * 3600), ..config };
+    assert_eq!(measured(slow).expect("they count").replicas, 4);
+    let mut memory = Memory::default();
+    let brief = Bounds { window: Duration::from_secs(10), ..BOUNDS };
+    decide(&mut memory, brief, 50, None, at(0));
+    assert_eq!(decide(&mut memory, Bounds { current: 50, ..brief }, 3, None, at(11)).replicas, 3);
 }
 
 fn at(seconds: u64) -> Moment {
     Moment::START + Duration::from_secs(seconds)
 }
 
-const BOUNDS: Bounds = Bounds { current: 10, min: 2, max: 100 };
+const BOUNDS: Bounds = Bounds { current: 10, min: 2, max: 100, window: Duration::from_secs(300) };
 
 #[test]
 fn without_rules_it_grows_fast_and_shrinks_late() {
