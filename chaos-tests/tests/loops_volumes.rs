@@ -1,9 +1,10 @@
-//! The controllers of storage, over the API server: claims get volumes once, and what is in use stays.
+//! The controllers of storage, over the API server: claims get volumes once, volumes are attached where pods use them, and
+//! what is in use stays.
 
 use chaos_tests::cluster::{Cluster, Plane};
 use k3sd_client::controller::setup::ControllerConfig;
 use k3sd_runtime::{Clock, Signal};
-use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -26,6 +27,7 @@ impl Bed {
         let cluster = start(seed).await;
         let admin = cluster.admin();
         let (claims, pods) = (cluster.api(), cluster.api());
+        let _: ServiceAccount = cluster.make(json!({"metadata": {"name": "default"}})).await;
         Self { cluster, claims, volumes: Api::all(admin), pods }
     }
 
@@ -40,8 +42,16 @@ impl Bed {
     }
 
     async fn volume(&self, name: &str, storage: &str, policy: &str) {
-        let spec = json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": storage},
-            "persistentVolumeReclaimPolicy": policy, "hostPath": {"path": "/srv/x"}});
+        let path = json!({"hostPath": {"path": "/srv/x"}, "persistentVolumeReclaimPolicy": policy});
+        self.volume_of(name, storage, path).await;
+    }
+
+    /// A volume of a kind that `source` says, with whatever else that says.
+    async fn volume_of(&self, name: &str, storage: &str, source: Value) {
+        let mut spec = json!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": storage}});
+        for (key, value) in source.as_object().expect("an object") {
+            spec[key] = value.clone();
+        }
         let volume = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).expect("a volume");
         self.volumes.create(&PostParams::default(), &volume).await.expect("it may be made");
     }
@@ -67,11 +77,38 @@ impl Bed {
         self.cluster.wait_until(&format!("{name} {phase}"), async || self.of_volume(name).await == phase).await;
     }
 
-    async fn said(&self, name: &str, reason: &str) -> Option<String> {
+    /// Makes a pod with these volumes; on a node, unless that is empty.
+    async fn pod(&self, name: &str, node: &str, volumes: Value) -> Pod {
+        let node = Some(node).filter(|node| !node.is_empty());
+        let spec = json!({"nodeName": node, "containers": [{"name": "c", "image": "i"}], "volumes": volumes});
+        self.cluster.make(json!({"metadata": {"name": name}, "spec": spec})).await
+    }
+
+    async fn end(&self, pod: &str) {
+        self.pods.delete(pod, &DeleteParams::default().grace_period(0)).await.expect("it goes");
+    }
+
+    /// Kills a loop; it may be dead still from the time before.
+    fn kill(&self, name: &str) {
+        self.cluster.system().signal(&format!("loops/{name}"), Signal::Kill);
+    }
+
+    async fn is_told(&self, name: &str, reason: &str, message: &str) {
+        let told = async || self.all_said(name, reason).await.iter().any(|said| said == message);
+        self.cluster.wait_until(&format!("{name} is told: {message}"), told).await;
+    }
+
+    async fn all_said(&self, name: &str, reason: &str) -> Vec<String> {
         let events: Api<Event> = Api::all(self.cluster.admin());
-        let found = events.list(&ListParams::default()).await.ok()?.items;
-        let mut about = found.into_iter().filter(|event| event.involved_object.name.as_deref() == Some(name));
-        about.find(|event| event.reason.as_deref() == Some(reason)).and_then(|event| event.message)
+        let found = events.list(&ListParams::default()).await.map(|found| found.items).unwrap_or_default();
+        let is_so = |event: &Event| {
+            event.involved_object.name.as_deref() == Some(name) && event.reason.as_deref() == Some(reason)
+        };
+        found.into_iter().filter(is_so).filter_map(|event| event.message).collect()
+    }
+
+    async fn said(&self, name: &str, reason: &str) -> Option<String> {
+        self.all_said(name, reason).await.into_iter().next()
     }
 }
 
@@ -109,21 +146,14 @@ async fn what_is_in_use_stays() {
     bed.volume("v", "5Gi", "Retain").await;
     bed.claim("c", json!({})).await;
     bed.claim_is("c", "Bound", "v").await;
-    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}],
-        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]}});
-    let account = json!({"metadata": {"name": "default"}});
-    let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(bed.cluster.admin(), "default");
-    let account = serde_json::from_value(account).expect("an account");
-    accounts.create(&PostParams::default(), &account).await.expect("it may be made");
-    let pod: Pod = serde_json::from_value(pod).expect("a pod");
-    bed.pods.create(&PostParams::default(), &pod).await.expect("it may be made");
+    bed.pod("p", "n", json!([{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}])).await;
     bed.claims.delete("c", &DeleteParams::default()).await.expect("it is going");
     bed.volumes.delete("v", &DeleteParams::default()).await.expect("it is going");
     bed.cluster.pass(std::time::Duration::from_secs(600)).await;
     let claim = bed.claims.get("c").await.expect("the pod keeps it");
     assert!(claim.metadata.deletion_timestamp.is_some());
     assert!(bed.volumes.get_opt("v").await.expect("it can be read").is_some(), "the claim keeps it");
-    bed.pods.delete("p", &DeleteParams::default().grace_period(0)).await.expect("it goes");
+    bed.end("p").await;
     let claims = async || matches!(bed.claims.get_opt("c").await, Ok(None));
     bed.cluster.wait_until("the claim is gone", claims).await;
     let volumes = async || matches!(bed.volumes.get_opt("v").await, Ok(None));
@@ -174,8 +204,7 @@ async fn no_two_claims_share_a_volume_whatever_dies() {
         bed.volume(&format!("v{number}"), "5Gi", "Retain").await;
         bed.claim(&format!("c{number}"), json!({})).await;
         if number % 3 == 0 {
-            // It may be dead still from the time before.
-            bed.cluster.system().signal("loops/persistentvolume-binder", Signal::Kill);
+            bed.kill("persistentvolume-binder");
         }
     }
     for number in 0..20 {
@@ -190,4 +219,83 @@ async fn no_two_claims_share_a_volume_whatever_dies() {
         assert_eq!((reference.name, reference.uid), (claim.metadata.name, claim.metadata.uid));
         assert!(taken.insert(volume));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_brings_its_claims_whatever_dies() {
+    let bed = Bed::new(5).await;
+    let template = json!({"spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "",
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    let volumes = json!([{"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}]);
+    bed.claim("taken-scratch", json!({})).await;
+    bed.cluster.kill("loops/ephemeral-volume");
+    let mut pods = Vec::new();
+    for number in 0..20 {
+        pods.push(bed.pod(&format!("p{number}"), "", volumes.clone()).await);
+        if number % 3 == 0 {
+            bed.kill("ephemeral-volume");
+        }
+    }
+    let is_its = async |pod: &Pod| {
+        let name = format!("{}-scratch", pod.metadata.name.as_deref().unwrap_or_default());
+        let Ok(Some(claim)) = bed.claims.get_opt(&name).await else { return false };
+        let owners = claim.metadata.owner_references.unwrap_or_default();
+        let is = |owner: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| {
+            (owner.controller, owner.block_owner_deletion) == (Some(true), Some(true))
+                && Some(&owner.uid) == pod.metadata.uid.as_ref()
+        };
+        owners.len() == 1 && owners.iter().all(is) && claim.metadata.deletion_timestamp.is_none()
+    };
+    for pod in &pods {
+        bed.cluster.wait_until("it has its claim", async || is_its(pod).await).await;
+    }
+    // A claim that is there already is somebody else's, until that deletes it.
+    let taken = bed.pod("taken", "", volumes).await;
+    let why = "ephemeral volume scratch: PVC default/taken-scratch was not created for pod default/taken (pod is not \
+               owner)";
+    bed.is_told("taken", "FailedBinding", why).await;
+    for name in ["taken-scratch", "p0-scratch"] {
+        bed.claims.delete(name, &DeleteParams::default()).await.expect("it goes");
+    }
+    for pod in [&taken, &pods[0]] {
+        bed.cluster.wait_until("it has its claim", async || is_its(pod).await).await;
+    }
+    let count = bed.claims.list(&ListParams::default()).await.expect("they can be read").items.len();
+    assert_eq!(count, 21, "one for each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_that_grow_are_handed_to_drivers() {
+    let bed = Bed::new(6).await;
+    let classes: Api<StorageClass> = Api::all(bed.cluster.admin());
+    let class = json!({"metadata": {"name": "grows"}, "provisioner": "d.example.com", "allowVolumeExpansion": true});
+    let class = serde_json::from_value(class).expect("a class");
+    classes.create(&PostParams::default(), &class).await.expect("it may be made");
+    let sources = [
+        ("csi", json!({"csi": {"driver": "d.example.com", "volumeHandle": "h"}})),
+        ("ebs", json!({"awsElasticBlockStore": {"volumeID": "vol-1"}})),
+    ];
+    for (name, mut source) in sources {
+        source["storageClassName"] = "grows".into();
+        source["claimRef"] = json!({"namespace": "default", "name": name});
+        bed.volume_of(name, "5Gi", source).await;
+        bed.claim(name, json!({"storageClassName": "grows"})).await;
+        bed.claim_is(name, "Bound", name).await;
+    }
+    bed.cluster.pass(std::time::Duration::from_secs(10)).await;
+    assert_eq!(bed.said("csi", "ExternalExpanding").await, None, "it is as large as it wants");
+    bed.cluster.kill("loops/persistentvolume-expander");
+    for name in ["csi", "ebs"] {
+        let more = json!({"spec": {"resources": {"requests": {"storage": "8Gi"}}}});
+        bed.claims.patch(name, &PatchParams::default(), &Patch::Merge(&more)).await.expect("it may grow");
+    }
+    bed.is_told("csi", "ExternalExpanding", "waiting for an external controller to expand this PVC").await;
+    let handed = "CSI migration enabled for kubernetes.io/aws-ebs; waiting for external resizer to expand the pvc";
+    bed.is_told("ebs", "ExternalExpanding", handed).await;
+    let is_handed = async || {
+        let claim = bed.claims.get("ebs").await.expect("it is there");
+        let annotations = claim.metadata.annotations.unwrap_or_default();
+        annotations.get("volume.kubernetes.io/storage-resizer").is_some_and(|by| by == "ebs.csi.aws.com")
+    };
+    bed.cluster.wait_until("the driver is named", is_handed).await;
 }

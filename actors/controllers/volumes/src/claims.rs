@@ -1,7 +1,7 @@
 //! Which claims pods mount.
 
 use k3sd_client::informer::{Index, ObjectKey};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 
 /// Finds by `NAMESPACE/CLAIM`: pods that mount a claim, volumes that refer to one.
 pub(crate) const BY_CLAIM: &str = "claim";
@@ -21,4 +21,15 @@ pub(crate) fn claim_keys(pod: &Pod) -> impl Iterator<Item = ObjectKey> {
 /// See [`BY_CLAIM`].
 pub(crate) fn by_claim() -> Index<Pod> {
     Index { name: BY_CLAIM, texts: |pod| claim_keys(pod).map(|key| key.to_string()).collect() }
+}
+
+/// The claim that a volume refers to.
+pub(crate) fn claim_of(volume: &PersistentVolume) -> Option<ObjectKey> {
+    let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
+    Some(ObjectKey { namespace: reference.namespace.clone()?, name: reference.name.clone()? })
+}
+
+/// See [`BY_CLAIM`].
+pub(crate) fn volumes_by_claim() -> Index<PersistentVolume> {
+    Index { name: BY_CLAIM, texts: |volume| claim_of(volume).iter().map(ToString::to_string).collect() }
 }

@@ -2,15 +2,27 @@
 //!
 //! * `persistentvolume-binder` brings claims and volumes together, and says what becomes of a volume that was let go.
 //! * `persistentvolumeclaim-protection` and `persistentvolume-protection` keep what is in use.
+//! * `ephemeral-volume` makes the claims of volumes that live as long as their pod.
+//! * `persistentvolume-expander` says who makes volumes larger.
 
 mod binder;
 mod claims;
+mod ephemeral;
+mod expand;
 mod protection;
+mod sizes;
+mod support;
 
 use k3sd_client::controller::setup::Setup;
 use k3sd_runtime::ChildSpec;
 
 /// The loops, each a child of its own.
 pub fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
-    vec![binder::binder(setup), protection::claims(setup), protection::volumes(setup)]
+    vec![
+        binder::binder(setup),
+        protection::claims(setup),
+        protection::volumes(setup),
+        ephemeral::ephemeral(setup),
+        expand::expand(setup),
+    ]
 }

@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::matching::{best, class_of_claim, leaves_class, mismatch, refers_to};
-use super::{BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE, annotation};
+use super::{BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE};
+use crate::support::annotation;
 
 /// The mark of a class that claims get which leave theirs to the cluster.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k3sd_objects::quantity::Quantity;
 use k3sd_objects::selector::LabelSelector;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+
+use crate::sizes::{capacity, wanted};
 
 /// Where the class of objects stood before there was a field for it.
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
@@ -28,22 +29,6 @@ fn class_of_volume(volume: &PersistentVolume) -> &str {
     let old = volume.metadata.annotations.as_ref().and_then(|all| all.get(OLD_CLASS));
     let new = volume.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
     old.or(new).map_or("", String::as_str)
-}
-
-fn size(quantity: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity>) -> Quantity {
-    let zero = Quantity::from_i64(0, k3sd_objects::quantity::Format::BinarySi);
-    quantity.and_then(|quantity| quantity.0.parse().ok()).unwrap_or(zero)
-}
-
-/// How much a claim wants.
-pub(super) fn wanted(claim: &PersistentVolumeClaim) -> Quantity {
-    let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
-    size(resources.and_then(|resources| resources.requests.as_ref()).and_then(|all| all.get("storage")))
-}
-
-/// How much a volume holds.
-pub(super) fn capacity(volume: &PersistentVolume) -> Quantity {
-    size(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()).and_then(|all| all.get("storage")))
 }
 
 fn modes(modes: Option<&Vec<String>>) -> BTreeSet<&str> {

@@ -23,13 +23,13 @@ use k3sd_client::informer::{Index, Informer, ObjectKey};
 use k3sd_runtime::ChildSpec;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
 
 use self::claim::{Said, World};
 use self::volume::Reclaim;
-use crate::claims::BY_CLAIM;
+use crate::claims::{BY_CLAIM, claim_of, volumes_by_claim};
+use crate::support::annotation;
 
 /// Claims that were bound once say so.
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
@@ -45,10 +45,6 @@ const PROVISIONER: [&str; 2] =
 /// Finds claims that were never bound, under an empty text.
 const UNBOUND: &str = "unbound";
 const COMPONENT: &str = "persistentvolume-controller";
-
-fn annotation<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
-    meta.annotations.as_ref()?.get(name).map(String::as_str)
-}
 
 /// What the loop looks at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,12 +71,6 @@ struct Binder {
     recorder: Recorder,
 }
 
-/// The claim that a volume refers to.
-fn claim_of(volume: &PersistentVolume) -> Option<ObjectKey> {
-    let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
-    Some(ObjectKey { namespace: reference.namespace.clone()?, name: reference.name.clone()? })
-}
-
 /// The loop.
 pub(crate) fn binder(setup: &mut Setup<'_>) -> ChildSpec {
     let unbound = |claim: &PersistentVolumeClaim| match annotation(&claim.metadata, BIND_COMPLETED) {
@@ -88,8 +78,7 @@ pub(crate) fn binder(setup: &mut Setup<'_>) -> ChildSpec {
         Some(_) => Vec::new(),
     };
     let claims = setup.informers.indexed(vec![Index { name: UNBOUND, texts: unbound }]);
-    let texts = |volume: &PersistentVolume| claim_of(volume).iter().map(ToString::to_string).collect();
-    let volumes = setup.informers.indexed(vec![Index { name: BY_CLAIM, texts }]);
+    let volumes = setup.informers.indexed(vec![volumes_by_claim()]);
     let classes = setup.informers.informer::<StorageClass>();
     let pods = setup.informers.indexed(vec![crate::claims::by_claim()]);
     let recorder = setup.recorder.component(COMPONENT);

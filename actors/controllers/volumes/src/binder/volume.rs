@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 
-use super::{BOUND_BY_CONTROLLER, PROVISIONED_BY, annotation};
+use super::{BOUND_BY_CONTROLLER, PROVISIONED_BY};
+use crate::support::annotation;
 
 /// See the module's page.
 #[derive(Clone, Debug, PartialEq, Eq)]
