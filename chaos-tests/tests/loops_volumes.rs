@@ -1,6 +1,10 @@
 //! The controllers of storage, over the API server: claims get volumes once, volumes are attached where pods use them, and
 //! what is in use stays.
 
+mod loops_volumes {
+    pub(crate) mod attach;
+}
+
 use chaos_tests::cluster::{Cluster, Plane};
 use k3sd_client::controller::setup::ControllerConfig;
 use k3sd_runtime::{Clock, Signal};

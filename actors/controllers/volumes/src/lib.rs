@@ -3,8 +3,10 @@
 //! * `persistentvolume-binder` brings claims and volumes together, and says what becomes of a volume that was let go.
 //! * `persistentvolumeclaim-protection` and `persistentvolume-protection` keep what is in use.
 //! * `ephemeral-volume` makes the claims of volumes that live as long as their pod.
+//! * `attachdetach` has volumes of CSI drivers attached where pods use them.
 //! * `persistentvolume-expander` says who makes volumes larger.
 
+mod attach;
 mod binder;
 mod claims;
 mod ephemeral;
@@ -23,6 +25,7 @@ pub fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
         protection::claims(setup),
         protection::volumes(setup),
         ephemeral::ephemeral(setup),
+        attach::attach(setup),
         expand::expand(setup),
     ]
 }
