@@ -3,6 +3,7 @@
 
 mod loops_volumes {
     pub(crate) mod attach;
+    pub(crate) mod devices;
 }
 
 use chaos_tests::cluster::{Cluster, Plane};

@@ -5,6 +5,7 @@
 //! * `ephemeral-volume` makes the claims of volumes that live as long as their pod.
 //! * `attachdetach` has volumes of CSI drivers attached where pods use them.
 //! * `persistentvolume-expander` says who makes volumes larger.
+//! * `resourceclaim` sees to claims for devices.
 
 mod attach;
 mod binder;
@@ -12,6 +13,7 @@ mod claims;
 mod ephemeral;
 mod expand;
 mod protection;
+mod resources;
 mod sizes;
 mod support;
 
@@ -27,5 +29,6 @@ pub fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
         ephemeral::ephemeral(setup),
         attach::attach(setup),
         expand::expand(setup),
+        resources::resources(setup),
     ]
 }
