@@ -3,11 +3,17 @@
 //! Each level has a nominal share of all seats. What it lends, others may use while it doesn't; what it doesn't lend is
 //! always there for it. Requests that find no seat wait in queues. A flow uses a few of the queues of its level, chosen by
 //! its hash, so that one flow that asks a lot doesn't fill them for all; queues are served in turn.
+//!
+//! A request that is much work takes several seats, and keeps them for a while after its answer if others have work with
+//! it then; see [`super::width`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use k3sd_runtime::Moment;
 use serde_json::Value;
+
+use super::width::{Width, level_max};
 
 /// The longest that all queues of one level may be together, whatever its configuration says: what waits is memory.
 const QUEUED_MAX: usize = 10_000;
@@ -61,6 +67,11 @@ impl LevelSpec {
             borrowing_percent: kind["borrowingLimitPercent"].as_u64(),
             queuing,
         }
+    }
+
+    /// How many seats it gives to one request, if it says so.
+    pub(crate) fn width_max(&self, limits: Limits) -> Option<usize> {
+        self.queuing.map(|queuing| level_max(limits.nominal, queuing.hand))
     }
 
     /// A mandatory one, for as long as none is stored.
@@ -127,13 +138,23 @@ pub(crate) enum Arrival {
     Refused(Refusal),
 }
 
+/// Somebody who waits, and how many seats he wants.
+#[derive(Debug)]
+struct Waiting<W> {
+    waiter: W,
+    seats: usize,
+}
+
 #[derive(Debug)]
 struct Level<W> {
     spec: LevelSpec,
     limits: Limits,
-    working: usize,
+    /// Seats that are taken.
+    taken: usize,
+    /// Those of them whose requests are answered, and until when they are kept; in no order.
+    kept: Vec<(Moment, usize)>,
     waiting: usize,
-    queues: Vec<VecDeque<W>>,
+    queues: Vec<VecDeque<Waiting<W>>>,
     /// The queue whose turn it is.
     turn: usize,
     /// It isn't configured any more, and goes when its last request does.
@@ -166,7 +187,8 @@ impl<W> Levels<W> {
             let level = self.levels.entry(spec.name.clone()).or_insert_with(|| Level {
                 spec: spec.clone(),
                 limits,
-                working: 0,
+                taken: 0,
+                kept: Vec::new(),
                 waiting: 0,
                 queues: Vec::new(),
                 turn: 0,
@@ -175,70 +197,106 @@ impl<W> Levels<W> {
             (level.spec, level.limits, level.leaving) = (spec, limits, false);
             level.arrange();
         }
-        self.levels.retain(|_, level| !level.leaving || level.working > 0 || level.waiting > 0);
+        self.levels.retain(|_, level| !level.leaving || level.taken > 0 || level.waiting > 0);
         self.next()
     }
 
-    /// Somebody comes, of a flow with this hash. `waiter` is asked for only if he has to wait.
-    pub(crate) fn arrive(&mut self, name: &str, flow: u64, waiter: impl FnOnce() -> W) -> Arrival {
-        if self.has_seat(name) {
+    /// Somebody comes who wants so many seats, of a flow with this hash. `waiter` is asked for only if he has to wait.
+    pub(crate) fn arrive(&mut self, name: &str, flow: u64, seats: usize, waiter: impl FnOnce() -> W) -> Arrival {
+        if self.has_seats(name, seats) {
             if let Some(level) = self.levels.get_mut(name) {
-                level.working += 1;
+                level.taken += seats;
             }
             return Arrival::Works;
         }
         let Some(level) = self.levels.get_mut(name) else { return Arrival::Works };
-        level.queue(flow, waiter)
+        level.queue(flow, seats, waiter)
     }
 
-    /// Whether one more of a level may work now.
-    fn has_seat(&self, name: &str) -> bool {
+    /// Whether somebody of a level who wants so many seats may work now. Who wants more than there can be gets them when
+    /// nobody else of his level works.
+    fn has_seats(&self, name: &str, seats: usize) -> bool {
         let Some(level) = self.levels.get(name) else { return true };
-        if level.spec.exempt || level.working < level.limits.lower {
+        let (lower, upper) = (level.limits.lower, level.limits.upper);
+        let taken = level.taken + seats;
+        if level.spec.exempt || taken <= lower || (seats > upper && level.taken == 0) {
             return true;
         }
         let limited = || self.levels.values().filter(|level| !level.spec.exempt);
-        let kept: usize = limited().map(|level| level.working.max(level.limits.lower)).sum();
-        level.working < level.limits.upper && kept < self.nominal
+        let kept: usize = limited().map(|level| level.taken.max(level.limits.lower)).sum();
+        taken <= upper && kept - level.taken.max(lower) + taken <= self.nominal
     }
 
     /// Somebody of a level is done. Returns who works instead.
-    pub(crate) fn leave(&mut self, name: &str) -> Vec<W> {
+    pub(crate) fn leave(&mut self, name: &str, width: Width, now: Moment) -> Vec<W> {
         if let Some(level) = self.levels.get_mut(name) {
-            level.working = level.working.saturating_sub(1);
-            if level.leaving && level.working == 0 && level.waiting == 0 {
-                self.levels.remove(name);
+            if width.lingers.is_zero() {
+                level.taken = level.taken.saturating_sub(width.seats);
+            } else {
+                level.kept.push((now + width.lingers, width.seats));
             }
+        }
+        self.pass(now)
+    }
+
+    /// Gives seats back that were kept up to now. Returns who works on them.
+    pub(crate) fn pass(&mut self, now: Moment) -> Vec<W> {
+        let mut is_over = false;
+        for level in self.levels.values_mut() {
+            let Level { kept, taken, .. } = level;
+            kept.retain(|(until, seats)| {
+                let is_kept = now < *until;
+                if !is_kept {
+                    *taken = taken.saturating_sub(*seats);
+                }
+                is_kept
+            });
+            is_over |= level.leaving && level.taken == 0 && level.waiting == 0;
+        }
+        if is_over {
+            self.levels.retain(|_, level| !level.leaving || level.taken > 0 || level.waiting > 0);
         }
         self.next()
     }
 
-    /// Somebody in a queue gave up, and perhaps others did: who `is_gone` goes.
-    pub(crate) fn give_up(&mut self, name: &str, queue: usize, is_gone: impl Fn(&W) -> bool) {
-        let Some(level) = self.levels.get_mut(name) else { return };
-        // After a new configuration he may wait elsewhere; then he goes when it is his turn.
-        let Some(queue) = level.queues.get_mut(queue) else { return };
-        let before = queue.len();
-        queue.retain(|waiter| !is_gone(waiter));
-        level.waiting -= before - queue.len();
+    /// When the next seats are given back that are kept; whoever waits asks then.
+    pub(crate) fn next_pass(&self) -> Option<Moment> {
+        self.levels.values().flat_map(|level| &level.kept).map(|(until, _)| *until).min()
     }
 
-    /// Who may work now: those first whose level has less than its share.
+    /// Somebody in a queue gave up, and perhaps others did: who `is_gone` goes. Returns who works now, because he wants
+    /// fewer seats than one before him who is gone.
+    pub(crate) fn give_up(&mut self, name: &str, queue: usize, is_gone: impl Fn(&W) -> bool) -> Vec<W> {
+        let Some(level) = self.levels.get_mut(name) else { return Vec::new() };
+        // After a new configuration he may wait elsewhere; then he goes when it is his turn.
+        let Some(queue) = level.queues.get_mut(queue) else { return Vec::new() };
+        let before = queue.len();
+        queue.retain(|waiting| !is_gone(&waiting.waiter));
+        level.waiting -= before - queue.len();
+        self.next()
+    }
+
+    /// Who may work now: those first whose level has less than its share. A level whose next one finds no room waits.
     fn next(&mut self) -> Vec<W> {
         let mut called = Vec::new();
         loop {
             let waiting = self.levels.iter().filter(|(_, level)| level.waiting > 0);
-            let mut order: Vec<(bool, Arc<str>)> =
-                waiting.map(|(name, level)| (level.working >= level.limits.nominal, name.clone())).collect();
+            let mut order: Vec<(bool, Arc<str>, usize)> = waiting
+                .filter_map(|(name, level)| {
+                    let seats = level.queues[level.front()?].front()?.seats;
+                    Some((level.taken >= level.limits.nominal, name.clone(), seats))
+                })
+                .collect();
             order.sort();
-            let Some((_, name)) = order.into_iter().find(|(_, name)| self.has_seat(name)) else { return called };
+            let found = order.into_iter().find(|(_, name, seats)| self.has_seats(name, *seats));
+            let Some((_, name, _)) = found else { return called };
             called.extend(self.levels.get_mut(&name).and_then(Level::call));
         }
     }
 
-    /// Each level: its configuration, its limits, and how many work and wait.
+    /// Each level: its configuration, its limits, how many seats are taken, and how many wait.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&LevelSpec, Limits, usize, usize)> {
-        self.levels.values().map(|level| (&level.spec, level.limits, level.working, level.waiting))
+        self.levels.values().map(|level| (&level.spec, level.limits, level.taken, level.waiting))
     }
 }
 
@@ -254,26 +312,32 @@ impl<W> Level<W> {
         }
     }
 
-    fn queue(&mut self, flow: u64, waiter: impl FnOnce() -> W) -> Arrival {
+    fn queue(&mut self, flow: u64, seats: usize, waiter: impl FnOnce() -> W) -> Arrival {
         let Some(queuing) = self.spec.queuing else { return Arrival::Refused(Refusal::ConcurrencyLimit) };
         let shortest = hand(flow, self.queues.len(), queuing.hand).into_iter().min_by_key(|at| self.queues[*at].len());
         let Some(at) = shortest else { return Arrival::Refused(Refusal::QueueFull) };
         if self.queues[at].len() >= queuing.length || self.waiting >= QUEUED_MAX {
             return Arrival::Refused(Refusal::QueueFull);
         }
-        self.queues[at].push_back(waiter());
+        self.queues[at].push_back(Waiting { waiter: waiter(), seats });
         self.waiting += 1;
         Arrival::Waits(at)
     }
 
-    /// Lets one work who waits.
-    fn call(&mut self) -> Option<W> {
+    /// The queue whose first one is next.
+    fn front(&self) -> Option<usize> {
         let count = self.queues.len();
-        let at = (0..count).map(|step| (self.turn + step) % count).find(|at| !self.queues[*at].is_empty())?;
+        (0..count).map(|step| (self.turn + step) % count).find(|at| !self.queues[*at].is_empty())
+    }
+
+    /// Lets the next one work who waits.
+    fn call(&mut self) -> Option<W> {
+        let at = self.front()?;
+        let Waiting { waiter, seats } = self.queues[at].pop_front()?;
         self.turn = at + 1;
         self.waiting -= 1;
-        self.working += 1;
-        self.queues[at].pop_front()
+        self.taken += seats;
+        Some(waiter)
     }
 }
 
@@ -298,6 +362,8 @@ fn hand(flow: u64, queues: usize, size: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn spec(name: &str, shares: u64, lendable_percent: u64, queuing: Option<Queuing>) -> LevelSpec {
@@ -329,7 +395,11 @@ mod tests {
     }
 
     fn come<W>(levels: &mut Levels<W>, name: &str, waiter: W) -> Arrival {
-        levels.arrive(name, 7, || waiter)
+        levels.arrive(name, 7, 1, || waiter)
+    }
+
+    fn go<W>(levels: &mut Levels<W>, name: &str) -> Vec<W> {
+        levels.leave(name, Width::ONE, Moment::START)
     }
 
     #[test]
@@ -343,8 +413,8 @@ mod tests {
         assert_eq!(come(&mut levels, "b", 10), Arrival::Works, "its own");
         assert_eq!(come(&mut levels, "b", 11), Arrival::Refused(Refusal::ConcurrencyLimit), "the others are lent");
         // One that is given back goes to whom it belongs, or else to who waits.
-        assert_eq!(levels.leave("a"), [9]);
-        assert_eq!(levels.leave("a"), Vec::<u32>::new());
+        assert_eq!(go(&mut levels, "a"), [9]);
+        assert_eq!(go(&mut levels, "a"), Vec::<u32>::new());
         assert_eq!(come(&mut levels, "b", 12), Arrival::Works);
     }
 
@@ -355,7 +425,7 @@ mod tests {
         levels.configure(shares.iter().map(|(name, lends)| spec(name, 10, *lends, None)).collect());
         for (name, _) in shares {
             assert_eq!(come(&mut levels, name, 0), Arrival::Works, "{name}");
-            assert_eq!(levels.leave(name), Vec::<u32>::new());
+            assert_eq!(go(&mut levels, name), Vec::<u32>::new());
         }
     }
 
@@ -363,21 +433,54 @@ mod tests {
     fn queues_have_an_end_and_are_served_in_turn() {
         let mut levels = Levels::new(1);
         levels.configure(vec![spec("a", 1, 0, Some(QUEUES))]);
-        assert_eq!(levels.arrive("a", 0, || 0), Arrival::Works);
+        assert_eq!(levels.arrive("a", 0, 1, || 0), Arrival::Works);
         // One flow has two queues of two places each.
-        let loud: Vec<Arrival> = (1..=5).map(|number| levels.arrive("a", 0, || number)).collect();
+        let loud: Vec<Arrival> = (1..=5).map(|number| levels.arrive("a", 0, 1, || number)).collect();
         assert_eq!(loud.last(), Some(&Arrival::Refused(Refusal::QueueFull)));
         assert!(loud[..4].iter().all(|arrival| matches!(arrival, Arrival::Waits(_))));
         // A flow with another queue comes before most of them.
         let quiet = (1..100).find(|flow| !hand(*flow, 4, 2).iter().all(|queue| hand(0, 4, 2).contains(queue)));
-        assert!(matches!(levels.arrive("a", quiet.expect("there are six hands"), || 100), Arrival::Waits(_)));
+        assert!(matches!(levels.arrive("a", quiet.expect("there are six hands"), 1, || 100), Arrival::Waits(_)));
         let mut order = Vec::new();
         for _ in 0..5 {
-            order.extend(levels.leave("a"));
+            order.extend(go(&mut levels, "a"));
         }
         let place = order.iter().position(|waiter| *waiter == 100).expect("it was served");
         assert!(order.len() == 5 && place <= 2, "{order:?}");
-        assert_eq!(levels.leave("a"), Vec::<u32>::new());
+        assert_eq!(go(&mut levels, "a"), Vec::<u32>::new());
+    }
+
+    #[test]
+    fn who_wants_more_seats_waits_for_all_of_them() {
+        let mut levels = levels();
+        let one_queue = Queuing { queues: 1, hand: 1, length: 9 };
+        levels.configure(vec![spec("a", 50, 0, Some(one_queue)), spec("b", 50, 80, None)]);
+        assert_eq!(levels.arrive("a", 7, 6, || 0), Arrival::Works, "five of its own and one that is lent");
+        assert!(matches!(levels.arrive("a", 7, 4, || 1), Arrival::Waits(_)), "there are only three");
+        // Whoever comes later finds a seat; as upstream those who wait don't keep it free.
+        assert_eq!(come(&mut levels, "a", 2), Arrival::Works);
+        assert_eq!(levels.leave("a", Width { seats: 6, ..Width::ONE }, Moment::START), [1]);
+        assert_eq!(levels.all().map(|(_, _, taken, _)| taken).collect::<Vec<_>>(), [5, 0]);
+        // More than there are at all: alone.
+        assert!(matches!(levels.arrive("a", 7, 100, || 3), Arrival::Waits(_)));
+        assert_eq!(levels.leave("a", Width { seats: 4, ..Width::ONE }, Moment::START), Vec::<u32>::new());
+        assert_eq!(go(&mut levels, "a"), [3]);
+        assert_eq!(levels.arrive("b", 7, 1, || 4), Arrival::Works, "what isn't lent is there all the same");
+    }
+
+    #[test]
+    fn seats_may_be_kept_for_a_while_after_the_answer() {
+        let mut levels = Levels::new(2);
+        levels.configure(vec![spec("a", 1, 0, Some(QUEUES))]);
+        let at = |millis| Moment::START + Duration::from_millis(millis);
+        let width = Width { seats: 2, lingers: Duration::from_millis(5) };
+        assert_eq!(levels.arrive("a", 0, width.seats, || 0), Arrival::Works);
+        assert!(matches!(levels.arrive("a", 0, 1, || 1), Arrival::Waits(_)));
+        assert_eq!(levels.leave("a", width, at(10)), Vec::<u32>::new());
+        assert_eq!(levels.next_pass(), Some(at(15)));
+        assert_eq!(levels.pass(at(14)), Vec::<u32>::new());
+        assert_eq!(levels.pass(at(15)), [1]);
+        assert_eq!(levels.next_pass(), None);
     }
 
     #[test]
@@ -387,9 +490,9 @@ mod tests {
         come(&mut levels, "a", 0);
         let Arrival::Waits(queue) = come(&mut levels, "a", 1) else { panic!("there is a place") };
         assert_eq!(come(&mut levels, "a", 2), Arrival::Refused(Refusal::QueueFull));
-        levels.give_up("a", queue, |waiter| *waiter == 1);
+        assert_eq!(levels.give_up("a", queue, |waiter| *waiter == 1), Vec::<u32>::new());
         assert!(matches!(come(&mut levels, "a", 3), Arrival::Waits(_)));
-        assert_eq!(levels.leave("a"), [3]);
+        assert_eq!(go(&mut levels, "a"), [3]);
     }
 
     #[test]
@@ -398,7 +501,7 @@ mod tests {
         levels.configure(vec![spec("a", 1, 0, Some(QUEUES))]);
         come(&mut levels, "a", 0);
         for flow in 0..3 {
-            assert!(matches!(levels.arrive("a", flow, || flow as u32 + 1), Arrival::Waits(_)));
+            assert!(matches!(levels.arrive("a", flow, 1, || flow as u32 + 1), Arrival::Waits(_)));
         }
         // Its queues are gone, and the level with them; who waits is served all the same.
         levels.configure(vec![spec("a", 1, 0, None)]);
@@ -407,7 +510,7 @@ mod tests {
             levels.all().map(|(spec, _, working, waiting)| (&*spec.name, working, waiting)).collect::<Vec<_>>(),
             [("a", 1, 3), ("b", 0, 0)]
         );
-        let mut served: Vec<u32> = (0..4).flat_map(|_| levels.leave("a")).collect();
+        let mut served: Vec<u32> = (0..4).flat_map(|_| go(&mut levels, "a")).collect();
         served.sort_unstable();
         assert_eq!(served, [1, 2, 3]);
         assert_eq!(levels.all().map(|(spec, ..)| &*spec.name).collect::<Vec<_>>(), ["b"]);

@@ -15,7 +15,7 @@ const LEVELS: [LevelRow; 4] = [
     ("nominal_limit_seats", "Seats that a level has of its own.", |limits, _| limits.nominal),
     ("lower_limit_seats", "Seats that a level never lends.", |limits, _| limits.lower),
     ("upper_limit_seats", "Seats that a level may have with those it borrows.", |limits, _| limits.upper),
-    ("current_executing_seats", "Seats that are taken.", |_, working| working),
+    ("current_executing_seats", "Seats that are taken.", |_, taken| taken),
 ];
 
 /// Writes everything.
@@ -23,10 +23,10 @@ pub(super) fn write<W>(text: &mut String, schemas: &[Arc<InForce>], levels: &Lev
     for (name, help, number) in LEVELS {
         let name = format!("apiserver_flowcontrol_{name}");
         head(text, &name, "gauge", help);
-        for (LevelSpec { name: level, exempt, .. }, limits, working, _) in levels.all() {
+        for (LevelSpec { name: level, exempt, .. }, limits, taken, _) in levels.all() {
             // Of those that wait for nobody seats aren't counted.
             if !exempt {
-                line(text, &name, &format!("priority_level=\"{level}\""), number(&limits, working));
+                line(text, &name, &format!("priority_level=\"{level}\""), number(&limits, taken));
             }
         }
     }
@@ -51,6 +51,11 @@ pub(super) fn write<W>(text: &mut String, schemas: &[Arc<InForce>], levels: &Lev
                 line(text, name, &format!("{labels},reason=\"{reason}\""), count);
             }
         }
+    }
+    let name = "apiserver_flowcontrol_work_estimated_seats";
+    head(text, name, "histogram", "How many seats requests took.");
+    for (labels, counts) in rows().filter(|(_, counts)| counts.widths.count() > 0) {
+        counts.widths.write(text, name, &labels);
     }
     let name = "apiserver_flowcontrol_request_wait_duration_seconds";
     head(text, name, "histogram", "How long requests waited for their seat.");

@@ -261,7 +261,7 @@ impl Pipeline {
         let user = self.known(peer, Headers(&headers)).await?;
         let user = self.impersonated(user, Headers(&headers))?;
         let class = self.class(&user, &info, &asked.query);
-        let outcome = match self.seat(class.as_ref(), &user, &info).await {
+        let outcome = match self.seat(class.as_ref(), &user, &info, &asked.query).await {
             Ok(_seat) => self.served(user, asked, info, catalog, resource, body, series, Headers(&headers)).await,
             Err(TooMany) => Ok(answer::too_many()),
         };
@@ -385,11 +385,17 @@ impl Pipeline {
     }
 
     /// A seat to work at, for what needs one.
-    async fn seat(&self, class: Option<&Class>, user: &User, info: &RequestInfo) -> Result<Option<Working>, TooMany> {
+    async fn seat(
+        &self,
+        class: Option<&Class>,
+        user: &User,
+        info: &RequestInfo,
+        query: &Query,
+    ) -> Result<Option<Working>, TooMany> {
         let Some(class) = class else { return Ok(None) };
         let reads = matches!(info.verb.as_str(), "get" | "list" | "watch");
         let dropped = Tally::Dropped(if reads { "readOnly" } else { "mutating" });
-        let seat = self.0.flow.seat(class, user, info).await.inspect_err(|_| self.0.metrics.count(dropped))?;
+        let seat = self.0.flow.seat(class, user, info, query).await.inspect_err(|_| self.0.metrics.count(dropped))?;
         Ok(Some(Working::begin(self, usize::from(!reads), seat)))
     }
 
@@ -463,6 +469,19 @@ fn timeout(query: &Query, most: Duration) -> Duration {
     asked.filter(|asked| !asked.is_zero()).map_or(most, |asked| asked.min(most))
 }
 
+/// What numbers call a method; what a client invented is no word of its own.
+fn method_word(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        _ => "other",
+    }
+}
+
 /// What a kind of requests is called in numbers. Nothing of it is the client's own invention.
 fn labels(parts: &Parts, info: &RequestInfo, resource: Option<&Arc<Resource>>, query: &Query) -> String {
     let is_apply =
@@ -474,21 +493,13 @@ fn labels(parts: &Parts, info: &RequestInfo, resource: Option<&Arc<Resource>>, q
         "proxy" => "CONNECT",
         _ if LONG_RUNNING.contains(&info.subresource.as_str()) => "CONNECT",
         "patch" if is_apply => "APPLY",
-        _ => match parts.method {
-            Method::GET => "GET",
-            Method::POST => "POST",
-            Method::PUT => "PUT",
-            Method::PATCH => "PATCH",
-            Method::DELETE => "DELETE",
-            Method::HEAD => "HEAD",
-            _ => "other",
-        },
+        _ => method_word(&parts.method),
     };
     let dry_run = if query.first("dryRun") == Some("All") { "All" } else { "" };
     let Some(resource) = resource else {
         let path = documents::known_path(&info.path);
         return format!(
-            "verb=\"{verb}\",component=\"apiserver\",dry_run=\"{dry_run}\",group=\"\",resource=\"\",scope=\"\",subresource=\"{path}\",version=\"\""
+            "verb=\"{verb}\",component=\"apiserver\",group=\"\",resource=\"\",scope=\"\",subresource=\"{path}\",version=\"\",dry_run=\"{dry_run}\""
         );
     };
     let subresource = resource.subresource(&info.subresource).map_or("", |found| &found.name);
@@ -498,7 +509,7 @@ fn labels(parts: &Parts, info: &RequestInfo, resource: Option<&Arc<Resource>>, q
         (true, true) => "cluster",
     };
     format!(
-        "verb=\"{verb}\",component=\"apiserver\",dry_run=\"{dry_run}\",group=\"{}\",resource=\"{}\",scope=\"{scope}\",subresource=\"{subresource}\",version=\"{}\"",
+        "verb=\"{verb}\",component=\"apiserver\",group=\"{}\",resource=\"{}\",scope=\"{scope}\",subresource=\"{subresource}\",version=\"{}\",dry_run=\"{dry_run}\"",
         resource.group, resource.plural, resource.version
     )
 }

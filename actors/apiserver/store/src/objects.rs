@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,6 +66,11 @@ impl ObjectStore {
     /// The cache's present state without waiting; empty before the cache is filled.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.board.snapshot()
+    }
+
+    /// How many watches there are that hear of each change, whatever it is about. Some may have ended a moment ago.
+    pub fn watchers_of_all(&self) -> usize {
+        self.board.watchers_of_all.load(Ordering::Relaxed)
     }
 
     /// One object. The namespace of objects of the cluster is empty.

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::{Client, LIMIT, Server};
+use crate::support::{Client, LIMIT, Server, config_map};
 
 const SCHEMAS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
 const LEVELS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
@@ -129,4 +129,44 @@ async fn too_many_of_one_kind_are_sent_away_and_nobody_else_is() {
     drop(held);
     let ends = async { while working(&mut admin).await > 0 {} };
     tokio::time::timeout(LIMIT, ends).await.expect("in time");
+}
+
+/// The value of a number of the level that ann is at.
+async fn number_of_ann(admin: &mut Client, name: &str) -> u64 {
+    let numbers = admin.get("/metrics").await;
+    let mut lines = numbers.text().lines();
+    let line = lines.find(|line| line.starts_with(name) && line.contains("priority_level=\"global-default\""));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn much_work_takes_several_seats() {
+    const SEATS: &str = "apiserver_flowcontrol_work_estimated_seats_sum";
+    const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    let server = Server::start().await;
+    let (mut admin, mut ann) = (server.client(Some("admin")).await, server.client(Some("ann")).await);
+    for number in 0..30 {
+        let made = admin.post(MAPS, &config_map(&format!("long-{number}"), &"x".repeat(10_000))).await;
+        assert_eq!(made.code, 201);
+    }
+    let mut before = number_of_ann(&mut admin, SEATS).await;
+    // What is asked counts, whether it is allowed or not: 30 times about 10 kB at 100 kB each.
+    for (path, seats) in [(MAPS, 4), (&format!("{MAPS}?limit=10"), 2), (&format!("{MAPS}/long-1"), 1)] {
+        assert_eq!(ann.get(path).await.code, 403);
+        let now = number_of_ann(&mut admin, SEATS).await;
+        assert_eq!(now - before, seats, "{path}");
+        before = now;
+    }
+    // Each write is told to 25 others.
+    // They have a connection of their own, for nobody reads what they are told.
+    let (mut watcher, mut watches) = (server.client(Some("admin")).await, Vec::new());
+    for _ in 0..25 {
+        watches.push(watcher.begin("GET", "/api/v1/configmaps?watch=1", &[], "").await);
+    }
+    assert_eq!(ann.post(MAPS, &config_map("one-more", "x")).await.code, 403);
+    assert_eq!(number_of_ann(&mut admin, SEATS).await - before, 3);
+    // They are given back a moment later.
+    let ends = async { while number_of_ann(&mut admin, "apiserver_flowcontrol_current_executing_seats").await > 0 {} };
+    tokio::time::timeout(LIMIT, ends).await.expect("in time");
+    drop(watches);
 }

@@ -7,6 +7,7 @@
 //! Fails:   never; a store that does not answer is asked again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use k3sd_client::storage::{KeyValue, List, Revision, StorageError};
@@ -45,6 +46,7 @@ pub(crate) async fn run(task: TaskHandle, board: Arc<Board>, state: Lend<State>)
             cache.fill(objects, revision);
             publish(&board, cache);
         }
+        board.watchers_of_all.store(cache.watchers_of_all(), Ordering::Relaxed);
         // Nothing to forget, no alarm: an idle cache never wakes.
         let forget = cache.next_shrink().into_iter().chain(board.next_forget()).min();
         tokio::select! {

@@ -126,6 +126,11 @@ impl Cache {
         Ok(Registered { state, backlog, queue, ended })
     }
 
+    /// How many watch all objects.
+    pub(super) fn watchers_of_all(&self) -> usize {
+        self.watchers.of_all()
+    }
+
     /// When there is something to forget.
     pub(super) fn next_shrink(&self) -> Option<Moment> {
         self.window.next_shrink()

@@ -12,7 +12,7 @@ mod watchers;
 mod window;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use k3sd_client::storage::{Revision, Storage};
 use k3sd_objects::status::Status;
@@ -40,6 +40,8 @@ pub(crate) struct Board {
     pub(crate) published: watch::Sender<Arc<Snapshot>>,
     /// Every event up to this one was put into the queues of its watchers.
     delivered: AtomicU64,
+    /// How many watch all objects.
+    pub(crate) watchers_of_all: AtomicUsize,
     /// Snapshots of lists that are read in pages.
     pub(crate) kept: watch::Sender<Vec<Kept>>,
 }
@@ -53,8 +55,8 @@ impl Board {
         route: Arc<Route>,
     ) -> Self {
         let published = watch::Sender::default();
-        let (delivered, kept) = (AtomicU64::new(0), watch::Sender::default());
-        Self { stored, storage, clock, log, route, published, delivered, kept }
+        let (delivered, watchers_of_all, kept) = (AtomicU64::new(0), AtomicUsize::new(0), watch::Sender::default());
+        Self { stored, storage, clock, log, route, published, delivered, watchers_of_all, kept }
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {

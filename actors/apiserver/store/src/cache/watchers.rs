@@ -116,6 +116,11 @@ impl Watchers {
         (receiver, ended)
     }
 
+    /// Those who select neither a namespace, nor a name, nor a node; some of them may have left.
+    pub(super) fn of_all(&self) -> usize {
+        self.everywhere.len()
+    }
+
     /// Gives an event to those whom it concerns. Costs nothing for the others.
     pub(super) fn deliver(&mut self, event: &Arc<CacheEvent>, selectable: &Selectable) {
         let node = |object: &Object| object.selected(NODE_FIELD, selectable).unwrap_or_default().to_owned();
