@@ -136,7 +136,7 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
     let config = Arc::new(config);
     let catalog = CatalogHandle::new(Catalog::builtin(|resource| config.serves(resource)));
     let numbers = StorageNumbers::default();
-    let storage = Arc::new(Timed::new(storage, clock.clone(), numbers.clone()));
+    let storage = Arc::new(Timed::new(storage, clock.clone(), catalog.clone(), numbers.clone()));
     let stores = Stores::new(catalog, storage, clock.clone());
     let (keys_place, keys) = watch::channel(None);
     let (openapi_place, openapi) = watch::channel(None);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use k3sd_runtime::exposition::{self, Histogram, head, line};
+use k3sd_runtime::exposition::{self, Histogram, Sizes, head, line};
 
 /// Upper bounds in milliseconds of the buckets for the time that requests take.
 const BUCKETS_MS: [u64; 22] = [
@@ -34,6 +34,12 @@ const VALIDITY_MS: [u64; 14] = [
     15_552_000_000,
     31_104_000_000,
 ];
+/// Upper bounds in bytes of the buckets for how long answers are.
+const ANSWER_BYTES: [u64; 7] = [1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
+/// The same for events.
+const EVENT_BYTES: [u64; 8] = [1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072];
+/// The label that only some numbers of requests have; it is the last one of a series.
+const DRY_RUN: &str = ",dry_run=";
 /// The codes that answers have; what is none of them counts as the last.
 const CODES: [u16; 21] =
     [101, 200, 201, 202, 301, 304, 400, 401, 403, 404, 405, 406, 409, 410, 413, 415, 422, 429, 500, 503, 504];
@@ -45,33 +51,36 @@ const SERIES_MAX: usize = 20_000;
 pub(crate) struct Series {
     codes: [AtomicU64; CODES.len()],
     times: Histogram<{ BUCKETS_MS.len() }>,
-    bytes: AtomicU64,
+    sizes: Sizes<{ ANSWER_BYTES.len() }>,
     long_running: AtomicI64,
-    events: AtomicU64,
+    events: Sizes<{ EVENT_BYTES.len() }>,
 }
 
 impl Default for Series {
     fn default() -> Self {
-        let (times, bytes, long_running, events) =
-            (Histogram::new(&BUCKETS_MS), AtomicU64::new(0), AtomicI64::new(0), AtomicU64::new(0));
-        Self { codes: Default::default(), times, bytes, long_running, events }
+        let (times, sizes, events) = (Histogram::new(&BUCKETS_MS), Sizes::new(&ANSWER_BYTES), Sizes::new(&EVENT_BYTES));
+        Self { codes: Default::default(), times, sizes, long_running: AtomicI64::new(0), events }
     }
 }
 
 impl Series {
     /// An answer is out, or its head is, if it has no end.
     pub(crate) fn answered(&self, code: u16, took: Option<Duration>, bytes: u64) {
-        let place = CODES.iter().position(|known| *known == code).unwrap_or(CODES.len() - 1);
-        self.codes[place].fetch_add(1, Relaxed);
+        self.codes[place_of(code)].fetch_add(1, Relaxed);
         let Some(took) = took else { return };
         self.times.observe(took);
-        self.bytes.fetch_add(bytes, Relaxed);
+        self.sizes.observe(bytes);
     }
 
-    /// So many events were sent.
-    pub(crate) fn sent_events(&self, count: u64) {
-        self.events.fetch_add(count, Relaxed);
+    /// An event of so many bytes was sent.
+    pub(crate) fn sent_event(&self, bytes: usize) {
+        self.events.observe(bytes as u64);
     }
+}
+
+/// Where a code is counted.
+fn place_of(code: u16) -> usize {
+    CODES.iter().position(|known| *known == code).unwrap_or(CODES.len() - 1)
 }
 
 /// Counts a request without end as under way for as long as this lives.
@@ -131,6 +140,24 @@ impl Tally {
     }
 }
 
+/// The buckets of [`Calls`], in milliseconds.
+const CALL_BUCKETS_MS: [u64; 12] = [5, 25, 100, 250, 500, 1000, 2000, 4000, 8000, 15_000, 30_000, 60_000];
+/// Where parts of this process find the server, in numbers of theirs.
+const OWN_HOST: &str = "localhost";
+
+/// Requests of one method by parts of this process.
+#[derive(Debug)]
+struct Calls {
+    codes: [AtomicU64; CODES.len()],
+    times: Histogram<{ CALL_BUCKETS_MS.len() }>,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self { codes: Default::default(), times: Histogram::new(&CALL_BUCKETS_MS) }
+    }
+}
+
 type Index<K, V> = watch::Sender<Arc<BTreeMap<K, Arc<V>>>>;
 
 /// All numbers of a server. Shared by whoever counts.
@@ -138,6 +165,7 @@ type Index<K, V> = watch::Sender<Arc<BTreeMap<K, Arc<V>>>>;
 pub(crate) struct Metrics {
     requests: Index<Box<str>, Series>,
     tallies: Index<Tally, AtomicU64>,
+    calls: Index<&'static str, Calls>,
     validity: Histogram<{ VALIDITY_MS.len() }>,
 }
 
@@ -146,6 +174,7 @@ impl Default for Metrics {
         Self {
             requests: watch::Sender::new(Arc::default()),
             tallies: watch::Sender::new(Arc::default()),
+            calls: watch::Sender::new(Arc::default()),
             validity: Histogram::new(&VALIDITY_MS),
         }
     }
@@ -176,6 +205,32 @@ impl Metrics {
         entry(&self.tallies, &tally).fetch_add(1, Relaxed);
     }
 
+    /// A part of this process asked something, and has its answer, or the head of it.
+    pub(crate) fn called(&self, method: &'static str, code: u16, took: Duration) {
+        let calls = entry(&self.calls, &method);
+        calls.codes[place_of(code)].fetch_add(1, Relaxed);
+        calls.times.observe(took);
+    }
+
+    fn write_calls(&self, text: &mut String) {
+        let calls = self.calls.borrow().clone();
+        head(text, "rest_client_requests_total", "counter", "Requests of parts of this process.");
+        for (method, calls) in calls.iter() {
+            for (code, count) in CODES.iter().zip(&calls.codes) {
+                let (count, labels) =
+                    (count.load(Relaxed), format!("code=\"{code}\",host=\"{OWN_HOST}\",method=\"{method}\""));
+                if count > 0 {
+                    line(text, "rest_client_requests_total", &labels, count);
+                }
+            }
+        }
+        let name = "rest_client_request_duration_seconds";
+        head(text, name, "histogram", "How long their answers took.");
+        for (method, calls) in calls.iter() {
+            calls.times.write(text, name, &format!("host=\"{OWN_HOST}\",verb=\"{method}\""));
+        }
+    }
+
     /// A request came with a certificate that is valid for so long still.
     pub(crate) fn certificate(&self, left: Duration) {
         self.validity.observe(left);
@@ -197,6 +252,7 @@ impl Metrics {
         let name = "apiserver_client_certificate_expiration_seconds";
         head(&mut text, name, "histogram", "How long the certificates of requests are still valid.");
         self.validity.write(&mut text, name, "");
+        self.write_calls(&mut text);
         more(&mut text);
         exposition::write_process(&mut text, std::path::Path::new("/proc"));
         text
@@ -220,20 +276,48 @@ impl Metrics {
                 series.times.write(text, name, labels);
             }
         }
-        head(text, "apiserver_response_sizes", "summary", "How long answers were, in bytes.");
-        for (labels, series) in all().filter(|(_, series)| series.times.count() > 0) {
-            line(text, "apiserver_response_sizes_sum", labels, series.bytes.load(Relaxed));
-            line(text, "apiserver_response_sizes_count", labels, series.times.count());
-        }
+        // Two series that only differ in whether they kept what was written are one here.
+        let sizes =
+            summed(all().filter(|(_, series)| series.times.count() > 0), without_dry_run, |series| &series.sizes);
+        head(text, "apiserver_response_sizes", "histogram", "How long answers were, in bytes.");
+        sizes.iter().for_each(|(labels, sizes)| sizes.write(text, "apiserver_response_sizes", labels));
         head(text, "apiserver_longrunning_requests", "gauge", "Requests without end that are under way.");
+        let mut running: BTreeMap<String, i64> = BTreeMap::new();
         for (labels, series) in all().filter(|(labels, _)| labels.contains("verb=\"WATCH\"")) {
-            line(text, "apiserver_longrunning_requests", labels, series.long_running.load(Relaxed));
+            *running.entry(without_dry_run(labels)).or_default() += series.long_running.load(Relaxed);
         }
+        running.iter().for_each(|(labels, count)| line(text, "apiserver_longrunning_requests", labels, count));
+        let events =
+            summed(all().filter(|(_, series)| series.events.count() > 0), of_resource, |series| &series.events);
         head(text, "apiserver_watch_events_total", "counter", "Events that were sent to watchers.");
-        for (labels, series) in all().filter(|(_, series)| series.events.load(Relaxed) > 0) {
-            line(text, "apiserver_watch_events_total", labels, series.events.load(Relaxed));
-        }
+        events.iter().for_each(|(labels, events)| line(text, "apiserver_watch_events_total", labels, events.count()));
+        head(text, "apiserver_watch_events_sizes", "histogram", "How long these events were, in bytes.");
+        events.iter().for_each(|(labels, events)| events.write(text, "apiserver_watch_events_sizes", labels));
     }
+}
+
+/// The sizes of series, added up where fewer labels don't tell them apart any more.
+fn summed<'a, const N: usize>(
+    all: impl Iterator<Item = (&'a str, &'a Series)>,
+    labels: fn(&str) -> String,
+    sizes: fn(&Series) -> &Sizes<N>,
+) -> BTreeMap<String, Sizes<N>> {
+    let mut summed: BTreeMap<String, Sizes<N>> = BTreeMap::new();
+    for (all_labels, series) in all {
+        let found = sizes(series);
+        summed.entry(labels(all_labels)).or_insert_with(|| found.empty()).absorb(found);
+    }
+    summed
+}
+
+fn without_dry_run(labels: &str) -> String {
+    labels.split_once(DRY_RUN).map_or(labels, |(labels, _)| labels).to_owned()
+}
+
+/// What tells resources apart. No value of a label has a comma in it.
+fn of_resource(labels: &str) -> String {
+    let is_wanted = |label: &&str| ["group=", "resource=", "version="].iter().any(|wanted| label.starts_with(wanted));
+    labels.split(',').filter(is_wanted).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -251,6 +335,7 @@ mod tests {
         series().answered(418, None, 0);
         metrics.count(Tally::Authentication("success"));
         metrics.count(Tally::Authentication("success"));
+        metrics.called("PATCH", 409, Duration::from_millis(7));
         let text = metrics.text(|text| text.push_str("more 1\n"));
         for line in [
             "apiserver_request_total{code=\"200\",verb=\"GET\",resource=\"pods\"} 3",
@@ -260,8 +345,38 @@ mod tests {
             "apiserver_request_duration_seconds_bucket{verb=\"GET\",resource=\"pods\",le=\"+Inf\"} 4",
             "apiserver_request_duration_seconds_count{verb=\"GET\",resource=\"pods\"} 4",
             "apiserver_response_sizes_sum{verb=\"GET\",resource=\"pods\"} 301",
+            "apiserver_response_sizes_bucket{verb=\"GET\",resource=\"pods\",le=\"1e+06\"} 4",
             "authentication_attempts{result=\"success\"} 2",
+            "rest_client_requests_total{code=\"409\",host=\"localhost\",method=\"PATCH\"} 1",
+            "rest_client_request_duration_seconds_bucket{host=\"localhost\",verb=\"PATCH\",le=\"0.025\"} 1",
             "more 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn series_become_one_where_fewer_labels_are_asked_for() {
+        let metrics = Metrics::default();
+        let labels = |scope: &str, dry_run: &str| {
+            format!(
+                "verb=\"WATCH\",group=\"apps\",resource=\"deployments\",scope=\"{scope}\",version=\"v1\",dry_run=\"{dry_run}\""
+            )
+        };
+        for (scope, dry_run, bytes) in [("cluster", "", 10), ("namespace", "", 2000), ("cluster", "All", 10)] {
+            let series = metrics.series(labels(scope, dry_run));
+            series.sent_event(bytes);
+            series.answered(200, Some(Duration::ZERO), 7);
+        }
+        let text = metrics.text(|_| {});
+        let resource = "group=\"apps\",resource=\"deployments\",version=\"v1\"";
+        let cluster = "verb=\"WATCH\",group=\"apps\",resource=\"deployments\",scope=\"cluster\",version=\"v1\"";
+        for line in [
+            format!("apiserver_watch_events_total{{{resource}}} 3"),
+            format!("apiserver_watch_events_sizes_bucket{{{resource},le=\"1024\"}} 2"),
+            format!("apiserver_watch_events_sizes_sum{{{resource}}} 2020"),
+            format!("apiserver_response_sizes_count{{{cluster}}} 2"),
+            format!("apiserver_request_total{{code=\"200\",{cluster},dry_run=\"All\"}} 1"),
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use k3sd_apiserver_access::User;
 
-use super::{Peer, Pipeline};
+use super::{Peer, Pipeline, method_word};
 use crate::front::Body;
 
 /// A client of the server inside this process. It is known as one user, and may do what that user may.
@@ -52,6 +52,12 @@ where
             return Box::pin(ready(Ok(super::answer::status(&Default::default(), &status))));
         }
         let Self { pipeline, peer } = self.clone();
-        Box::pin(async move { Ok(pipeline.answer(&peer, request).await) })
+        Box::pin(async move {
+            let (began, method) = (pipeline.clock().now(), method_word(request.method()));
+            let answer = pipeline.answer(&peer, request).await;
+            let took = pipeline.clock().now().since(began);
+            pipeline.0.metrics.called(method, answer.status().as_u16(), took);
+            Ok(answer)
+        })
     }
 }

@@ -103,12 +103,13 @@ impl Watching {
     }
 
     fn frame(&mut self, item: &WatchItem) -> Bytes {
-        self.series.sent_events(1);
         self.ended |= matches!(item.kind, WatchKind::Error(_));
         let now = i64::try_from(self.clock.wall().as_secs()).unwrap_or(i64::MAX);
-        self.frames.next(item, now).unwrap_or_else(|status| {
+        let frame = self.frames.next(item, now).unwrap_or_else(|status| {
             self.ended = true;
             error(self.format, &status)
-        })
+        });
+        self.series.sent_event(frame.len());
+        frame
     }
 }

@@ -60,10 +60,12 @@ async fn the_server_counts() {
     let mut admin = server.client(Some("admin")).await;
     assert_eq!(admin.get("/api/v1/namespaces").await.code, 200);
     let numbers = admin.get("/metrics").await;
-    let labels = "verb=\"LIST\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"namespaces\",scope=\"cluster\",subresource=\"\",version=\"v1\"";
+    let plain = "verb=\"LIST\",component=\"apiserver\",group=\"\",resource=\"namespaces\",scope=\"cluster\",subresource=\"\",version=\"v1\"";
+    let labels = format!("{plain},dry_run=\"\"");
     for line in [
         format!("apiserver_request_total{{code=\"200\",{labels}}} 1"),
         format!("apiserver_request_duration_seconds_count{{{labels}}} 1"),
+        format!("apiserver_response_sizes_count{{{plain}}} 1"),
         // This one.
         "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1".to_owned(),
         "apiserver_client_certificate_expiration_seconds_count 2".to_owned(),
@@ -78,7 +80,7 @@ async fn the_server_counts() {
     }
     for start in [
         "kubernetes_build_info{",
-        "etcd_request_duration_seconds_count{operation=\"update\"}",
+        "etcd_request_duration_seconds_count{operation=\"create\",group=\"\",resource=\"namespaces\"}",
         "apiserver_watch_cache_resource_version{group=\"\",resource=\"namespaces\"}",
         "apiserver_admission_controller_admission_duration_seconds_count{name=\"NamespaceLifecycle\",operation=\"CREATE\"",
     ] {

@@ -73,7 +73,8 @@ async fn a_client_that_goes_away_leaves_nothing_behind() {
         drop((watch, client));
     }
     wait_until("their tasks are gone", || server.tree.system().alive() <= before).await;
-    let running = "apiserver_longrunning_requests{verb=\"WATCH\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"namespaces\"";
+    let running =
+        "apiserver_longrunning_requests{verb=\"WATCH\",component=\"apiserver\",group=\"\",resource=\"namespaces\"";
     let numbers = admin.get("/metrics").await;
     let line = numbers.text().lines().find(|line| line.starts_with(running)).expect("they were counted").to_owned();
     assert!(line.ends_with(" 0"), "{line}");
