@@ -27,6 +27,7 @@ mod front;
 mod gate;
 mod observe;
 mod openapi;
+mod opening;
 mod pipeline;
 mod rights;
 mod tree;

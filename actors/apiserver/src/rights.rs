@@ -39,13 +39,23 @@ struct Versions {
     seen: [AtomicU64; EVERYBODYS],
     wanted: [AtomicU64; EVERYBODYS],
     is_known: AtomicBool,
+    /// Tells those who wait for it that it came further.
+    further: watch::Sender<()>,
 }
 
 impl Progress {
     fn note(&self, index: usize, item: &WatchItem) {
         if let Some(seen) = self.0.seen.get(index) {
             seen.fetch_max(item.object.resource_version(), Relaxed);
+            self.0.further.send_replace(());
         }
+    }
+
+    /// Waits until it [is current](Self::is_current).
+    pub(crate) async fn current(&self) {
+        let mut further = self.0.further.subscribe();
+        // The sender is in `self`, so it can't be gone.
+        further.wait_for(|()| self.is_current()).await.map(drop).unwrap_or_default();
     }
 
     /// Whether the roles count with which every cluster starts.
@@ -66,6 +76,7 @@ async fn await_roles(stores: Stores, hooks: Hooks, progress: Progress) -> Result
         wanted.store(store.snapshot().revision().get(), Relaxed);
     }
     progress.0.is_known.store(true, Release);
+    progress.0.further.send_replace(());
     Ok(())
 }
 

@@ -10,10 +10,11 @@
 //!    ├─ compactor          has old history dropped
 //!    ├─ custom             definitions of custom resources
 //!    ├─ bootstrap          what every cluster starts with, and repair
-//!    └─ front              rest_for_one
-//!       ├─ connections     dynamic: a task for each
-//!       ├─ listener…       accept, one for each socket
-//!       └─ gate            stops first: requests are finished before anything else stops
+//!    ├─ front              rest_for_one
+//!    │  ├─ connections     dynamic: a task for each
+//!    │  ├─ listener…       accept, one for each socket
+//!    │  └─ gate            stops first: requests are finished before anything else stops
+//!    └─ opening            is ready when all is there that a cluster starts with, and so is the subtree then
 //! ```
 //!
 //! What the first three of `service` publish lies in places that outlive them, so that nobody notices their death.
@@ -42,6 +43,7 @@ use crate::front::{ClientAuthorities, Endpoint, Listening, listen};
 use crate::gate::{DRAIN_LIMIT, Gate, GateArgs, Signs};
 use crate::observe::{Check, Health, StorageNumbers, Timed};
 use crate::openapi::{Documents, OpenApiArgs};
+use crate::opening::{Opening, OpeningArgs};
 use crate::pipeline::{Fittings, Pipeline};
 use crate::rights::{Progress, Rights, RightsArgs};
 
@@ -176,6 +178,7 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
     });
 
     let keys = KeysArgs { source: token_keys, place: Arc::new(keys_place) };
+    let opening = OpeningArgs { hooks: bootstrap.hooks.clone(), progress: progress.clone() };
     let rights =
         RightsArgs { stores: stores.clone(), place: Arc::new(rights_place), progress, hooks: bootstrap.hooks.clone() };
     let documents =
@@ -191,7 +194,8 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
         .child(worker::<Compactor>("compactor", compactor))
         .child(subtree("custom", k3sd_apiserver_custom::tree(&stores)))
         .child(subtree("bootstrap", bootstrap.spec))
-        .child(subtree("front", front(&config, endpoints, &pipeline, signs)?));
+        .child(subtree("front", front(&config, endpoints, &pipeline, signs)?))
+        .child(worker::<Opening>("opening", opening).start_within(None));
     let spec = Spec::new(Strategy::RestForOne)
         .child(subtree("caches", k3sd_apiserver_store::tree(&stores)))
         .child(subtree("service", service));

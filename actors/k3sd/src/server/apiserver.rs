@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use k3sd_apiserver::{
@@ -12,11 +12,12 @@ use k3sd_apiserver::{
 };
 use k3sd_client::arguments::flag;
 use k3sd_kine::StoreHandle;
-use k3sd_pki::{Authority, Certificates, Leaf, PkiTree, San, ServingHandle};
+use k3sd_pki::{Authority, Certificates, Leaf, PkiTree, San, ServingHandle, Snapshot};
 use k3sd_runtime::System;
 use k3sd_runtime::lend::Lend;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::{Identity, ServerError, loopback};
 use crate::cli::version::VERSION;
@@ -105,15 +106,30 @@ fn bundles(certificates: &Certificates) -> Bundles {
 
 /// What K3s's supervisor shows to everybody: that it is there, and the authorities by which nodes that join check it.
 fn pages(certificates: &Certificates) -> Pages {
-    let certificates = certificates.clone();
+    let authorities = authorities_page(certificates);
     Pages::new(move |path| match path {
         "/ping" => Some(("text/plain; charset=utf-8", Bytes::from_static(b"pong"))),
-        "/cacerts" => {
-            let snapshot = certificates.current()?;
-            Some(("text/plain", snapshot.authority(Authority::Server).bundle_pem().into()))
-        }
+        "/cacerts" => authorities().map(|pem| ("text/plain", pem)),
         _ => None,
     })
+}
+
+/// The authorities of servers in PEM, encoded once for each snapshot of the certificates: everybody may ask, as often as
+/// he likes.
+fn authorities_page(certificates: &Certificates) -> impl Fn() -> Option<Bytes> + Send + Sync + 'static {
+    let certificates = certificates.clone();
+    // Of which snapshot, without keeping its keys alive.
+    let encoded: watch::Sender<(Weak<Snapshot>, Bytes)> = watch::Sender::default();
+    move || {
+        let snapshot = certificates.current()?;
+        let of = Arc::downgrade(&snapshot);
+        let known = Some(&*encoded.borrow()).filter(|known| known.0.ptr_eq(&of)).map(|known| known.1.clone());
+        known.or_else(|| {
+            let pem = Bytes::from(snapshot.authority(Authority::Server).bundle_pem());
+            encoded.send_replace((of, pem.clone()));
+            Some(pem)
+        })
+    }
 }
 
 /// The keys of service accounts, from the certificates that are valid.
