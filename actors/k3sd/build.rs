@@ -19,13 +19,11 @@ fn main() {
 }
 
 /// What is generic is compiled once in each crate that uses it, so a quarter of the code is there several times. mold keeps
-/// one of each; a backtrace may name a twin then. And addresses that are to be adjusted at the start are listed densely
-/// (`DT_RELR`), which glibc reads since 2.36.
+/// one of each; a backtrace may name a twin then.
 fn link_small() {
     let with_mold = variable("CARGO_ENCODED_RUSTFLAGS").is_some_and(|flags| flags.contains("-fuse-ld=mold"));
     if is_release() && with_mold {
         println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
-        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
 }
 
