@@ -1,9 +1,15 @@
 //! Which pod has which address: pure.
+//!
+//! A node that runs more pods than its network has addresses gives the rest from a range that all nodes share: nobody
+//! reaches them anyway, and measurements want thousands of pods on one node.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Node;
+
+/// The range that all share, and how many addresses it has.
+const SHARED: (Ipv4Addr, u32) = (Ipv4Addr::new(100, 64, 0, 1), (1 << 22) - 2);
 
 /// The addresses in use.
 #[derive(Debug, Default)]
@@ -13,18 +19,27 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// The address of a pod, by its uid: the one that it has, or the first free one of its node. `None` when all are in
-    /// use.
+    /// The address of a pod, by its uid: the one that it has, or a free one. `None` when all are in use.
     pub(super) fn of(&mut self, uid: &str, node: &Node) -> Option<Ipv4Addr> {
         if let Some(found) = self.by_pod.get(uid) {
             return Some(*found);
         }
-        let (first, count) = range(node);
-        let free = (0..count)
-            .map(|offset| Ipv4Addr::from_bits(first.to_bits() + offset))
-            .find(|ip| !self.used.contains(ip))?;
+        let free = self.free_in(range(node)).or_else(|| self.free_in(SHARED))?;
         self.take(uid, free);
         Some(free)
+    }
+
+    /// The first address of a range that nobody has.
+    fn free_in(&self, (first, count): (Ipv4Addr, u32)) -> Option<Ipv4Addr> {
+        let last = first.to_bits().checked_add(count.checked_sub(1)?)?;
+        // Those in use stand in order, so the first gap is where one isn't the next number.
+        let used = self.used.range(first..=Ipv4Addr::from_bits(last)).map(|used| used.to_bits());
+        let gap = used.zip(first.to_bits()..).find(|(used, expected)| used != expected);
+        let free = match gap {
+            Some((_, expected)) => expected,
+            None => first.to_bits() + u32::try_from(self.used.range(first..=Ipv4Addr::from_bits(last)).count()).ok()?,
+        };
+        (free <= last).then(|| Ipv4Addr::from_bits(free))
     }
 
     /// Notes that a pod has an address.
@@ -80,13 +95,16 @@ mod tests {
         let all: Vec<_> = (0..6).map(|pod| of(&mut addresses, &pod.to_string())).collect();
         let expected = ["10.42.3.2", "10.42.3.3", "10.42.3.4", "10.42.3.5", "10.42.3.6"];
         assert_eq!(all[..5], expected.map(|ip| Some(ip.to_owned())));
-        assert_eq!(all[5], None, "there are no more");
+        assert_eq!(all[5].as_deref(), Some("100.64.0.1"), "its own are used up");
+        assert_eq!(of(&mut addresses, "6").as_deref(), Some("100.64.0.2"));
         assert_eq!(of(&mut addresses, "1").as_deref(), Some("10.42.3.3"));
         addresses.free("1");
         addresses.take("old", Ipv4Addr::new(10, 42, 3, 3));
-        assert_eq!(of(&mut addresses, "5"), None);
+        assert_eq!(of(&mut addresses, "7").as_deref(), Some("100.64.0.3"));
         addresses.free("old");
-        assert_eq!(of(&mut addresses, "5").as_deref(), Some("10.42.3.3"));
+        assert_eq!(of(&mut addresses, "8").as_deref(), Some("10.42.3.3"));
+        addresses.free("6");
+        assert_eq!(of(&mut addresses, "9").as_deref(), Some("100.64.0.2"));
     }
 
     #[test]
