@@ -137,8 +137,8 @@ async fn a_claim_gets_the_smallest_volume_and_gives_it_back() {
     bed.volume_is("large", "Released").await;
     bed.claims.delete("b", &DeleteParams::default()).await.expect("it goes");
     bed.volume_is("right", "Failed").await;
-    let said = bed.cluster.wait_until("the reason", async || bed.said("right", "VolumeFailedDelete").await.is_some());
-    said.await;
+    let why = "host_path deleter only supports /tmp/.+ but received provided /srv/x";
+    bed.is_told("right", "VolumeFailedDelete", why).await;
 
     // A claim of the same name in its next life gets another.
     bed.claim("a", json!({})).await;
@@ -303,4 +303,65 @@ async fn claims_that_grow_are_handed_to_drivers() {
         annotations.get("volume.kubernetes.io/storage-resizer").is_some_and(|by| by == "ebs.csi.aws.com")
     };
     bed.cluster.wait_until("the driver is named", is_handed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn directories_go_with_their_volumes() {
+    let bed = Bed::new(13).await;
+    let directory = tempfile::Builder::new().prefix("k3sd-volume-").tempdir_in("/tmp").expect("a directory");
+    let path = directory.path().join("v");
+    std::fs::create_dir_all(path.join("deep")).expect("a directory");
+    std::fs::write(path.join("deep/file"), "x").expect("a file");
+    let source = json!({"hostPath": {"path": path}, "persistentVolumeReclaimPolicy": "Delete"});
+    bed.volume_of("v", "5Gi", source).await;
+    bed.claim("c", json!({})).await;
+    bed.claim_is("c", "Bound", "v").await;
+    assert!(path.exists());
+    bed.claims.delete("c", &DeleteParams::default()).await.expect("it goes");
+    bed.cluster.wait_until("the volume is gone", async || matches!(bed.volumes.get_opt("v").await, Ok(None))).await;
+    assert!(!path.exists() && directory.path().exists());
+}
+
+/// Whether the pod that empties a volume is there: its identifier.
+async fn recycler(bed: &Bed, volume: &str) -> Option<String> {
+    bed.pods.get_opt(&format!("recycler-for-{volume}")).await.ok()??.metadata.uid
+}
+
+#[tokio::test(start_paused = true)]
+async fn volumes_are_emptied_by_a_pod_and_free_again() {
+    let bed = Bed::new(14).await;
+    // Somebody would like to have the volume as it is.
+    bed.pod("recycler-for-v", "n", json!([])).await;
+    let ends = async |phase: &str, why: &str| {
+        let status = json!({"status": {"phase": phase, "message": why}});
+        let params = PatchParams::default();
+        bed.pods.patch_status("recycler-for-v", &params, &Patch::Merge(&status)).await.expect("it ends");
+    };
+    ends("Succeeded", "").await;
+    let forged = recycler(&bed, "v").await;
+    bed.volume("v", "5Gi", "Recycle").await;
+    bed.claim("c", json!({})).await;
+    bed.claim_is("c", "Bound", "v").await;
+    bed.claims.delete("c", &DeleteParams::default()).await.expect("it goes");
+    bed.is_told("v", "VolumeFailedRecycle", "Recycle failed: old recycler pod found, will retry later").await;
+    bed.volume_is("v", "Failed").await;
+    let is_real = async || recycler(&bed, "v").await.is_some_and(|uid| Some(uid) != forged);
+    bed.cluster.wait_until("a pod empties it", is_real).await;
+    let pod = bed.pods.get("recycler-for-v").await.expect("it is there").spec.expect("a specification");
+    assert_eq!(pod.active_deadline_seconds, Some(150), "half a minute for each GiB");
+
+    ends("Failed", "no room").await;
+    let why = "Recycle failed: failed to recycle volume: no room";
+    bed.is_told("v", "VolumeFailedRecycle", why).await;
+    bed.cluster.wait_until("that pod is gone", async || recycler(&bed, "v").await.is_none()).await;
+    bed.cluster.wait_until("another tries", async || recycler(&bed, "v").await.is_some()).await;
+    bed.cluster.kill("loops/persistentvolume-binder");
+    bed.cluster.pass(std::time::Duration::from_secs(60)).await;
+    assert_eq!(bed.of_volume("v").await, "Failed", "it isn't empty yet");
+    ends("Succeeded", "").await;
+    bed.volume_is("v", "Available").await;
+    bed.is_told("v", "VolumeRecycled", "Volume recycled").await;
+    bed.cluster.wait_until("the pod is gone", async || recycler(&bed, "v").await.is_none()).await;
+    bed.claim("d", json!({})).await;
+    bed.claim_is("d", "Bound", "v").await;
 }

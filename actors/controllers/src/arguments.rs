@@ -20,7 +20,7 @@ const CONCURRENCY: &str = "controllers look at as many objects side by side as p
 const RESYNC: &str = "controllers act on events and deadlines, and look at nothing periodically";
 const NO_CLOUD: &str = "there is no cloud provider in here";
 const KEYS: &str = "the authorities of the server sign; others are put into its directory";
-const RECYCLER: &str = "volumes are not recycled by a pod of the controllers";
+const RECYCLER: &str = "volumes are recycled by the pod that upstream has by default";
 const FEATURES: &str = "features are as they are in Kubernetes v1.34 by default";
 const METRICS: &str = "metrics are as they are";
 

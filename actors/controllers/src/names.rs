@@ -37,7 +37,11 @@ const NAMES: &[Row] = &[
     ("node-lifecycle-controller", "nodelifecycle", &["nodelifecycle"]),
     ("node-route-controller", "route", &[]),
     ("persistentvolume-attach-detach-controller", "attachdetach", &["attachdetach"]),
-    ("persistentvolume-binder-controller", "persistentvolume-binder", &["persistentvolume-binder"]),
+    (
+        "persistentvolume-binder-controller",
+        "persistentvolume-binder",
+        &["persistentvolume-binder", "persistentvolume-directories"],
+    ),
     ("persistentvolume-expander-controller", "persistentvolume-expander", &["persistentvolume-expander"]),
     ("persistentvolume-protection-controller", "pv-protection", &["persistentvolume-protection"]),
     ("persistentvolumeclaim-protection-controller", "pvc-protection", &["persistentvolumeclaim-protection"]),

@@ -33,3 +33,17 @@ pub(crate) fn claim_of(volume: &PersistentVolume) -> Option<ObjectKey> {
 pub(crate) fn volumes_by_claim() -> Index<PersistentVolume> {
     Index { name: BY_CLAIM, texts: |volume| claim_of(volume).iter().map(ToString::to_string).collect() }
 }
+
+/// Whether a pod is done with its volumes: it has ended, or it is to end and none of its containers runs.
+pub(crate) fn is_done(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let runs = || {
+        let statuses = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+        statuses.iter().any(|status| {
+            let state = status.state.as_ref();
+            state.is_none_or(|state| state.terminated.is_none() && state.waiting.is_none())
+        })
+    };
+    matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
+        || pod.metadata.deletion_timestamp.is_some() && !runs()
+}

@@ -1,6 +1,7 @@
 //! The controllers of storage.
 //!
-//! * `persistentvolume-binder` brings claims and volumes together, and says what becomes of a volume that was let go.
+//! * `persistentvolume-binder` brings claims and volumes together, and sees to what becomes of a volume that was let go
+//!   of; `persistentvolume-directories` removes directories for it.
 //! * `persistentvolumeclaim-protection` and `persistentvolume-protection` keep what is in use.
 //! * `ephemeral-volume` makes the claims of volumes that live as long as their pod.
 //! * `attachdetach` has volumes of CSI drivers attached where pods use them.
@@ -22,13 +23,14 @@ use k3sd_runtime::ChildSpec;
 
 /// The loops, each a child of its own.
 pub fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
-    vec![
-        binder::binder(setup),
+    let mut loops = Vec::from(binder::binder(setup));
+    loops.extend([
         protection::claims(setup),
         protection::volumes(setup),
         ephemeral::ephemeral(setup),
         attach::attach(setup),
         expand::expand(setup),
         resources::resources(setup),
-    ]
+    ]);
+    loops
 }

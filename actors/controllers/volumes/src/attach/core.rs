@@ -47,20 +47,6 @@ pub(super) enum State {
     Going,
 }
 
-/// Whether a pod is done with its volumes: it has ended, or it is to end and none of its containers runs.
-pub(super) fn is_done(pod: &Pod) -> bool {
-    let status = pod.status.as_ref();
-    let runs = || {
-        let statuses = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
-        statuses.iter().any(|status| {
-            let state = status.state.as_ref();
-            state.is_none_or(|state| state.terminated.is_none() && state.waiting.is_none())
-        })
-    };
-    matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
-        || pod.metadata.deletion_timestamp.is_some() && !runs()
-}
-
 /// The parts of a node that matter here: whoever changed only others changed nothing.
 pub(super) fn aspect(node: &Node) -> (bool, bool, bool, &[AttachedVolume], &[String]) {
     (is_managed(node), is_healthy(node), is_out_of_service(node), list(node), in_use(node))

@@ -39,10 +39,10 @@ use kube::{Api, Client, Resource as _};
 use serde_json::json;
 use tokio::sync::watch;
 
-use self::core::{FAILED, MULTI, Side, State, Step, aspect, decide, is_done, listing, multi_attach, succeeded, uses};
+use self::core::{FAILED, MULTI, Side, State, Step, aspect, decide, listing, multi_attach, succeeded, uses};
 use self::disk::{Disk, attaches, listed};
 use self::world::{Shown, World};
-use crate::claims::claim_keys;
+use crate::claims::{claim_keys, is_done};
 use crate::support::text;
 
 const COMPONENT: &str = "attachdetach-controller";

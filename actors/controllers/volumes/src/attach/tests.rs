@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use serde_json::{Value, json};
 
-use super::core::{MULTI, Side, Step, decide, is_done, listing, multi_attach};
+use super::core::{MULTI, Side, Step, decide, listing, multi_attach};
 use super::disk::Disk;
+use crate::claims::is_done;
 
 const UNIQUE: &str = "kubernetes.io/csi/d^h";
 

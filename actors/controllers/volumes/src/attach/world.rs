@@ -10,9 +10,9 @@ use k3sd_client::informer::{Index, Informer, ObjectKey, Snapshot};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 
-use super::core::{Side, is_done};
+use super::core::Side;
 use super::disk::{Disk, attaches, listed};
-use crate::claims::{BY_CLAIM, by_claim, claim_of, volumes_by_claim};
+use crate::claims::{BY_CLAIM, by_claim, claim_of, is_done, volumes_by_claim};
 use crate::ephemeral::{check_owner, claim_name};
 use crate::support::text;
 

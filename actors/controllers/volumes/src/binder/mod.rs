@@ -11,9 +11,12 @@
 //! the first write.
 
 mod claim;
+mod directories;
 mod matching;
+mod recycle;
 mod volume;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use k3sd_client::controller::setup::Setup;
@@ -23,12 +26,15 @@ use k3sd_client::informer::{Index, Informer, ObjectKey};
 use k3sd_runtime::ChildSpec;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
+use tokio::sync::watch;
 
 use self::claim::{Said, World};
+use self::directories::{Remover, directories};
+use self::recycle::Scrub;
 use self::volume::Reclaim;
-use crate::claims::{BY_CLAIM, claim_of, volumes_by_claim};
+use crate::claims::{BY_CLAIM, claim_keys, claim_of, is_done, volumes_by_claim};
 use crate::support::annotation;
 
 /// Claims that were bound once say so.
@@ -69,10 +75,14 @@ struct Binder {
     classes: Informer<StorageClass>,
     pods: Informer<Pod>,
     recorder: Recorder,
+    /// What is known of volumes that are being emptied, by their names.
+    scrubs: watch::Sender<BTreeMap<String, Scrub>>,
+    remover: Remover,
 }
 
-/// The loop.
-pub(crate) fn binder(setup: &mut Setup<'_>) -> ChildSpec {
+/// The loop, and whom it has remove directories.
+pub(crate) fn binder(setup: &mut Setup<'_>) -> [ChildSpec; 2] {
+    let (child, remover) = directories();
     let unbound = |claim: &PersistentVolumeClaim| match annotation(&claim.metadata, BIND_COMPLETED) {
         None => vec![String::new()],
         Some(_) => Vec::new(),
@@ -89,6 +99,8 @@ pub(crate) fn binder(setup: &mut Setup<'_>) -> ChildSpec {
         classes: classes.clone(),
         pods: pods.clone(),
         recorder: recorder.clone(),
+        scrubs: watch::channel(BTreeMap::new()).0,
+        remover,
     };
     let all_unbound = {
         let claims = claims.clone();
@@ -98,10 +110,10 @@ pub(crate) fn binder(setup: &mut Setup<'_>) -> ChildSpec {
             keys.extend(found.map(|claim| Key::Claim(ObjectKey::of(&**claim))));
         }
     };
-    let by_claim = volumes.clone();
+    let (by_claim, of_pods) = (volumes.clone(), volumes.clone());
     let (for_volumes, for_classes) = (all_unbound.clone(), all_unbound);
     // One look at a time: two claims that look at once would want the same volume.
-    Loop::new(binder, setup.leading.clone())
+    let looper = Loop::new(binder, setup.leading.clone())
         .workers(1)
         .watch(&claims, move |old, new, keys| {
             let Some(key) = new.or(old).map(ObjectKey::of) else { return };
@@ -124,7 +136,7 @@ pub(crate) fn binder(setup: &mut Setup<'_>) -> ChildSpec {
             }
         })
         .watch(&classes, move |_, _, keys| for_classes(keys))
-        .needs(&pods)
+        .watch(&pods, move |old, new, keys| volumes_of_pod(&of_pods, old, new, keys))
         .quarantine(recorder, |key| {
             let (kind, key) = match key {
                 Key::Claim(key) => ("PersistentVolumeClaim", key.clone()),
@@ -138,7 +150,23 @@ pub(crate) fn binder(setup: &mut Setup<'_>) -> ChildSpec {
                 ..ObjectReference::default()
             })
         })
-        .child("persistentvolume-binder")
+        .child("persistentvolume-binder");
+    [child, looper]
+}
+
+/// The volume that a pod empties, and those that wait to be emptied until it has ended.
+fn volumes_of_pod(volumes: &Informer<PersistentVolume>, old: Option<&Pod>, new: Option<&Pod>, keys: &mut Vec<Key>) {
+    let Some(pod) = new.or(old) else { return };
+    keys.extend(recycle::volume_of(pod).map(Key::Volume));
+    if !new.is_none_or(is_done) {
+        return;
+    }
+    let Some(shown) = volumes.snapshot() else { return };
+    for claim in claim_keys(pod) {
+        let text = claim.to_string();
+        let waiting = shown.by(BY_CLAIM, &text).filter(|volume| volume::is_let_go(volume));
+        keys.extend(waiting.filter_map(|volume| volume.metadata.name.clone()).map(Key::Volume));
+    }
 }
 
 impl Controller for Binder {
@@ -268,10 +296,17 @@ impl Binder {
 
     async fn volume(&self, name: &str, turn: &mut Turn) -> Result<(), Failure> {
         let (Some(volumes), Some(claims)) = (self.volumes.snapshot(), self.claims.snapshot()) else { return Ok(()) };
-        let Some(volume) = volumes.get("", name) else { return Ok(()) };
+        let Some(volume) = volumes.get("", name) else {
+            self.forget_scrub(name);
+            return Ok(());
+        };
         let claim = claim_of(volume);
         let claim = claim.as_ref().and_then(|key| claims.get(&key.namespace, &key.name));
-        match volume::decide(volume, claim.map(AsRef::as_ref)) {
+        let step = volume::decide(volume, claim.map(AsRef::as_ref));
+        if step != volume::Step::Release {
+            self.forget_scrub(name);
+        }
+        match step {
             volume::Step::Phase(phase, message) => self.phase(volume, phase, message.as_deref(), turn).await,
             volume::Step::LookAtClaim("") => Ok(()),
             volume::Step::LookAtClaim(phase) => self.phase(volume, phase, None, turn).await,
@@ -281,7 +316,7 @@ impl Binder {
                 turn.wrote(&self.volumes, &written);
                 self.phase(&written, "Available", None, turn).await
             }
-            volume::Step::Release if volume::is_let_go(volume) => Ok(()),
+            volume::Step::Release if volume::is_let_go(volume) && !volume::reclaim(volume).is_work() => Ok(()),
             volume::Step::Release => self.release(volume, turn).await,
         }
     }
@@ -297,9 +332,35 @@ impl Binder {
         }
         match volume::reclaim(volume) {
             Reclaim::Leave => self.phase(volume, "Released", None, turn).await,
+            Reclaim::Remove { path } => self.remove_directory(volume, &path, turn).await,
+            Reclaim::Scrub => match self.pods.snapshot() {
+                Some(pods) => self.scrub(volume, &pods, turn).await,
+                None => Ok(()),
+            },
             Reclaim::Fail { reason, message } => {
                 self.recorder.warning(volume, reason, message.clone());
                 self.phase(volume, "Failed", Some(&message), turn).await
+            }
+        }
+    }
+
+    /// Removes a directory of this host, and the volume that stood for it.
+    async fn remove_directory(&self, volume: &PersistentVolume, path: &str, turn: &mut Turn) -> Result<(), Failure> {
+        // A volume that is bound may not go.
+        if !volume::is_let_go(volume) {
+            return self.phase(volume, "Released", None, turn).await;
+        }
+        if let Err(error) = self.remover.remove(path).await? {
+            let message = format!("unlinkat {path}: {error}");
+            self.recorder.warning(volume, "VolumeFailedDelete", message.clone());
+            return self.phase(volume, "Failed", Some(&message), turn).await;
+        }
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        match self.all_volumes().delete(name, &DeleteParams::default()).await.map_err(Failure::from) {
+            Err(failure) if failure.code() != Some(404) => Err(failure),
+            _ => {
+                turn.deleted(&self.volumes, volume);
+                Ok(())
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 
+use super::recycle::is_recyclable;
 use super::{BOUND_BY_CONTROLLER, PROVISIONED_BY};
 use crate::support::annotation;
 
@@ -57,20 +58,51 @@ pub(super) enum Reclaim {
     Leave,
     /// Nobody here can do that.
     Fail { reason: &'static str, message: String },
+    /// A directory of this very host is removed, and the volume.
+    Remove { path: String },
+    /// A pod empties it.
+    Scrub,
+}
+
+impl Reclaim {
+    /// Whether there is more to be done than to say so, which may have been interrupted.
+    pub(super) fn is_work(&self) -> bool {
+        matches!(self, Self::Remove { .. } | Self::Scrub)
+    }
+}
+
+/// Whether a directory is one that is removed with its volume: somewhere below the one for what nobody keeps. Upstream
+/// lets more pass, such as `/srv/tmp/x`; what lies there may be dear to somebody.
+fn is_temporary(path: &str) -> bool {
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    path.starts_with('/')
+        && parts.next() == Some("tmp")
+        && parts.clone().next().is_some()
+        && parts.all(|part| part != "..")
 }
 
 pub(super) fn reclaim(volume: &PersistentVolume) -> Reclaim {
     let name = volume.metadata.name.as_deref().unwrap_or_default();
     let is_outside = annotation(&volume.metadata, PROVISIONED_BY).is_some_and(|by| !by.starts_with("kubernetes.io/"))
         || volume.spec.as_ref().is_some_and(|spec| spec.csi.is_some());
+    let path = volume.spec.as_ref().and_then(|spec| spec.host_path.as_ref()).map(|host| host.path.as_str());
     match policy(volume) {
         "Delete" if is_outside => Reclaim::Leave,
+        "Delete" if path.is_some_and(is_temporary) => Reclaim::Remove { path: path.unwrap_or_default().to_owned() },
+        "Delete" if path.is_some() => Reclaim::Fail {
+            reason: "VolumeFailedDelete",
+            message: format!(
+                "host_path deleter only supports /tmp/.+ but received provided {}",
+                path.unwrap_or_default()
+            ),
+        },
         "Delete" => Reclaim::Fail {
             reason: "VolumeFailedDelete",
             message: format!(
                 "error getting deleter volume plugin for volume \"{name}\": no deletable volume plugin matched"
             ),
         },
+        "Recycle" if is_recyclable(volume) => Reclaim::Scrub,
         "Recycle" => Reclaim::Fail {
             reason: "VolumeFailedRecycle",
             message: "No recycler plugin found for the volume!".to_owned(),
@@ -137,4 +169,47 @@ pub(super) fn in_phase(volume: &PersistentVolume, wanted: &str, message: Option<
 /// Whether the volume was let go of already.
 pub(super) fn is_let_go(volume: &PersistentVolume) -> bool {
     matches!(phase(volume), "Released" | "Failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn policies_and_kinds_say_what_becomes_of_a_volume() {
+        let path = |path: &str| json!({"hostPath": {"path": path}});
+        let refused = |path: &str| Reclaim::Fail {
+            reason: "VolumeFailedDelete",
+            message: format!("host_path deleter only supports /tmp/.+ but received provided {path}"),
+        };
+        let removed = |path: &str| Reclaim::Remove { path: path.to_owned() };
+        let nobody = |reason, message: &str| Reclaim::Fail { reason, message: message.to_owned() };
+        let local = || json!({"local": {"path": "/tmp/x"}});
+        let no_deleter = "error getting deleter volume plugin for volume \"v\": no deletable volume plugin matched";
+        let volume = |policy: &str, source: Value| -> PersistentVolume {
+            let mut spec = source;
+            spec["persistentVolumeReclaimPolicy"] = policy.into();
+            serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).expect("a volume")
+        };
+        for (policy, source, wanted) in [
+            ("Retain", path("/tmp/x"), Reclaim::Leave),
+            ("Delete", json!({"csi": {"driver": "d", "volumeHandle": "h"}}), Reclaim::Leave),
+            ("Delete", path("/tmp/x"), removed("/tmp/x")),
+            ("Delete", path("//tmp/x/y/"), removed("//tmp/x/y/")),
+            ("Delete", path("/tmp"), refused("/tmp")),
+            ("Delete", path("/tmp/"), refused("/tmp/")),
+            ("Delete", path("/tmp/../etc"), refused("/tmp/../etc")),
+            ("Delete", path("tmp/x"), refused("tmp/x")),
+            ("Delete", path("/srv/tmp/x"), refused("/srv/tmp/x")),
+            ("Delete", path("/srv/x"), refused("/srv/x")),
+            ("Delete", local(), nobody("VolumeFailedDelete", no_deleter)),
+            ("Recycle", path("/srv/x"), Reclaim::Scrub),
+            ("Recycle", json!({"nfs": {"server": "s", "path": "/x"}}), Reclaim::Scrub),
+            ("Recycle", local(), nobody("VolumeFailedRecycle", "No recycler plugin found for the volume!")),
+        ] {
+            assert_eq!(reclaim(&volume(policy, source.clone())), wanted, "{policy} {source}");
+        }
+    }
 }
