@@ -26,6 +26,7 @@ mod launch;
 pub mod lend;
 pub mod machine;
 mod message;
+pub mod queues;
 mod seen;
 pub mod signals;
 mod spec;

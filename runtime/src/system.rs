@@ -18,6 +18,7 @@ use crate::exit::Exit;
 use crate::launch::{Lifeline, Parent, RootState, launch_root};
 use crate::machine::Seen;
 use crate::message::Message;
+use crate::queues::Queues;
 use crate::spec::{MAILBOX_MESSAGES, Spec};
 use crate::supervisor::{SupervisorMsg, SupervisorRef};
 
@@ -36,6 +37,7 @@ struct Inner {
     alive: AtomicUsize,
     anchor: Anchor,
     born: AtomicU64,
+    queues: Queues,
     #[cfg(feature = "testkit")]
     faults: crate::testkit::Faults,
 }
@@ -61,6 +63,7 @@ impl System {
             alive: AtomicUsize::new(0),
             anchor: Anchor::default(),
             born: AtomicU64::new(0),
+            queues: Queues::default(),
             #[cfg(feature = "testkit")]
             faults: crate::testkit::Faults::default(),
         }))
@@ -69,6 +72,11 @@ impl System {
     /// The only source of time and randomness in this tree.
     pub fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    /// The numbers of this tree's work queues.
+    pub fn queues(&self) -> &Queues {
+        &self.0.queues
     }
 
     /// Incarnations that exist now, supervisors included.

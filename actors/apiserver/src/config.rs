@@ -79,6 +79,37 @@ pub struct ApiServerConfig {
     pub strict_transport_security: Option<String>,
     /// What everybody may read beside the API.
     pub pages: Pages,
+    /// Numbers of others, which `/metrics` shows with its own.
+    pub numbers: Numbers,
+}
+
+/// Numbers of other parts of this process.
+#[derive(Clone)]
+pub struct Numbers(Arc<dyn Fn(&mut String) + Send + Sync>);
+
+impl fmt::Debug for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Numbers")
+    }
+}
+
+impl Default for Numbers {
+    /// There are none.
+    fn default() -> Self {
+        Self::new(|_| ())
+    }
+}
+
+impl Numbers {
+    /// Asks a function, which adds lines in Prometheus' text format, from memory.
+    pub fn new(write: impl Fn(&mut String) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(write))
+    }
+
+    /// Adds their lines.
+    pub(crate) fn write(&self, text: &mut String) {
+        (self.0)(text);
+    }
 }
 
 /// Pages that everybody may read, known or not, on the sockets of the API.
@@ -162,6 +193,7 @@ impl Default for ApiServerConfig {
             shutdown_delay: Duration::ZERO,
             strict_transport_security: None,
             pages: Pages::default(),
+            numbers: Numbers::default(),
         }
     }
 }

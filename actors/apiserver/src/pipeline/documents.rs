@@ -162,6 +162,7 @@ impl Pipeline {
             line(text, "apiserver_watch_cache_resource_version", &labels, store.snapshot().revision());
         }
         inner.parts.admission.write(text);
+        inner.parts.config.numbers.write(text);
         let version = &inner.documents.version;
         let label = |name: &str| version[name].as_str().unwrap_or_default().to_owned();
         head(text, "kubernetes_build_info", "gauge", "What was built, and when.");

@@ -1,5 +1,6 @@
 //! What is no resource: health, numbers, discovery, OpenAPI, keys.
 
+use k3sd_apiserver::Numbers;
 use serde_json::Value;
 
 use crate::support::Server;
@@ -56,7 +57,7 @@ async fn the_server_tells_what_there_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_counts() {
-    let server = Server::start().await;
+    let server = Server::with(|config| config.numbers = Numbers::new(|text| text.push_str("others_total 1\n"))).await;
     let mut admin = server.client(Some("admin")).await;
     assert_eq!(admin.get("/api/v1/namespaces").await.code, 200);
     let numbers = admin.get("/metrics").await;
@@ -73,6 +74,7 @@ async fn the_server_counts() {
         "apiserver_flowcontrol_lower_limit_seats{priority_level=\"workload-low\"} 24".to_owned(),
         "apiserver_flowcontrol_dispatched_requests_total{flow_schema=\"exempt\",priority_level=\"exempt\"} 2"
             .to_owned(),
+        "others_total 1".to_owned(),
         "# TYPE apiserver_storage_objects gauge".to_owned(),
         "# TYPE process_resident_memory_bytes gauge".to_owned(),
     ] {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll};
 use futures_util::{FutureExt as _, StreamExt as _};
+use k3sd_runtime::queues::QueueNumbers;
 use k3sd_runtime::workqueue::WorkQueue;
 use k3sd_runtime::{ActorError, ChildSpec, Clock, Moment, TaskHandle, panic_text, task};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -183,6 +184,7 @@ impl<C: Controller> Loop<C> {
 /// What came of one look.
 struct Done<Key> {
     key: Key,
+    began: Moment,
     turn: Turn,
     outcome: Outcome,
 }
@@ -205,6 +207,9 @@ struct Desk<C: Controller> {
     clock: Clock,
     handle: TaskHandle,
     queue: WorkQueue<C::Key>,
+    numbers: Arc<QueueNumbers>,
+    /// Since when keys wait that were added for now.
+    waiting: HashMap<C::Key, Moment>,
     working: FuturesUnordered<BoxFuture<'static, Done<C::Key>>>,
     resting: HashMap<C::Key, Resting>,
     quarantined: BTreeMap<C::Key, String>,
@@ -214,26 +219,37 @@ struct Desk<C: Controller> {
 impl<C: Controller> Desk<C> {
     fn new(plan: Loop<C>, clock: Clock, handle: TaskHandle) -> Self {
         let queue = WorkQueue::new(C::BACKOFF, handle.rng());
+        let numbers = handle.system().queues().queue(last_part(handle.path()));
         let next_period = plan.every.is_some().then_some(Moment::START);
-        let (resting, quarantined) = (HashMap::new(), BTreeMap::new());
-        Self { plan, clock, handle, queue, working: FuturesUnordered::new(), resting, quarantined, next_period }
+        let (waiting, resting, quarantined) = (HashMap::new(), HashMap::new(), BTreeMap::new());
+        let working = FuturesUnordered::new();
+        Self { plan, clock, handle, queue, numbers, waiting, working, resting, quarantined, next_period }
+    }
+
+    fn add(&mut self, keys: Vec<C::Key>) {
+        let now = self.clock.now();
+        for key in keys {
+            self.numbers.added();
+            self.waiting.entry(key.clone()).or_insert(now);
+            self.queue.add(key);
+        }
     }
 
     fn told(&mut self, keys: Vec<C::Key>, is_all: bool) {
-        keys.into_iter().for_each(|key| self.queue.add(key));
-        if is_all && let Some(first) = self.plan.sources.first() {
-            first.all().into_iter().for_each(|key| self.queue.add(key));
+        self.add(keys);
+        if is_all && let Some(first) = self.plan.sources.first().cloned() {
+            self.add(first.all());
         }
     }
 
     /// Adds the keys of the period, if it is over.
     fn begin_period(&mut self) {
         let now = self.clock.now();
-        if let Some((period, keys)) = &self.plan.every
+        if let Some((period, keys)) = self.plan.every.clone()
             && self.next_period.is_some_and(|due| due <= now)
         {
-            keys().into_iter().for_each(|key| self.queue.add(key));
-            self.next_period = Some(now + *period);
+            self.add(keys());
+            self.next_period = Some(now + period);
         }
     }
 
@@ -247,8 +263,11 @@ impl<C: Controller> Desk<C> {
                 self.queue.add_at(key, now + REST, now);
                 continue;
             }
-            self.look(key);
+            let waited = self.waiting.remove(&key).map_or(Duration::ZERO, |since| now.since(since));
+            self.numbers.began(now, waited);
+            self.look(key, now);
         }
+        self.numbers.set_depth(self.queue.len());
         let due = if self.working.len() < self.plan.workers { self.queue.next_due() } else { None };
         due.into_iter().chain(self.next_period).min()
     }
@@ -267,7 +286,7 @@ impl<C: Controller> Desk<C> {
         rests
     }
 
-    fn look(&mut self, key: C::Key) {
+    fn look(&mut self, key: C::Key, began: Moment) {
         let controller = self.plan.controller.clone();
         let mut turn = Turn::new(self.clock.clone(), self.handle.rng());
         self.working.push(Box::pin(async move {
@@ -277,13 +296,14 @@ impl<C: Controller> Desk<C> {
                 Ok(Err(failure)) => Outcome::Failed(failure),
                 Err(panic) => Outcome::Panicked(panic_text(&*panic)),
             };
-            Done { key, turn, outcome }
+            Done { key, began, turn, outcome }
         }));
     }
 
     fn done(&mut self, done: Done<C::Key>) {
-        let Done { key, turn, outcome } = done;
+        let Done { key, began, turn, outcome } = done;
         let now = self.clock.now();
+        self.numbers.ended(began, now);
         self.queue.done(&key);
         if !turn.awaited.is_empty() {
             if self.resting.len() >= RESTING_MANY {
@@ -305,14 +325,19 @@ impl<C: Controller> Desk<C> {
             }
             Outcome::Failed(failure) => self.failed(key, &failure, now),
             Outcome::Panicked(text) => {
-                self.queue.add_failed(key.clone(), now);
+                self.add_failed(key.clone(), now);
                 self.isolate(key, format!("panicked: {text}"));
             }
         }
     }
 
+    fn add_failed(&mut self, key: C::Key, now: Moment) {
+        self.numbers.retried();
+        self.queue.add_failed(key, now);
+    }
+
     fn failed(&mut self, key: C::Key, failure: &Failure, now: Moment) {
-        self.queue.add_failed(key.clone(), now);
+        self.add_failed(key.clone(), now);
         if failure.is_stale() {
             tracing::debug!(%key, failure = failure.chain(), "somebody was faster; looking again");
             return;
@@ -341,7 +366,7 @@ impl<C: Controller> Desk<C> {
     }
 
     fn name(&self) -> &str {
-        self.handle.path().rsplit('/').next().unwrap_or_default()
+        last_part(self.handle.path())
     }
 
     /// Shows the inspector who is in quarantine.
@@ -355,4 +380,9 @@ impl<C: Controller> Desk<C> {
         }
         self.handle.note(notes);
     }
+}
+
+/// The name of an actor, by its path.
+fn last_part(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use k3sd_apiserver::{
-    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Components, Endpoint, Learn, Pages,
-    Reached, StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_arguments,
+    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Components, Endpoint, Learn, Numbers,
+    Pages, Reached, StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_arguments,
 };
 use k3sd_client::arguments::flag;
 use k3sd_kine::StoreHandle;
@@ -44,7 +44,7 @@ pub(crate) fn apiserver(
     let certificates = &pki.certificates;
     let serving = pki.serving.clone().at(system, PKI_PATH).map_err(ServerError::Path)?;
     let tree = k3sd_apiserver::tree(ApiServerArgs {
-        config: ApiServerConfig { pages: pages(certificates), ..settings(config, identity)? },
+        config: ApiServerConfig { pages: pages(certificates), numbers: numbers(system), ..settings(config, identity)? },
         storage: Arc::new(store.clone()),
         clock: system.clock().clone(),
         token_keys: token_keys(certificates),
@@ -102,6 +102,12 @@ fn bundles(certificates: &Certificates) -> Bundles {
         let bundle = |name| snapshot.as_ref().map(|snapshot| snapshot.authority(name).bundle_pem()).unwrap_or_default();
         (bundle(Authority::Client), bundle(Authority::RequestHeader))
     })
+}
+
+/// The numbers of the loops over the API.
+fn numbers(system: &System) -> Numbers {
+    let system = system.clone();
+    Numbers::new(move |text| system.queues().write(text, system.clock().now()))
 }
 
 /// What K3s's supervisor shows to everybody: that it is there, and the authorities by which nodes that join check it.
