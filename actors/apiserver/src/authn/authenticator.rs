@@ -24,6 +24,10 @@ use crate::front::ClientCertificate;
 /// How long a signature that was checked isn't checked again; as long as upstream remembers a token.
 const MEMORY: Duration = Duration::from_secs(10);
 
+/// What is said to whoever comes with a token that was made by itself.
+const GENERATED: &str = "Use tokens from the TokenRequest API or manually created secret-based tokens instead of \
+     auto-generated secret-based tokens.";
+
 /// What tells who somebody is, as metrics name it: his certificate.
 pub(crate) const CERTIFICATE: &str = "x509";
 
@@ -34,6 +38,8 @@ pub(crate) struct Known {
     pub(crate) user: Arc<User>,
     /// What told us, as metrics name it.
     pub(crate) by: &'static str,
+    /// What he should be told about how he showed it.
+    pub(crate) warning: Option<&'static str>,
 }
 
 /// Why a request is answered 401. For logs; the client is told nothing.
@@ -80,6 +86,8 @@ enum Found {
     Nothing,
     /// Who, by what, and for whom a token is meant among those who were asked about.
     Somebody(User, &'static str, Vec<String>),
+    /// The same, by a token that was made by itself and lies in a Secret.
+    Generated(User, &'static str, Vec<String>),
     Wrong(String),
 }
 
@@ -97,23 +105,28 @@ impl Authenticator {
     ) -> Result<Known, Refusal> {
         let mut wrong = Vec::new();
         if let Some(user) = self.front_proxy(certificate, headers, wall) {
-            return Ok(Known { user: Arc::new(authenticated(user)), by: "request-header" });
+            return Ok(Known { user: Arc::new(authenticated(user)), by: "request-header", warning: None });
         }
         match &certificate.user {
             Some(Ok(_)) if certificate.not_after < wall => {
                 wrong.push("the certificate has expired".to_owned());
             }
-            Some(Ok(user)) => return Ok(Known { user: user.clone(), by: CERTIFICATE }),
+            Some(Ok(user)) => return Ok(Known { user: user.clone(), by: CERTIFICATE, warning: None }),
             Some(Err(why)) => wrong.push(why.clone()),
             None => {}
         }
         match self.by_header(headers, memory, wall).await {
-            Found::Somebody(user, by, _) => return Ok(Known { user: Arc::new(authenticated(user)), by }),
+            Found::Somebody(user, by, _) => {
+                return Ok(Known { user: Arc::new(authenticated(user)), by, warning: None });
+            }
+            Found::Generated(user, by, _) => {
+                return Ok(Known { user: Arc::new(authenticated(user)), by, warning: Some(GENERATED) });
+            }
             Found::Wrong(why) => wrong.push(why),
             Found::Nothing => {}
         }
         match (wrong.is_empty(), self.anonymous) {
-            (true, true) => Ok(Known { user: Arc::new(anonymous()), by: "anonymous" }),
+            (true, true) => Ok(Known { user: Arc::new(anonymous()), by: "anonymous", warning: None }),
             (true, false) => Err(Refusal("nothing was shown".to_owned())),
             (false, _) => Err(Refusal(wrong.join("; "))),
         }
@@ -139,7 +152,9 @@ impl Authenticator {
         wall: Duration,
     ) -> Result<Option<(User, Vec<String>)>, String> {
         match self.by_token(token, wanted, &TokenMemory::default(), wall).await {
-            Found::Somebody(user, _, audiences) => Ok(Some((authenticated(user), audiences))),
+            Found::Somebody(user, _, audiences) | Found::Generated(user, _, audiences) => {
+                Ok(Some((authenticated(user), audiences)))
+            }
             Found::Nothing => Ok(None),
             Found::Wrong(why) => Err(why),
         }
@@ -168,8 +183,8 @@ impl Authenticator {
         }
         let now = i64::try_from(wall.as_secs()).unwrap_or(i64::MAX);
         match self.by_service_account(token, wanted, memory, wall, now).await {
-            Ok(Some((user, audiences))) => return Found::Somebody(user, "service-account", audiences),
-            Ok(None) => {}
+            Ok(Found::Nothing) => {}
+            Ok(found) => return found,
             Err(why) => return Found::Wrong(why),
         }
         let bootstrap = BootstrapToken::parse(token).filter(|_| self.bootstrap_tokens && !ours.is_empty());
@@ -193,8 +208,8 @@ impl Authenticator {
         memory: &TokenMemory,
         wall: Duration,
         now: i64,
-    ) -> Result<Option<(User, Vec<String>)>, String> {
-        let Some(verified) = self.verify(token, wanted, memory, wall, now)? else { return Ok(None) };
+    ) -> Result<Found, String> {
+        let Some(verified) = self.verify(token, wanted, memory, wall, now)? else { return Ok(Found::Nothing) };
         let namespace = &verified.claims.namespace;
         let account = self.object("serviceaccounts", namespace, &verified.claims.account.name).await?;
         let bound = match verified.lookup() {
@@ -215,7 +230,11 @@ impl Authenticator {
             self.uses.tell(namespace, name);
         }
         let user = outcome.map_err(|error| error.to_string())?;
-        Ok(Some((user, verified.audiences.clone())))
+        let (by, audiences) = ("service-account", verified.audiences.clone());
+        Ok(match account.is_some_and(|account| verified.is_generated(&account)) {
+            true => Found::Generated(user, by, audiences),
+            false => Found::Somebody(user, by, audiences),
+        })
     }
 
     /// Whether the signature and the times of a token are right. Checking a signature costs more than most requests.

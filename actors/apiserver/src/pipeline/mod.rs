@@ -258,7 +258,7 @@ impl Pipeline {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let headers: Vec<(&str, &str)> = asked.parts.headers.iter().filter_map(text_header).collect();
-        let user = self.known(peer, Headers(&headers)).await?;
+        let (user, warning) = self.known(peer, Headers(&headers)).await?;
         let user = self.impersonated(user, Headers(&headers))?;
         let class = self.class(&user, &info, &asked.query);
         let outcome = match self.seat(class.as_ref(), &user, &info, &asked.query).await {
@@ -268,6 +268,9 @@ impl Pipeline {
         let mut response = outcome.unwrap_or_else(|status| answer::status(&asked.wish(), &status));
         if let Some(class) = &class {
             answer::classify(response.headers_mut(), class.identifiers());
+        }
+        if let Some(warning) = warning {
+            answer::warn(response.headers_mut(), &[warning.to_owned()]);
         }
         Ok(response)
     }
@@ -336,10 +339,14 @@ impl Pipeline {
         Ok(response)
     }
 
-    /// Finds out who it is.
-    async fn known(&self, peer: &Peer, headers: Headers<'_>) -> Result<Arc<User>, Status> {
+    /// Finds out who it is, and what to tell him about how he shows it.
+    async fn known(
+        &self,
+        peer: &Peer,
+        headers: Headers<'_>,
+    ) -> Result<(Arc<User>, Option<&'static str>), Status> {
         if let Some(user) = &peer.identity {
-            return Ok(user.clone());
+            return Ok((user.clone(), None));
         }
         let (metrics, wall) = (&self.0.metrics, self.clock().wall());
         let authenticator = &self.0.parts.authenticator;
@@ -350,7 +357,7 @@ impl Pipeline {
                 if known.by == CERTIFICATE {
                     metrics.certificate(peer.certificate.not_after.saturating_sub(wall));
                 }
-                Ok(known.user)
+                Ok((known.user, known.warning))
             }
             Err(refusal) => {
                 metrics.count(Tally::Authentication("failure"));

@@ -153,3 +153,65 @@ async fn open_pages_are_for_those_too_who_are_nobody() {
         assert_eq!(nobody.get(path).await.code, 401, "{path}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_a_secret_counts_until_it_is_marked_and_its_use_is_noted() {
+    let server = Server::start().await;
+    let mut admin = server.client(Some("admin")).await;
+    namespace(&mut admin, "a").await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"},
+        "secrets": [{"name": "generated"}]});
+    let account = admin.post("/api/v1/namespaces/a/serviceaccounts", &account).await;
+    let uid = account.json()["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    let pem = std::fs::read_to_string(server.pki.path("other-ca.key")).expect("a key");
+    let keys = k3sd_apiserver::ServiceAccountKeys::of_pems(&[pem]).expect("a key");
+    let ask = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).to_string();
+    let place = "/api/v1/namespaces/a/secrets";
+    for (name, warning) in [("generated", "Use tokens from the TokenRequest API"), ("made", "")] {
+        let token = keys.sign(&json!({
+            "iss": "kubernetes/serviceaccount",
+            "sub": "system:serviceaccount:a:robot",
+            "kubernetes.io/serviceaccount/namespace": "a",
+            "kubernetes.io/serviceaccount/secret.name": name,
+            "kubernetes.io/serviceaccount/service-account.name": "robot",
+            "kubernetes.io/serviceaccount/service-account.uid": uid,
+        }));
+        let token = token.expect("it signs");
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str())];
+        let mut robot = server.client(None).await;
+        assert_eq!(robot.send("POST", WHO, &headers, &ask).await.code, 401, "there is no such Secret");
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+            "metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": "robot"}},
+            "stringData": {"token": token}});
+        assert_eq!(admin.post(place, &secret).await.code, 201);
+        let answer = robot.send("POST", WHO, &headers, &ask).await;
+        assert_eq!(answer.json()["status"]["userInfo"]["username"], "system:serviceaccount:a:robot");
+        assert_eq!(answer.header("warning").contains("Use tokens"), !warning.is_empty(), "{answer:?}");
+        assert!(answer.header("warning").contains(warning), "{answer:?}");
+
+        let mut noted = false;
+        for _ in 0..500 {
+            let found = admin.get(&format!("{place}/{name}")).await.json();
+            noted = found["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].is_string();
+            if noted {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert!(noted, "its use is noted");
+        let mark = json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": "2026-01-01"}}});
+        let merge = [("content-type", "application/merge-patch+json")];
+        assert_eq!(admin.send("PATCH", &format!("{place}/{name}"), &merge, &mark.to_string()).await.code, 200);
+        let mut code = 201;
+        for _ in 0..500 {
+            // Caches learn of it a moment later.
+            code = robot.send("POST", WHO, &headers, &ask).await.code;
+            if code == 401 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(code, 401, "it is marked");
+    }
+}

@@ -279,6 +279,9 @@ fn a_token_of_a_secret_needs_that_secret() {
     assert_eq!(verified.lookup(), Lookup::Secret("s"));
     let secret = json!({"data": {"token": STANDARD.encode(&token)}});
     assert!(verified.user(Some(&object("1")), Some(&secret), &token, 0).is_ok());
+    let account = |secrets: Value| json!({"metadata": {"uid": "1"}, "secrets": secrets});
+    assert!(verified.is_generated(&account(json!([{"name": "x"}, {"name": "s"}]))));
+    assert!(!verified.is_generated(&account(json!([{"name": "x"}]))) && !verified.is_generated(&object("1")));
     let mut marked = secret.clone();
     marked["metadata"]["labels"]["kubernetes.io/legacy-token-invalid-since"] = "2026-01-01".into();
     let refused =

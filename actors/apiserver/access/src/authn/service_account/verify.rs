@@ -139,6 +139,14 @@ impl Verified {
         self.legacy
     }
 
+    /// Whether it is kept in a Secret that was made by itself: then its account refers to that.
+    #[must_use]
+    pub fn is_generated(&self, account: &Value) -> bool {
+        let Lookup::Secret(secret) = self.lookup() else { return false };
+        let mut references = account["secrets"].as_array().into_iter().flatten();
+        self.legacy && references.any(|reference| reference["name"] == secret)
+    }
+
     /// Whether the token is used longer than its holder asked for, which clients should be warned of.
     #[must_use]
     pub fn is_stale(&self, now: i64) -> bool {
