@@ -10,7 +10,7 @@ use chaos_tests::cluster::{Cluster, Plane};
 use k3sd_client::controller::setup::ControllerConfig;
 use k3sd_runtime::{Clock, Signal};
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -364,4 +364,27 @@ async fn volumes_are_emptied_by_a_pod_and_free_again() {
     bed.cluster.wait_until("the pod is gone", async || recycler(&bed, "v").await.is_none()).await;
     bed.claim("d", json!({})).await;
     bed.claim_is("d", "Bound", "v").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn classes_of_attributes_stay_as_long_as_somebody_names_them() {
+    let bed = Bed::new(15).await;
+    let classes: Api<VolumeAttributesClass> = Api::all(bed.cluster.admin());
+    for name in ["used", "unused"] {
+        let class = json!({"metadata": {"name": name}, "driverName": "d.example.com", "parameters": {"iops": "1"}});
+        let class = serde_json::from_value(class).expect("a class");
+        classes.create(&PostParams::default(), &class).await.expect("it may be made");
+    }
+    bed.claim("c", json!({"volumeAttributesClassName": "used"})).await;
+    bed.claim_is("c", "Pending", "").await;
+    bed.cluster.kill("loops/volumeattributesclass-protection");
+    for name in ["used", "unused"] {
+        classes.delete(name, &DeleteParams::default()).await.expect("it is going");
+    }
+    let is_gone = async |name: &str| matches!(classes.get_opt(name).await, Ok(None));
+    bed.cluster.wait_until("nobody names it", async || is_gone("unused").await).await;
+    bed.cluster.pass(std::time::Duration::from_secs(60)).await;
+    assert!(!is_gone("used").await, "the claim keeps it");
+    bed.claims.delete("c", &DeleteParams::default()).await.expect("it goes");
+    bed.cluster.wait_until("nobody names it any more", async || is_gone("used").await).await;
 }

@@ -71,7 +71,11 @@ const NAMES: &[Row] = &[
     ("ttl-controller", "ttl", &["ttl"]),
     // The engine of ValidatingAdmissionPolicies is its seat: see the page of this crate.
     ("validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller", &[]),
-    ("volumeattributesclass-protection-controller", "volumeattributesclass-protection-controller", &[]),
+    (
+        "volumeattributesclass-protection-controller",
+        "volumeattributesclass-protection-controller",
+        &["volumeattributesclass-protection"],
+    ),
 ];
 
 /// Those that upstream only runs when they are named.

@@ -2,7 +2,8 @@
 //!
 //! * `persistentvolume-binder` brings claims and volumes together, and sees to what becomes of a volume that was let go
 //!   of; `persistentvolume-directories` removes directories for it.
-//! * `persistentvolumeclaim-protection` and `persistentvolume-protection` keep what is in use.
+//! * `persistentvolumeclaim-protection`, `persistentvolume-protection` and `volumeattributesclass-protection` keep what is
+//!   in use.
 //! * `ephemeral-volume` makes the claims of volumes that live as long as their pod.
 //! * `attachdetach` has volumes of CSI drivers attached where pods use them.
 //! * `persistentvolume-expander` says who makes volumes larger.
@@ -27,6 +28,7 @@ pub fn loops(setup: &mut Setup<'_>) -> Vec<ChildSpec> {
     loops.extend([
         protection::claims(setup),
         protection::volumes(setup),
+        protection::classes(setup),
         ephemeral::ephemeral(setup),
         attach::attach(setup),
         expand::expand(setup),

@@ -1,9 +1,12 @@
-//! What is in use stays: a finalizer holds a claim as long as a pod uses it, and a volume as long as it is bound.
+//! What is in use stays: a finalizer holds a claim as long as a pod uses it, a volume as long as it is bound, and a class of
+//! attributes as long as one of them names it.
 
 mod claim;
+mod class;
 mod volume;
 
 pub(crate) use self::claim::claims;
+pub(crate) use self::class::classes;
 pub(crate) use self::volume::volumes;
 
 use k3sd_client::controller::Failure;
