@@ -18,12 +18,15 @@ fn main() {
     link_small();
 }
 
-/// What is generic is compiled once in each crate that uses it, so a quarter of the code is there several times. mold keeps
-/// one of each; a backtrace may name a twin then.
+/// What is generic is compiled in each crate that uses it, so that much code is there several times. The linker that rustc
+/// brings along keeps one of each (a backtrace may name a twin then), and lists densely which addresses are to be adjusted
+/// at the start: as `DT_RELR`, which glibc reads since 2.36. Debian 12's mold does that in a way that glibc refuses.
 fn link_small() {
-    let with_mold = variable("CARGO_ENCODED_RUSTFLAGS").is_some_and(|flags| flags.contains("-fuse-ld=mold"));
-    if is_release() && with_mold {
-        println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
+    let target = |name| variable(name).unwrap_or_default();
+    if is_release() && target("CARGO_CFG_TARGET_OS") == "linux" && target("CARGO_CFG_TARGET_ARCH") == "x86_64" {
+        for argument in ["-fuse-ld=lld", "-Wl,--icf=all", "-Wl,-z,pack-relative-relocs"] {
+            println!("cargo::rustc-link-arg-bins={argument}");
+        }
     }
 }
 

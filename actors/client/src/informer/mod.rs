@@ -9,6 +9,7 @@
 //! for its queue loses changes and gets the whole snapshot instead: whoever acts on state, as every controller should,
 //! misses nothing.
 
+mod compiled;
 mod lines;
 mod reflector;
 mod shared;
@@ -26,6 +27,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
 use self::reflector::{Reflector, ReflectorMsg};
+pub use self::compiled::compiled;
 pub use self::shared::Shared;
 pub use self::store::{Index, ObjectKey, Snapshot};
 use crate::api::Connect;
