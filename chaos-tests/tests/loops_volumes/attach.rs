@@ -215,6 +215,29 @@ async fn drivers_and_nodes_say_whether_volumes_are_attached() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_volume_that_was_deleted_by_force_goes_too() {
+    let bed = Bed::new(16).await;
+    let rack = Rack::new(&bed, &["v"]).await;
+    rack.pod("p", "m", "v").await;
+    rack.has(&[("v", "m")]).await;
+    rack.attach().await;
+    rack.lists("m", &["v"]).await;
+    rack.mounts("m", &["v"]).await;
+    bed.end("p").await;
+    bed.claims.delete("v", &Default::default()).await.expect("it goes");
+    bed.volume_is("v", "Released").await;
+    let free = json!({"metadata": {"finalizers": null}});
+    bed.volumes.patch("v", &PatchParams::default(), &Patch::Merge(&free)).await.expect("nothing holds it");
+    bed.volumes.delete("v", &Default::default()).await.expect("it goes");
+    bed.cluster.wait_until("it is gone", async || matches!(bed.volumes.get_opt("v").await, Ok(None))).await;
+    bed.cluster.pass(minutes(1)).await;
+    rack.lists("m", &["v"]).await;
+    rack.mounts("m", &[]).await;
+    rack.lists("m", &[]).await;
+    rack.has(&[]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn whatever_dies_each_volume_is_attached_once() {
     let bed = Bed::new(10).await;
     let names: Vec<String> = (10..30).map(|number| format!("v{number}")).collect();

@@ -123,10 +123,21 @@ impl Shown {
     /// The nodes that something is attached to, or may be.
     fn places(&self, disk: &Disk) -> BTreeSet<String> {
         let unique = disk.to_string();
+        let node = |found: &Arc<VolumeAttachment>| found.spec.node_name.clone();
         let mut places = BTreeSet::new();
+        let mut has_volume = false;
         for volume in self.volumes.by(BY_DISK, &unique) {
+            has_volume = true;
             let name = text(volume.metadata.name.as_ref());
-            places.extend(self.attachments.by(BY_VOLUME, name).map(|found| found.spec.node_name.clone()));
+            places.extend(self.attachments.by(BY_VOLUME, name).map(node));
+        }
+        if !has_volume {
+            // Whoever deleted the volume by force left its attachments, which are known by their names alone.
+            let is_its = |found: &&Arc<VolumeAttachment>| {
+                found.spec.attacher == disk.driver
+                    && found.metadata.name.as_ref() == Some(&disk.attachment(&found.spec.node_name))
+            };
+            places.extend(self.attachments.iter().filter(is_its).map(node));
         }
         places.extend(self.nodes.by(BY_DISK, &unique).filter_map(|node| node.metadata.name.clone()));
         places

@@ -15,6 +15,7 @@ mod core;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -26,9 +27,10 @@ use k3sd_client::informer::{Index, Informer, ObjectKey, Snapshot};
 use k3sd_runtime::ChildSpec;
 use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource as _};
 use serde_json::json;
+use tokio::sync::watch;
 
 use self::core::{Named, Need};
 use crate::support::{said, text, uid};
@@ -61,6 +63,9 @@ struct Devices {
     claims: Informer<ResourceClaim>,
     templates: Informer<ResourceClaimTemplate>,
     recorder: Recorder,
+    /// Pods for which claims are being made. If one is found here, whoever made them was interrupted, and the copies may
+    /// not show them yet.
+    making: watch::Sender<BTreeSet<ObjectKey>>,
 }
 
 /// The loop.
@@ -76,6 +81,7 @@ pub(crate) fn resources(setup: &mut Setup<'_>) -> ChildSpec {
         claims: claims.clone(),
         templates: templates.clone(),
         recorder: recorder.clone(),
+        making: watch::channel(BTreeSet::new()).0,
     };
     let (users, known) = (pods.clone(), (pods.clone(), claims.clone()));
     Loop::new(controller, setup.leading.clone())
@@ -116,7 +122,10 @@ impl Controller for Devices {
         match key {
             Key::Pod(key) => match pods.get(&key.namespace, &key.name) {
                 Some(pod) if pod.metadata.deletion_timestamp.is_none() => self.pod(pod, &claims, turn).await,
-                _ => Ok(()),
+                _ => {
+                    self.made(key);
+                    Ok(())
+                }
             },
             Key::Claim(key) => match claims.get(&key.namespace, &key.name) {
                 Some(claim) => self.claim(claim, &pods, turn).await,
@@ -134,10 +143,13 @@ impl Devices {
     /// Makes the claims of a pod, has its status name them, and reserves for it what it runs with.
     async fn pod(&self, pod: &Arc<Pod>, claims: &Snapshot<ResourceClaim>, turn: &mut Turn) -> Result<(), Failure> {
         let namespace = text(pod.metadata.namespace.as_ref());
-        let mut new = Vec::new();
+        let (key, mut new) = (ObjectKey::of(&**pod), Vec::new());
+        let is_interrupted = self.making.borrow().contains(&key);
+        let live = if is_interrupted { self.api(namespace).list(&ListParams::default()).await?.items } else { vec![] };
         for entry in core::entries(pod) {
-            let known = |name: &str| claims.get(namespace, name).map(AsRef::as_ref);
-            let made = claims.by(BY_CONTROLLER, uid(&pod.metadata)).map(AsRef::as_ref);
+            let is_live = |name: &str| live.iter().find(|claim| claim.metadata.name.as_deref() == Some(name));
+            let known = |name: &str| claims.get(namespace, name).map(AsRef::as_ref).or_else(|| is_live(name));
+            let made = claims.by(BY_CONTROLLER, uid(&pod.metadata)).map(AsRef::as_ref).chain(&live);
             let name = match core::need(pod, entry, known, made) {
                 Need::Nothing => continue,
                 Need::Note(name) => name.to_owned(),
@@ -167,7 +179,15 @@ impl Devices {
             // What was written tells of the pod again.
             return Ok(());
         }
+        self.made(&key);
         self.reserve(pod, claims, turn).await
+    }
+
+    /// All claims of the pod are there, and it says so; or it is gone.
+    fn made(&self, pod: &ObjectKey) {
+        if self.making.borrow().contains(pod) {
+            self.making.send_modify(|making| _ = making.remove(pod));
+        }
     }
 
     /// Makes the claim of an entry, and says its name. Fails with the words for people.
@@ -187,6 +207,7 @@ impl Devices {
             return Err((why.clone(), Failure::other(why)));
         };
         let claim = core::claim(pod, &entry.name, found);
+        self.making.send_modify(|making| _ = making.insert(ObjectKey::of(pod)));
         let made = self.api(namespace).create(&PostParams::default(), &claim).await.map_err(Failure::from);
         // Upstream has the name here, which is empty as it isn't drawn yet.
         let made = made.map_err(|failure| (format!("create ResourceClaim : {}", said(&failure)), failure))?;
