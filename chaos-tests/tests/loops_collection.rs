@@ -233,6 +233,23 @@ async fn custom_resources_own_and_are_owned() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_others_write_too_a_namespace_is_emptied_when_they_know() {
+    let config = ControllerConfig { has_other_servers: true, ..ControllerConfig::default() };
+    let cluster = start_with(Clock::simulated(12), config).await;
+    make_namespace(&cluster, "going").await;
+    make_in(&cluster, "going", "early", &[]).await;
+    let all: Api<Namespace> = Api::all(cluster.admin());
+    all.delete("going", &DeleteParams::default()).await.expect("it is there");
+    cluster.pass(3 * SECOND).await;
+    cluster.kill("loops/namespace");
+    cluster.pass(SECOND / 2).await;
+    assert!(names(&cluster, "going").await.contains(&"early".to_owned()));
+    let gone = async || all.get_opt("going").await.is_ok_and(|found| found.is_none());
+    cluster.wait_within(5 * SECOND, "it is gone", gone).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_namespace_goes_when_its_content_is_gone_and_says_what_is_left() {
     let cluster = start(6).await;
     make_namespace(&cluster, "going").await;

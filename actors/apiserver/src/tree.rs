@@ -6,6 +6,7 @@
 //! └─ service               one_for_one
 //!    ├─ keys               the keys of service accounts
 //!    ├─ rights             roles and bindings, and what nodes need
+//!    ├─ token-uses         notes on Secrets when their tokens are used
 //!    ├─ openapi            makes documents on a thread of its own
 //!    ├─ compactor          has old history dropped
 //!    ├─ custom             definitions of custom resources
