@@ -1,7 +1,7 @@
 //! Paths that are no resources: health, numbers, discovery, OpenAPI, version, keys.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response};
@@ -9,7 +9,7 @@ use k3sd_apiserver_access::RequestInfo;
 use k3sd_apiserver_access::authn::service_account::{
     CONFIGURATION_PATH, KEY_SET_PATH, KEY_SET_TYPE, configuration, key_set,
 };
-use k3sd_apiserver_store::Catalog;
+use k3sd_apiserver_store::{CacheCounts, Catalog};
 use k3sd_apiserver_wire::about::{VersionInfo, root};
 use k3sd_apiserver_wire::discovery;
 use k3sd_apiserver_wire::negotiate::Format;
@@ -35,6 +35,16 @@ const PATHS: &[&str] = &[
     KEY_SET_PATH,
     "/readyz",
     "/version",
+];
+
+/// What is counted of each watch cache: name, help, and where.
+type CacheRow = (&'static str, &'static str, fn(&CacheCounts) -> &AtomicU64);
+
+const CACHES: [CacheRow; 4] = [
+    ("apiserver_watch_cache_initializations_total", "How often a cache was filled.", |counts| &counts.fills),
+    ("apiserver_watch_cache_events_received_total", "Events that the datastore told.", |counts| &counts.received),
+    ("apiserver_watch_cache_events_dispatched_total", "Changes that watchers were told.", |counts| &counts.dispatched),
+    ("apiserver_terminated_watchers_total", "Watches that ended because they were slow.", |counts| &counts.cut_off),
 ];
 
 /// What stays the same.
@@ -160,6 +170,14 @@ impl Pipeline {
             let Some(store) = stores.of(stored) else { continue };
             let labels = format!("group=\"{}\",resource=\"{}\"", stored.group, stored.plural);
             line(text, "apiserver_watch_cache_resource_version", &labels, store.snapshot().revision());
+        }
+        for (name, help, count) in CACHES {
+            head(text, name, "counter", help);
+            for stored in &stored {
+                let Some(store) = stores.of(stored) else { continue };
+                let labels = format!("group=\"{}\",resource=\"{}\"", stored.group, stored.plural);
+                line(text, name, &labels, count(store.counts()).load(Relaxed));
+            }
         }
         inner.parts.admission.write(text);
         inner.parts.config.numbers.write(text);

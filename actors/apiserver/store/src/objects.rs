@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::cache::{Board, Cache, Command, State};
+use crate::cache::{Board, Cache, CacheCounts, Command, State};
 use crate::catalog::Stored;
 use crate::codec::decode;
 use crate::error::{TOO_LARGE_RETRY_SECONDS, WriteError, malformed, status};
@@ -66,6 +66,11 @@ impl ObjectStore {
     /// The cache's present state without waiting; empty before the cache is filled.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.board.snapshot()
+    }
+
+    /// What is counted of its cache.
+    pub fn counts(&self) -> &CacheCounts {
+        &self.board.counts
     }
 
     /// How many watches there are that hear of each change, whatever it is about. Some may have ended a moment ago.

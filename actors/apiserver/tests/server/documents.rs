@@ -75,6 +75,8 @@ async fn the_server_counts() {
         "apiserver_flowcontrol_dispatched_requests_total{flow_schema=\"exempt\",priority_level=\"exempt\"} 2"
             .to_owned(),
         "others_total 1".to_owned(),
+        "apiserver_watch_cache_initializations_total{group=\"\",resource=\"namespaces\"} 1".to_owned(),
+        "apiserver_terminated_watchers_total{group=\"\",resource=\"namespaces\"} 0".to_owned(),
         "# TYPE apiserver_storage_objects gauge".to_owned(),
         "# TYPE process_resident_memory_bytes gauge".to_owned(),
     ] {
@@ -83,6 +85,9 @@ async fn the_server_counts() {
     for start in [
         "kubernetes_build_info{",
         "etcd_request_duration_seconds_count{operation=\"create\",group=\"\",resource=\"namespaces\"}",
+        // Those that every cluster has.
+        "apiserver_watch_cache_events_received_total{group=\"\",resource=\"namespaces\"} 4",
+        "apiserver_watch_cache_events_dispatched_total{group=\"\",resource=\"namespaces\"} 4",
         "apiserver_watch_cache_resource_version{group=\"\",resource=\"namespaces\"}",
         "apiserver_admission_controller_admission_duration_seconds_count{name=\"NamespaceLifecycle\",operation=\"CREATE\"",
     ] {

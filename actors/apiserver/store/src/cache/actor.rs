@@ -44,6 +44,7 @@ pub(crate) async fn run(task: TaskHandle, board: Arc<Board>, state: Lend<State>)
             board.kept.send_replace(Vec::new());
             let (objects, revision) = fill(&mut rng, &board).await;
             cache.fill(objects, revision);
+            board.counts.fills.fetch_add(1, Ordering::Relaxed);
             publish(&board, cache);
         }
         board.watchers_of_all.store(cache.watchers_of_all(), Ordering::Relaxed);
@@ -55,10 +56,13 @@ pub(crate) async fn run(task: TaskHandle, board: Arc<Board>, state: Lend<State>)
                     return Ok(()); // Nobody deals to it any more.
                 }
                 let events = take(&board, &mut taken);
+                board.counts.received.fetch_add(events.len() as u64, Ordering::Relaxed);
                 if !board.route.is_lost() {
                     let changes = cache.apply(&board.stored, events, clock.now());
                     publish_snapshot(&board, cache);
-                    cache.deliver(&board.stored, &changes);
+                    let cut_off = cache.deliver(&board.stored, &changes);
+                    board.counts.dispatched.fetch_add(changes.len() as u64, Ordering::Relaxed);
+                    board.counts.cut_off.fetch_add(cut_off as u64, Ordering::Relaxed);
                     board.set_delivered(cache.revision());
                 }
             }

@@ -96,13 +96,14 @@ impl Cache {
         Some(CacheEvent::new(event.revision, object, previous, false))
     }
 
-    /// Gives changes to those who watch.
-    pub(super) fn deliver(&mut self, stored: &Stored, changes: &[Arc<CacheEvent>]) {
+    /// Gives changes to those who watch. Tells how many of them were cut off, because they are too slow.
+    pub(super) fn deliver(&mut self, stored: &Stored, changes: &[Arc<CacheEvent>]) -> usize {
         self.changing = true;
         for change in changes {
             self.watchers.deliver(change, &stored.selectable);
         }
         self.changing = false;
+        self.watchers.take_cut_off()
     }
 
     /// Begins a watch behind a revision, or with the state. What was applied has been delivered.

@@ -29,6 +29,19 @@ use crate::log::{Batch, Log, Route};
 use crate::query::Selection;
 use crate::snapshot::Snapshot;
 
+/// What is counted of a cache, for numbers.
+#[derive(Debug, Default)]
+pub struct CacheCounts {
+    /// How often it was filled with a list.
+    pub fills: AtomicU64,
+    /// Events that the store told.
+    pub received: AtomicU64,
+    /// Changes that were given to those who watch.
+    pub dispatched: AtomicU64,
+    /// Watches that were ended because they didn't read fast enough.
+    pub cut_off: AtomicU64,
+}
+
 /// What readers see of a cache. The cache publishes, readers never wait for it to answer.
 #[derive(Debug)]
 pub(crate) struct Board {
@@ -42,6 +55,7 @@ pub(crate) struct Board {
     delivered: AtomicU64,
     /// How many watch all objects.
     pub(crate) watchers_of_all: AtomicUsize,
+    pub(crate) counts: CacheCounts,
     /// Snapshots of lists that are read in pages.
     pub(crate) kept: watch::Sender<Vec<Kept>>,
 }
@@ -56,7 +70,8 @@ impl Board {
     ) -> Self {
         let published = watch::Sender::default();
         let (delivered, watchers_of_all, kept) = (AtomicU64::new(0), AtomicUsize::new(0), watch::Sender::default());
-        Self { stored, storage, clock, log, route, published, delivered, watchers_of_all, kept }
+        let counts = CacheCounts::default();
+        Self { stored, storage, clock, log, route, published, delivered, watchers_of_all, counts, kept }
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {

@@ -92,6 +92,8 @@ pub(crate) struct Watchers {
     count: usize,
     /// When there are so many, those who left are looked for.
     sweep_at: usize,
+    /// How many were cut off since somebody asked.
+    cut_off: usize,
 }
 
 /// Watchers below which nobody looks for those who left.
@@ -124,16 +126,22 @@ impl Watchers {
     /// Gives an event to those whom it concerns. Costs nothing for the others.
     pub(super) fn deliver(&mut self, event: &Arc<CacheEvent>, selectable: &Selectable) {
         let node = |object: &Object| object.selected(NODE_FIELD, selectable).unwrap_or_default().to_owned();
-        let mut gone = offer(Some(&mut self.everywhere), event, selectable);
-        gone += offer(self.by_namespace.get_mut(event.object.namespace()), event, selectable);
-        gone += offer(self.by_name.get_mut(event.object.name()), event, selectable);
+        let slow = &mut self.cut_off;
+        let mut gone = offer(Some(&mut self.everywhere), event, selectable, slow);
+        gone += offer(self.by_namespace.get_mut(event.object.namespace()), event, selectable, slow);
+        gone += offer(self.by_name.get_mut(event.object.name()), event, selectable, slow);
         if !self.by_node.is_empty() {
             let now = node(&event.object);
-            gone += offer(self.by_node.get_mut(&now), event, selectable);
+            gone += offer(self.by_node.get_mut(&now), event, selectable, slow);
             let before = event.previous.as_ref().map(node).filter(|before| *before != now);
-            gone += before.map_or(0, |before| offer(self.by_node.get_mut(&before), event, selectable));
+            gone += before.map_or(0, |before| offer(self.by_node.get_mut(&before), event, selectable, slow));
         }
         self.count -= gone;
+    }
+
+    /// How many were cut off since the last time.
+    pub(super) fn take_cut_off(&mut self) -> usize {
+        std::mem::take(&mut self.cut_off)
     }
 
     /// Forgets those who left; it is enough to do so when their number may have doubled.
@@ -161,11 +169,15 @@ impl Watchers {
     }
 }
 
-/// How many of them left.
-fn offer(bucket: Option<&mut Bucket>, event: &Arc<CacheEvent>, selectable: &Selectable) -> usize {
+/// How many of them left. Those who were too slow are added to `slow`.
+fn offer(bucket: Option<&mut Bucket>, event: &Arc<CacheEvent>, selectable: &Selectable, slow: &mut usize) -> usize {
     let Some(bucket) = bucket else { return 0 };
     let before = bucket.len();
-    bucket.retain(|watcher| watcher.offer(event, selectable));
+    bucket.retain(|watcher| {
+        let stays = watcher.offer(event, selectable);
+        *slow += usize::from(!stays && watcher.ended.get() == Some(&End::Slow));
+        stays
+    });
     before - bucket.len()
 }
 
@@ -235,6 +247,7 @@ mod tests {
             watchers.deliver(&event(revision + 1, pod("a", "x", ""), None), &fields);
         }
         assert_eq!((why.get(), watchers.count), (Some(&End::Slow), 0));
+        assert_eq!((watchers.take_cut_off(), watchers.take_cut_off()), (1, 0));
         let mut read = 0;
         while slow.try_recv().is_ok() {
             read += 1;
