@@ -197,7 +197,7 @@ impl<W> Levels<W> {
             (level.spec, level.limits, level.leaving) = (spec, limits, false);
             level.arrange();
         }
-        self.levels.retain(|_, level| !level.leaving || level.taken > 0 || level.waiting > 0);
+        self.levels.retain(|_, level| !level.is_over());
         self.next()
     }
 
@@ -227,16 +227,22 @@ impl<W> Levels<W> {
         taken <= upper && kept - level.taken.max(lower) + taken <= self.nominal
     }
 
-    /// Somebody of a level is done. Returns who works instead.
-    pub(crate) fn leave(&mut self, name: &str, width: Width, now: Moment) -> Vec<W> {
+    /// Somebody of a level is done. Returns who works instead. The time is asked for only if it matters.
+    pub(crate) fn leave(&mut self, name: &str, width: Width, now: impl FnOnce() -> Moment) -> Vec<W> {
+        let mut is_over = false;
         if let Some(level) = self.levels.get_mut(name) {
-            if width.lingers.is_zero() {
-                level.taken = level.taken.saturating_sub(width.seats);
-            } else {
+            if !width.lingers.is_zero() {
+                let now = now();
                 level.kept.push((now + width.lingers, width.seats));
+                return self.pass(now);
             }
+            level.taken = level.taken.saturating_sub(width.seats);
+            is_over = level.is_over();
         }
-        self.pass(now)
+        if is_over {
+            self.levels.remove(name);
+        }
+        self.next()
     }
 
     /// Gives seats back that were kept up to now. Returns who works on them.
@@ -251,10 +257,10 @@ impl<W> Levels<W> {
                 }
                 is_kept
             });
-            is_over |= level.leaving && level.taken == 0 && level.waiting == 0;
+            is_over |= level.is_over();
         }
         if is_over {
-            self.levels.retain(|_, level| !level.leaving || level.taken > 0 || level.waiting > 0);
+            self.levels.retain(|_, level| !level.is_over());
         }
         self.next()
     }
@@ -301,6 +307,11 @@ impl<W> Levels<W> {
 }
 
 impl<W> Level<W> {
+    /// Whether it isn't configured any more, and nobody is in it.
+    fn is_over(&self) -> bool {
+        self.leaving && self.taken == 0 && self.waiting == 0
+    }
+
     /// Makes as many queues as there should be. Who waited in one too many waits on in another one.
     fn arrange(&mut self) {
         let count = self.spec.queuing.map_or(0, |queuing| queuing.queues);
@@ -399,7 +410,7 @@ mod tests {
     }
 
     fn go<W>(levels: &mut Levels<W>, name: &str) -> Vec<W> {
-        levels.leave(name, Width::ONE, Moment::START)
+        levels.leave(name, Width::ONE, || Moment::START)
     }
 
     #[test]
@@ -459,11 +470,11 @@ mod tests {
         assert!(matches!(levels.arrive("a", 7, 4, || 1), Arrival::Waits(_)), "there are only three");
         // Whoever comes later finds a seat; as upstream those who wait don't keep it free.
         assert_eq!(come(&mut levels, "a", 2), Arrival::Works);
-        assert_eq!(levels.leave("a", Width { seats: 6, ..Width::ONE }, Moment::START), [1]);
+        assert_eq!(levels.leave("a", Width { seats: 6, ..Width::ONE }, || Moment::START), [1]);
         assert_eq!(levels.all().map(|(_, _, taken, _)| taken).collect::<Vec<_>>(), [5, 0]);
         // More than there are at all: alone.
         assert!(matches!(levels.arrive("a", 7, 100, || 3), Arrival::Waits(_)));
-        assert_eq!(levels.leave("a", Width { seats: 4, ..Width::ONE }, Moment::START), Vec::<u32>::new());
+        assert_eq!(levels.leave("a", Width { seats: 4, ..Width::ONE }, || Moment::START), Vec::<u32>::new());
         assert_eq!(go(&mut levels, "a"), [3]);
         assert_eq!(levels.arrive("b", 7, 1, || 4), Arrival::Works, "what isn't lent is there all the same");
     }
@@ -476,7 +487,7 @@ mod tests {
         let width = Width { seats: 2, lingers: Duration::from_millis(5) };
         assert_eq!(levels.arrive("a", 0, width.seats, || 0), Arrival::Works);
         assert!(matches!(levels.arrive("a", 0, 1, || 1), Arrival::Waits(_)));
-        assert_eq!(levels.leave("a", width, at(10)), Vec::<u32>::new());
+        assert_eq!(levels.leave("a", width, || at(10)), Vec::<u32>::new());
         assert_eq!(levels.next_pass(), Some(at(15)));
         assert_eq!(levels.pass(at(14)), Vec::<u32>::new());
         assert_eq!(levels.pass(at(15)), [1]);

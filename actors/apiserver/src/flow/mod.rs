@@ -316,9 +316,9 @@ impl Inner {
     }
 
     fn leave(&self, level: &str, width: Width) {
-        let (mut called, now) = (Vec::new(), self.clock.now());
+        let mut called = Vec::new();
         self.levels.send_if_modified(|levels| {
-            called = levels.leave(level, width, now);
+            called = levels.leave(level, width, || self.clock.now());
             // Who waits learns how long.
             !width.lingers.is_zero()
         });

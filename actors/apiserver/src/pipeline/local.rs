@@ -8,17 +8,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Response};
 use k3sd_apiserver_access::User;
 
 use super::{Peer, Pipeline, method_word};
 use crate::front::Body;
+
+/// What those are called who don't say so, as owners of the fields that they write: K3s's own loops have the name of its
+/// binary there.
+const OWN_NAME: &str = "k3s";
 
 /// A client of the server inside this process. It is known as one user, and may do what that user may.
 #[derive(Clone)]
 pub struct LocalService {
     pipeline: Pipeline,
     peer: Arc<Peer>,
+    user_agent: Option<HeaderValue>,
 }
 
 impl fmt::Debug for LocalService {
@@ -29,7 +35,8 @@ impl fmt::Debug for LocalService {
 
 impl LocalService {
     pub(super) fn new(pipeline: Pipeline, user: User) -> Self {
-        Self { pipeline, peer: Arc::new(Peer::local(user)) }
+        let user_agent = HeaderValue::from_str(&format!("{OWN_NAME}/{}", pipeline.0.parts.config.version)).ok();
+        Self { pipeline, peer: Arc::new(Peer::local(user)), user_agent }
     }
 }
 
@@ -46,12 +53,15 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if *self.pipeline.draining().borrow() {
             let status = k3sd_objects::status::Status::service_unavailable("apiserver is shutting down");
             return Box::pin(ready(Ok(super::answer::status(&Default::default(), &status))));
         }
-        let Self { pipeline, peer } = self.clone();
+        let Self { pipeline, peer, user_agent } = self.clone();
+        if let Some(user_agent) = user_agent {
+            request.headers_mut().entry(USER_AGENT).or_insert(user_agent);
+        }
         Box::pin(async move {
             let (began, method) = (pipeline.clock().now(), method_word(request.method()));
             let answer = pipeline.answer(&peer, request).await;
