@@ -86,6 +86,7 @@ struct Drill {
 
 impl Drill {
     async fn begin(daemon: Daemon, server: Server, seed: u64) -> Self {
+        ready(&server).await;
         let tree = daemon.client.tree().await.expect("it answers");
         let wanted = shape(&tree.root);
         let mut budgets = Budgets::default();
@@ -167,6 +168,15 @@ impl Drill {
             self.slowest,
         );
         (record, self.daemon)
+    }
+}
+
+/// Waits until the server has written what is there from the start, the namespace that the load uses among it.
+async fn ready(server: &Server) {
+    let (mut client, began) = (server.client(), Instant::now());
+    while !client.get("/readyz").await.is_ok_and(|answer| answer.status == 200) {
+        assert!(began.elapsed() < PATIENCE, "it does not become ready");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

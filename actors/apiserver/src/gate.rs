@@ -88,8 +88,8 @@ impl Actor for Gate {
 
     async fn stopping(&mut self, ctx: &mut Context<GateMsg>) -> Stop {
         self.0.signs.stopping.send_replace(true);
-        // Requests that wait for a store which starts again behind us would wait for each other: it waits for our end.
-        if !self.0.pipeline.has_store() {
+        // Something below us died. Requests under way may wait for it, and it comes back when we have ended.
+        if !ctx.system().is_ending() {
             return Stop::Now;
         }
         ctx.send_after(self.0.delay, GateMsg::DrainTick);

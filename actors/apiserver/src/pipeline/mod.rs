@@ -144,11 +144,6 @@ impl Pipeline {
         self.0.parts.draining.clone()
     }
 
-    /// Whether the store is open.
-    pub(crate) fn has_store(&self) -> bool {
-        self.0.parts.api.stores().storage().is_open()
-    }
-
     /// How many requests with an end are worked on.
     pub(crate) fn under_way(&self) -> usize {
         self.0.working.iter().map(|count| count.load(Relaxed)).sum()
