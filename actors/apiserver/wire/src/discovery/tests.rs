@@ -144,6 +144,29 @@ fn one_document_tells_all() {
 }
 
 #[test]
+fn both_forms_name_resources_alike_in_all_groups() {
+    let value: Value = serde_json::from_slice(&get("/apis", AGGREGATED).body).unwrap();
+    let mut short = 0;
+    for group in value["items"].as_array().unwrap() {
+        let name = group["metadata"]["name"].as_str().unwrap();
+        for version in group["versions"].as_array().unwrap() {
+            let plain = json(&format!("/apis/{name}/{}", version["version"].as_str().unwrap()));
+            for resource in version["resources"].as_array().unwrap() {
+                let row = row(&plain, resource["resource"].as_str().unwrap());
+                for field in ["shortNames", "categories", "verbs"] {
+                    assert_eq!(row[field], resource[field], "{field} of {row}");
+                }
+                assert_eq!(row["singularName"], resource["singularResource"]);
+                short += usize::from(resource["shortNames"].is_array());
+            }
+        }
+    }
+    let deployments = row(&json("/apis/apps/v1"), "deployments");
+    assert_eq!((&deployments["shortNames"], &deployments["categories"]), (&json!(["deploy"]), &json!(["all"])));
+    assert!(short >= 10, "{short}");
+}
+
+#[test]
 fn clients_that_speak_protobuf_are_understood() {
     let protobuf = "application/vnd.kubernetes.protobuf";
     for path in ["/api", "/apis", "/apis/apps", "/apis/apps/v1"] {
