@@ -1,5 +1,6 @@
 //! Clients of the API server that write, read, watch and connect until they are told to stop.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -196,14 +197,15 @@ struct Writer {
     number: usize,
     rng: Rng,
     notes: Notes,
-    /// Writes of the object in hand whose outcome nobody knows: they may be found to have happened.
-    doubts: Vec<Option<Mark>>,
+    /// Writes whose outcome nobody knows, by object. One may still be on its way when a read finds nothing of it; what
+    /// shows that it came to nothing is a later write that was acknowledged, as each asks for the version before it.
+    doubts: BTreeMap<String, Vec<Option<Mark>>>,
 }
 
 impl Writer {
     fn new(shared: Shared, number: usize, rng: Rng) -> Self {
         let client = shared.server.client();
-        Self { shared, client, number, rng, notes: Notes::default(), doubts: Vec::new() }
+        Self { shared, client, number, rng, notes: Notes::default(), doubts: BTreeMap::new() }
     }
 
     async fn run(mut self) -> Notes {
@@ -231,6 +233,13 @@ impl Writer {
         let result = self.client.call(method.clone(), &path, Some(&body)).await;
         let answer = match result {
             Ok(answer) if matches!(answer.status, 200 | 201) => Some(answer),
+            // One of those in doubt came first.
+            Ok(answer) if answer.status == 409 && self.doubts.contains_key(&key) => {
+                if !self.learn(&key, &path_of(name)).await {
+                    self.notes.findings.push(format!("{key}: {} without a reason", answer.body));
+                }
+                return;
+            }
             other => {
                 self.failed(&method, &path, called, other);
                 None
@@ -239,10 +248,14 @@ impl Writer {
         let revision = answer.as_ref().and_then(|answer| object(&answer.body)).map(|(_, version)| version.revision);
         let is_acknowledged = answer.is_some();
         self.notes.writes.push(Write { name: key.clone(), mark, is_acknowledged, revision });
+        if is_acknowledged {
+            self.doubts.remove(&key);
+        }
         match (is_acknowledged, mark, revision) {
             (false, ..) => {
-                self.doubts = vec![mark];
-                return self.learn(&key, &path_of(name)).await;
+                self.doubts.entry(key.clone()).or_default().push(mark);
+                self.learn(&key, &path_of(name)).await;
+                return;
             }
             (true, Some(mark), Some(revision)) => {
                 let newest = self.shared.acknowledged.fetch_max(revision, SeqCst);
@@ -272,8 +285,8 @@ impl Writer {
         });
     }
 
-    /// Reads until there is an answer, and believes it if it can be.
-    async fn learn(&mut self, key: &str, path: &str) {
+    /// Reads until there is an answer, and believes it if it can be. Says whether it is news.
+    async fn learn(&mut self, key: &str, path: &str) -> bool {
         loop {
             let called = self.shared.origin.now();
             match self.client.get(path).await {
@@ -281,8 +294,8 @@ impl Writer {
                     let found = object(&answer.body).map(|(_, version)| version);
                     let before = self.notes.believed.get(key).copied();
                     let is_news = found != before;
-                    if is_news && !self.doubts.contains(&found.map(|version| version.mark)) {
-                        let doubts = &self.doubts;
+                    let doubts = self.doubts.get(key).map(Vec::as_slice).unwrap_or_default();
+                    if is_news && !doubts.contains(&found.map(|version| version.mark)) {
                         let what = format!("{key} is {found:?} after {before:?}, beside writes {doubts:?}");
                         self.notes.findings.push(what);
                     }
@@ -290,7 +303,7 @@ impl Writer {
                         Some(version) => drop(self.notes.believed.insert(key.to_owned(), version)),
                         None => drop(self.notes.believed.remove(key)),
                     }
-                    return;
+                    return is_news;
                 }
                 other => self.failed(&Method::GET, path, called, other),
             }
