@@ -56,6 +56,24 @@ async fn the_server_tells_what_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_clients_rely_on_is_there_from_the_first_second() {
+    let server = Server::start().await;
+    let mut admin = server.client(Some("admin")).await;
+    for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        assert_eq!(admin.get(&format!("/api/v1/namespaces/{namespace}")).await.code, 200, "{namespace}");
+    }
+    let service = admin.get("/api/v1/namespaces/default/services/kubernetes").await.json();
+    assert_eq!(service["spec"]["clusterIP"], "10.43.0.1");
+    let slices = admin.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await.json();
+    assert_eq!(slices["endpoints"][0]["addresses"][0], "192.0.2.1");
+    let review = serde_json::json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
+        "user": "system:serviceaccount:kube-system:deployment-controller",
+        "resourceAttributes": {"verb": "create", "group": "apps", "resource": "replicasets", "namespace": "default"}}});
+    let review = admin.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await.json();
+    assert_eq!(review["status"]["allowed"], true, "{review}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_server_counts() {
     let server = Server::with(|config| config.numbers = Numbers::new(|text| text.push_str("others_total 1\n"))).await;
     let mut admin = server.client(Some("admin")).await;
