@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use chaos_tests::cluster::nodes::{NodesArgs, fake_nodes};
 use chaos_tests::cluster::{Cluster, Plane};
-use k3sd_client::election::Leading;
 use k3sd_client::informer::Shared;
 use k3sd_controllers::{ControllersArgs, ControllersConfig, controllers};
 use k3sd_runtime::{Clock, subtree};
-use k3sd_scheduler::{SchedulerArgs, SchedulerConfig};
+use k3sd_scheduler::SchedulerArgs;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::Api;
@@ -63,12 +62,7 @@ async fn measure(case: Case) {
     let pods = informers.informer::<Pod>();
     let args = ControllersArgs { config: ControllersConfig::default(), identities: identities.clone(), clock };
     let controllers = controllers(&args, &mut informers);
-    let args = SchedulerArgs {
-        identities,
-        config: SchedulerConfig::default(),
-        leading: Leading::always(),
-        host: "server".to_owned(),
-    };
+    let args = SchedulerArgs::alone(identities, "server");
     let scheduler = k3sd_scheduler::tree(args, &mut informers).expect("one profile");
     let loops = vec![
         subtree("informers", informers.spec()),

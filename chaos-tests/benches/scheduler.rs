@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use chaos_tests::cluster::{Cluster, Plane};
 use futures_util::stream::{self, StreamExt as _};
-use k3sd_client::election::Leading;
 use k3sd_client::informer::{Informer, Shared};
 use k3sd_runtime::{Clock, Spec, Strategy, System, subtree};
-use k3sd_scheduler::{SchedulerArgs, SchedulerConfig};
+use k3sd_scheduler::SchedulerArgs;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::serde::{Serialize, de::DeserializeOwned};
 use kube::Api;
@@ -80,12 +79,7 @@ async fn measure(nodes: usize, count: usize, is_spread: bool) {
     let identities = cluster.identities();
     let mut informers = Shared::new(identities.user("reader", &["system:masters"]));
     let pods = informers.informer::<Pod>();
-    let args = SchedulerArgs {
-        identities,
-        config: SchedulerConfig::default(),
-        leading: Leading::always(),
-        host: "server".to_owned(),
-    };
+    let args = SchedulerArgs::alone(identities, "server");
     let scheduler = k3sd_scheduler::tree(args, &mut informers).expect("one profile");
     let root = Spec::new(Strategy::OneForOne)
         .child(subtree("informers", informers.spec()))

@@ -7,10 +7,9 @@ use std::time::Duration;
 use chaos_tests::cluster::nodes::{NodesArgs, fake_nodes};
 use chaos_tests::cluster::{Cluster, Plane};
 use chaos_tests::{Replay, is_long, seed};
-use k3sd_client::election::Leading;
 use k3sd_client::informer::Shared;
 use k3sd_runtime::{Clock, Rng, Signal, subtree};
-use k3sd_scheduler::{SchedulerArgs, SchedulerConfig};
+use k3sd_scheduler::SchedulerArgs;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount};
 use k8s_openapi::serde::{Serialize, de::DeserializeOwned};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -27,12 +26,7 @@ async fn start(clock: Clock, nodes: NodesArgs) -> Cluster {
     let identities = plane.identities();
     let reader = identities.user("reader", &["system:masters"]);
     let mut informers = Shared::new(reader.clone());
-    let args = SchedulerArgs {
-        identities,
-        config: SchedulerConfig::default(),
-        leading: Leading::always(),
-        host: "server".to_owned(),
-    };
+    let args = SchedulerArgs::alone(identities, "server");
     let scheduler = k3sd_scheduler::tree(args, &mut informers).expect("one profile");
     let (nodes, _) = fake_nodes("nodes", &reader, nodes);
     let informers = subtree("informers", informers.spec());

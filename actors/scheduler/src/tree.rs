@@ -30,6 +30,13 @@ pub struct SchedulerArgs {
     pub host: String,
 }
 
+impl SchedulerArgs {
+    /// With upstream's profile, in a process that always leads.
+    pub fn alone(identities: Identities, host: &str) -> Self {
+        Self { identities, config: SchedulerConfig::default(), leading: Leading::always(), host: host.to_owned() }
+    }
+}
+
 /// The subtree: who writes events, and who decides.
 ///
 /// # Errors

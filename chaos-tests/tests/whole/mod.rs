@@ -2,11 +2,10 @@
 
 use chaos_tests::cluster::nodes::{FakeNodes, NodesArgs, fake_nodes};
 use chaos_tests::cluster::{Cluster, Plane};
-use k3sd_client::election::Leading;
 use k3sd_client::informer::Shared;
 use k3sd_controllers::{ControllersArgs, ControllersConfig, controllers};
 use k3sd_runtime::{Clock, subtree};
-use k3sd_scheduler::{SchedulerArgs, SchedulerConfig};
+use k3sd_scheduler::SchedulerArgs;
 
 /// Starts it. Its loops are `loops/informers`, `loops/controllers`, `loops/scheduler` and `loops/nodes`.
 pub(crate) async fn start(clock: Clock, config: ControllersConfig, nodes: NodesArgs) -> (Cluster, FakeNodes) {
@@ -16,12 +15,7 @@ pub(crate) async fn start(clock: Clock, config: ControllersConfig, nodes: NodesA
     let mut informers = Shared::new(reader.clone());
     let args = ControllersArgs { config, identities: identities.clone(), clock };
     let controllers = controllers(&args, &mut informers);
-    let args = SchedulerArgs {
-        identities,
-        config: SchedulerConfig::default(),
-        leading: Leading::always(),
-        host: "server".to_owned(),
-    };
+    let args = SchedulerArgs::alone(identities, "server");
     let scheduler = k3sd_scheduler::tree(args, &mut informers).expect("the settings make sense");
     let (nodes, fake) = fake_nodes("nodes", &reader, nodes);
     let loops = vec![
