@@ -81,10 +81,16 @@ impl Stores {
     /// The store of a resource, whatever its version; `None` if it is not served, or nothing of it is stored.
     pub fn get(&self, group: &str, plural: &str) -> Option<Arc<ObjectStore>> {
         // A resource that was published a moment ago is served, and one that was withdrawn is not.
-        if !Arc::ptr_eq(&self.0.table.borrow().catalog, &self.0.catalog.current()) {
-            self.follow_catalog();
+        let catalog = self.0.catalog.current();
+        let find = |table: &Table| table.get(group, plural).map(|entry| entry.store.clone());
+        {
+            let table = self.0.table.borrow();
+            if Arc::ptr_eq(&table.catalog, &catalog) {
+                return find(&table);
+            }
         }
-        self.0.table.borrow().get(group, plural).map(|entry| entry.store.clone())
+        self.follow_catalog();
+        find(&self.0.table.borrow())
     }
 
     /// What is served.
