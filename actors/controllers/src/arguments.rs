@@ -100,7 +100,7 @@ const FLAGS: &[(&str, Rule<ControllersConfig>)] = &[
     ("endpointslice-updates-batch-period", Only(&["0", "0s"])),
     ("external-cloud-volume-plugin", Refused(NO_CLOUD)),
     ("feature-gates", Refused(FEATURES)),
-    ("flex-volume-plugin-dir", Refused(NO_CLOUD)),
+    ("flex-volume-plugin-dir", Refused("volumes are attached by drivers of CSI alone")),
     (
         "horizontal-pod-autoscaler-cpu-initialization-period",
         Sets(|config, value| set(&mut config.loops.autoscaling.cpu_initialization_period, duration(value))),
