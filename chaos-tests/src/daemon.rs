@@ -92,6 +92,8 @@ impl Daemon {
         let listen = format!("unix://{}", kine_socket(directory.path()).display());
         let mut words: Vec<OsString> = vec!["kine".into(), "--endpoint".into(), database.unwrap_or(&own).into()];
         words.extend(["--listen-address".into(), listen.into(), "--debug-actor-control".into()]);
+        // The usual port belongs to whoever comes first, and who finds it taken does without.
+        words.push(format!("--metrics-bind-address=127.0.0.1:{}", free_port()).into());
         words.extend(arguments.iter().map(OsString::from));
         Self::start_in(directory, words).await
     }
