@@ -7,6 +7,7 @@
 //! Fails:   when there is no thread to be had.
 
 use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,10 +50,31 @@ impl Actor for Directories {
     }
 }
 
+/// Below this, where anybody may write, is all that is removed.
+const TEMPORARY: &str = "/tmp";
+
+/// Removes what is there. Whoever may write to a directory on the way there could have put a link in its place, so links
+/// are not followed.
 fn remove(path: &str) -> Result<(), io::Error> {
+    match find(Path::new(path)).and_then(|path| remove_found(&path)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn find(path: &Path) -> Result<PathBuf, io::Error> {
+    let below = path.strip_prefix(TEMPORARY).map_err(io::Error::other)?;
+    let path = Path::new(TEMPORARY).canonicalize()?.join(below);
+    let parent = path.parent().unwrap_or(&path);
+    if parent.canonicalize()? != parent {
+        return Err(io::Error::other(format!("a link leads to {}", parent.display())));
+    }
+    Ok(path)
+}
+
+fn remove_found(path: &Path) -> Result<(), io::Error> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() == ErrorKind::NotADirectory => std::fs::remove_file(path),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         done => done,
     }
 }
@@ -74,4 +96,31 @@ impl Remover {
 pub(super) fn directories() -> (ChildSpec, Remover) {
     let (place, address) = watch::channel(None);
     (worker::<Directories>("persistentvolume-directories", Arc::new(place)), Remover(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn directories_and_files_go_and_links_are_not_followed() {
+        let place = Path::new(TEMPORARY).join(format!("k3sd-directories-{}", std::process::id()));
+        let (kept, volume, link) = (place.join("kept"), place.join("volume"), place.join("link"));
+        for directory in [kept.join("inner"), volume.join("inner")] {
+            fs::create_dir_all(directory).expect("a directory");
+        }
+        fs::write(place.join("file"), "").expect("a file");
+        std::os::unix::fs::symlink(&kept, &link).expect("a link");
+        let remove = |path: &Path| remove(&path.display().to_string());
+        assert!(remove(&link.join("inner")).is_err() && remove(Path::new("/etc/x")).is_err());
+        assert!(kept.join("inner").exists());
+        for path in [&volume, &place.join("file"), &link, &place.join("missing"), &place.join("missing/inner")] {
+            remove(path).expect("it is removed");
+            assert!(!path.exists());
+        }
+        assert!(kept.join("inner").exists(), "the link went, not what it led to");
+        remove(&place).expect("it is removed");
+    }
 }
