@@ -335,11 +335,7 @@ impl Pipeline {
     }
 
     /// Finds out who it is, and what to tell him about how he shows it.
-    async fn known(
-        &self,
-        peer: &Peer,
-        headers: Headers<'_>,
-    ) -> Result<(Arc<User>, Option<&'static str>), Status> {
+    async fn known(&self, peer: &Peer, headers: Headers<'_>) -> Result<(Arc<User>, Option<&'static str>), Status> {
         if let Some(user) = &peer.identity {
             return Ok((user.clone(), None));
         }

@@ -26,8 +26,8 @@ use kube::Api;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
-use self::reflector::{Reflector, ReflectorMsg};
 pub use self::compiled::compiled;
+use self::reflector::{Reflector, ReflectorMsg};
 pub use self::shared::Shared;
 pub use self::store::{Index, ObjectKey, Snapshot};
 use crate::api::Connect;
