@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::fs;
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,9 +22,9 @@ use super::rows::{Marker, follow};
 use super::wal::Log;
 use crate::error::{COMPACT_REV_KEY, GAP_PREFIX, Op, StoreError};
 
-/// The page cache of the writer. A commit of the greatest size changes some thousand pages; what does not fit is written
-/// to the log before its time, and read again.
-const WRITER_CACHE_KIB: i64 = 16_384;
+/// The page cache of the writer: as much as that of rows, within these bounds. A commit of the greatest size changes some
+/// thousand pages; what does not fit is written to the log before its time, and read again.
+const WRITER_CACHE_BYTES: RangeInclusive<usize> = (4 << 20)..=(16 << 20);
 
 /// How long to wait for another process that holds the file, before saying so.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -83,12 +84,16 @@ pub(super) fn open_for_writing(options: &SqliteOptions) -> Result<Opened, StoreE
     }
     prepare_space(&connection, path, fresh, options.convert && !options.keep_log)?;
     set_up(&connection).map_err(fault)?;
-    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(fault)?;
+    let cache_bytes = options.cache_bytes_max.clamp(*WRITER_CACHE_BYTES.start(), *WRITER_CACHE_BYTES.end());
+    // Below zero it counts in KiB, and not in pages.
+    connection.pragma_update(None, "cache_size", -i64::try_from(cache_bytes >> 10).unwrap_or(0)).map_err(fault)?;
     check_layout(&connection, path)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fault)?;
     let index = Index::default();
     let laid_out = lay_out(&transaction, &index);
     let marker = laid_out.and_then(|marker| transaction.commit().map(|()| marker)).map_err(fault)?;
+    // Looking through the file has filled the cache with pages that nobody may ask for again.
+    connection.execute_batch("PRAGMA shrink_memory").map_err(fault)?;
     let opened = Opened { connection, index, marker };
     if options.keep_log {
         return Ok(opened);

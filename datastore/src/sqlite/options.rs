@@ -16,7 +16,8 @@ pub struct SqliteOptions {
     /// from half of it on, writes wait too, for the reads that still run.
     pub log_bytes_max: u64,
     /// How much memory may keep values that were written or read lately, so that they need not be read from the file.
-    /// Default 32 MiB; none at 0. Beside it each key takes its own length and some 70 bytes.
+    /// Default 32 MiB; none at 0. Beside it each key takes its own length and some 70 bytes, and the writer's cache of
+    /// pages as much again, from 4 to 16 MiB.
     pub cache_bytes_max: usize,
     /// Whether to look through the whole file when opening it. Default on; it costs about a second per GiB. Reading which
     /// keys there are, which is done in any case, costs about 1.5 seconds per million rows.
