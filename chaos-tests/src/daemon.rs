@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -17,6 +18,8 @@ use crate::ports::free_port;
 
 /// How long anything may take before the test calls it broken; far beyond what a slow machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+const METRICS_FLAG: &str = "--metrics-bind-address=";
 
 /// See the module's page.
 #[derive(Debug)]
@@ -93,7 +96,7 @@ impl Daemon {
         let mut words: Vec<OsString> = vec!["kine".into(), "--endpoint".into(), database.unwrap_or(&own).into()];
         words.extend(["--listen-address".into(), listen.into(), "--debug-actor-control".into()]);
         // The usual port belongs to whoever comes first, and who finds it taken does without.
-        words.push(format!("--metrics-bind-address=127.0.0.1:{}", free_port()).into());
+        words.push(format!("{METRICS_FLAG}127.0.0.1:{}", free_port()).into());
         words.extend(arguments.iter().map(OsString::from));
         Self::start_in(directory, words).await
     }
@@ -147,6 +150,16 @@ impl Daemon {
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         Endpoint::Unix(kine_socket(self.directory.path()))
+    }
+
+    /// Where `k3sd kine` shows its numbers.
+    ///
+    /// # Panics
+    /// When it is a server.
+    #[must_use]
+    pub fn metrics_address(&self) -> SocketAddr {
+        let given = self.arguments.iter().find_map(|word| word.to_str()?.strip_prefix(METRICS_FLAG)?.parse().ok());
+        given.expect("an address for metrics")
     }
 
     /// Where a server keeps its certificates and keys.

@@ -1,7 +1,7 @@
 //! The actors that serve the numbers are killed while somebody reads them: no connection is refused, the next reader gets
 //! everything again, and the datastore beside them doesn't notice.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use chaos_tests::daemon::{Daemon, PATIENCE};
@@ -45,11 +45,9 @@ async fn restarts_of_kine(daemon: &Daemon) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_of_the_numbers_outlive_those_who_serve_them() {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
-    let address = free.expect("a port of the loopback");
     let directory = tempfile::tempdir().expect("a directory");
-    let arguments = ["--metrics-bind-address", &address.to_string()];
-    let mut daemon = Daemon::start_kine(directory, None, &arguments).await;
+    let mut daemon = Daemon::start_kine(directory, None, &[]).await;
+    let address = daemon.metrics_address();
     scrape_until_answered(address).await;
 
     let readers: Vec<_> = (0..4)
