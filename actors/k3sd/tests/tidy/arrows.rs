@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! k3sd ──▶ subsystems ──▶ client ──▶ objects          everything ──▶ runtime
-//!            kine ──▶ datastore      flannel, proxy, netpol, kubelet, servicelb ──▶ netlink
+//!            kine ──▶ datastore      flannel, proxy, netpol, kubelet/cni, servicelb ──▶ netlink
+//!            containerd, kubelet ──▶ cri
 //! ```
 //!
 //! Subsystems never see each other: they meet in the API, or in a message type that `client` owns. Dependencies for
@@ -45,8 +46,20 @@ const SUBSYSTEMS: &[(&str, &[&str])] = &[
     ("k3sd-coredns", &[]),
     ("k3sd-tunnel", &[]),
     ("k3sd-join", &[]),
-    ("k3sd-containerd", &[]),
-    ("k3sd-kubelet", &["k3sd-netlink"]),
+    ("k3sd-containerd", &["k3sd-cri"]),
+    (
+        "k3sd-kubelet",
+        &[
+            "k3sd-cri",
+            "k3sd-kubelet-base",
+            "k3sd-kubelet-cgroups",
+            "k3sd-kubelet-cni",
+            "k3sd-kubelet-node",
+            "k3sd-kubelet-pods",
+            "k3sd-kubelet-server",
+            "k3sd-kubelet-volumes",
+        ],
+    ),
     ("k3sd-flannel", &["k3sd-netlink"]),
     ("k3sd-proxy", &["k3sd-netlink"]),
     ("k3sd-netpol", &["k3sd-netlink"]),
@@ -55,7 +68,7 @@ const SUBSYSTEMS: &[(&str, &[&str])] = &[
     ("k3sd-metrics", &[]),
 ];
 
-/// The parts of the API server and of the controllers, each a crate that compiles and tests alone. Nobody but their own
+/// The parts of the API server, of the controllers and of the node, each a crate that compiles and tests alone. Nobody but their own
 /// subsystem uses them.
 const PARTS: &[(&str, &[&str])] = &[
     ("k3sd-controllers-accounts", COMMON),
@@ -65,6 +78,34 @@ const PARTS: &[(&str, &[&str])] = &[
     ("k3sd-controllers-nodes", COMMON),
     ("k3sd-controllers-volumes", COMMON),
     ("k3sd-controllers-workloads", COMMON),
+    ("k3sd-kubelet-base", &[]),
+    ("k3sd-kubelet-cgroups", &[]),
+    ("k3sd-kubelet-cni", &["k3sd-netlink", "k3sd-runtime"]),
+    (
+        "k3sd-kubelet-node",
+        &[
+            "k3sd-client",
+            "k3sd-cri",
+            "k3sd-kubelet-base",
+            "k3sd-kubelet-cgroups",
+            "k3sd-objects",
+            "k3sd-runtime",
+        ],
+    ),
+    (
+        "k3sd-kubelet-pods",
+        &[
+            "k3sd-client",
+            "k3sd-cri",
+            "k3sd-kubelet-base",
+            "k3sd-kubelet-cgroups",
+            "k3sd-kubelet-volumes",
+            "k3sd-objects",
+            "k3sd-runtime",
+        ],
+    ),
+    ("k3sd-kubelet-server", &["k3sd-client", "k3sd-cri", "k3sd-kubelet-base", "k3sd-objects", "k3sd-runtime"]),
+    ("k3sd-kubelet-volumes", &["k3sd-client", "k3sd-kubelet-base", "k3sd-objects", "k3sd-runtime"]),
     ("k3sd-apiserver-cel", &["k3sd-objects"]),
     ("k3sd-apiserver-validation", &["k3sd-objects"]),
     ("k3sd-apiserver-access", &["k3sd-objects"]),
@@ -116,6 +157,8 @@ const OTHERS: &[(&str, &[&str])] = &[
     // No async and no IO, so not even the runtime.
     ("k3sd-objects", &[]),
     ("k3sd-client", &["k3sd-objects", "k3sd-runtime"]),
+    // The messages of the container runtime, which the engine's actor and the node both speak.
+    ("k3sd-cri", &[]),
 ];
 
 /// The binary: every subsystem, but never past one to its backend.
@@ -234,7 +277,7 @@ mod tests {
             ("k3sd", "k3sd-apiserver"),
             ("k3sd", "k3sd-runtime"),
             ("k3sd-kine", "k3sd-datastore"),
-            ("k3sd-kubelet", "k3sd-netlink"),
+            ("k3sd-kubelet-cni", "k3sd-netlink"),
             ("k3sd-servicelb", "k3sd-netlink"),
             ("k3sd-scheduler", "k3sd-client"),
             ("k3sd-apiserver", "k3sd-objects"),

@@ -1,0 +1,1 @@
+//! The container runtime interface: its messages, and a client over a unix socket.

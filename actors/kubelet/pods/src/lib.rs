@@ -1,0 +1,1 @@
+//! Pods: an actor each, from the object to sandboxes and containers, and their status back.

@@ -1,0 +1,1 @@
+//! The node: pods, volumes, their network, and the kubelet's own API.

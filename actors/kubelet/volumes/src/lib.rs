@@ -1,0 +1,1 @@
+//! Volumes of pods: what is mounted where, kept up to date, and taken away.

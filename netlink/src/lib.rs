@@ -1,0 +1,1 @@
+//! Desired kernel state in, netlink operations out.
