@@ -9,6 +9,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
+pub mod stats;
+
 /// The node's pods at one moment, by uid.
 ///
 /// The uid of a static pod is its own, made from its file, not that of its mirror.
