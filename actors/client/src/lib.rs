@@ -7,6 +7,7 @@
 //! * [`election`] says which of several processes acts; feature `api`.
 //! * [`events`] writes down for people what happened; feature `api`.
 //! * [`informer`] keeps local copies of what there is, shared by all who read it; feature `api`.
+//! * [`streams`] passes on requests, and connections that become something else; feature `streams`.
 
 #[cfg(feature = "api")]
 pub mod api;
@@ -20,3 +21,5 @@ pub mod events;
 #[cfg(feature = "api")]
 pub mod informer;
 pub mod storage;
+#[cfg(feature = "streams")]
+pub mod streams;

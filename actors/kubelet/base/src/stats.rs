@@ -2,6 +2,8 @@
 //!
 //! The node's part measures and fills them; the server writes them as they are. What wasn't measured is absent.
 
+use std::pin::Pin;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
@@ -345,4 +347,25 @@ pub struct ClaimReference {
 pub struct VolumeHealth {
     /// Whether something is wrong with it.
     pub abnormal: bool,
+}
+
+/// A measurement under way: what was measured, or why it couldn't be.
+pub type Measuring<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
+
+/// Who measures, for the server that shows it. Texts are in Prometheus' text format.
+pub trait Figures: Send + Sync {
+    /// The summary; only processors and memory, if no more is wanted.
+    fn summary(&self, only_cpu_and_memory: bool) -> Measuring<'_, Summary>;
+
+    /// `/metrics/resource`: what metrics-server reads.
+    fn resource_metrics(&self) -> Measuring<'_, String>;
+
+    /// `/metrics/cadvisor`: containers, one by one.
+    fn container_metrics(&self) -> Measuring<'_, String>;
+
+    /// `/metrics/probes`: outcomes of probes.
+    fn probe_metrics(&self) -> Measuring<'_, String>;
+
+    /// What `/metrics` shows beside the server's own, from memory.
+    fn own_metrics(&self) -> String;
 }
