@@ -123,6 +123,11 @@ impl System {
         found.map(|cell| cell.signal(signal)).is_some()
     }
 
+    /// Whether somebody lives at `path` just now; a moment later it may be otherwise.
+    pub fn is_occupied(&self, path: &str) -> bool {
+        self.find(path).is_some_and(|cell| cell.is_occupied())
+    }
+
     /// Starts the tree. Call it once, within a tokio runtime.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use k3sd_apiserver_access::RequestInfo;
 use k3sd_apiserver_access::authn::service_account::{
     CONFIGURATION_PATH, KEY_SET_PATH, KEY_SET_TYPE, configuration, key_set,
 };
-use k3sd_apiserver_store::{CacheCounts, Catalog};
+use k3sd_apiserver_store::{CacheCounts, Catalog, Stored, Stores};
 use k3sd_apiserver_wire::about::{VersionInfo, root};
 use k3sd_apiserver_wire::discovery;
 use k3sd_apiserver_wire::negotiate::Format;
@@ -40,11 +40,14 @@ const PATHS: &[&str] = &[
 /// What is counted of each watch cache: name, help, and where.
 type CacheRow = (&'static str, &'static str, fn(&CacheCounts) -> &AtomicU64);
 
-const CACHES: [CacheRow; 4] = [
+const CACHES: [CacheRow; 7] = [
     ("apiserver_watch_cache_initializations_total", "How often a cache was filled.", |counts| &counts.fills),
     ("apiserver_watch_cache_events_received_total", "Events that the datastore told.", |counts| &counts.received),
     ("apiserver_watch_cache_events_dispatched_total", "Changes that watchers were told.", |counts| &counts.dispatched),
     ("apiserver_terminated_watchers_total", "Watches that ended because they were slow.", |counts| &counts.cut_off),
+    ("apiserver_cache_list_total", "Lists that a cache answered.", |counts| &counts.lists),
+    ("apiserver_cache_list_fetched_objects_total", "Objects that such lists looked at.", |counts| &counts.looked_at),
+    ("apiserver_cache_list_returned_objects_total", "Objects that such lists gave.", |counts| &counts.listed),
 ];
 
 /// What stays the same.
@@ -65,6 +68,43 @@ impl Documents {
         };
         let address = std::net::SocketAddr::new(config.advertise_address, config.advertise_port);
         Self { version: version.value(), address: address.to_string() }
+    }
+}
+
+/// What is known of each watch cache.
+fn write_caches(text: &mut String, stores: &Stores, stored: &[&Arc<Stored>]) {
+    use k3sd_runtime::exposition::{head, line};
+    head(text, "apiserver_watch_cache_resource_version", "gauge", "The last change that a cache has.");
+    for stored in stored {
+        let Some(store) = stores.of(stored) else { continue };
+        let labels = format!("group=\"{}\",resource=\"{}\"", stored.group, stored.plural);
+        line(text, "apiserver_watch_cache_resource_version", &labels, store.snapshot().revision());
+    }
+    let name = "apiserver_watch_cache_consistent_read_total";
+    head(text, name, "counter", "Lists of the newest state, from a cache or, where that was too late, the store.");
+    for stored in stored {
+        let Some(store) = stores.of(stored) else { continue };
+        for (fallback, count) in [(false, &store.counts().consistent), (true, &store.counts().too_late)] {
+            let (group, plural) = (&stored.group, &stored.plural);
+            let labels =
+                format!("fallback=\"{fallback}\",group=\"{group}\",resource=\"{plural}\",success=\"{}\"", !fallback);
+            line(text, name, &labels, count.load(Relaxed));
+        }
+    }
+    let name = "apiserver_watch_cache_read_wait_seconds";
+    head(text, name, "histogram", "How long reads waited for a cache to be as new as they asked.");
+    for stored in stored {
+        let Some(store) = stores.of(stored) else { continue };
+        let labels = format!("group=\"{}\",resource=\"{}\"", stored.group, stored.plural);
+        store.counts().waits.write(text, name, &labels);
+    }
+    for (name, help, count) in CACHES {
+        head(text, name, "counter", help);
+        for stored in stored {
+            let Some(store) = stores.of(stored) else { continue };
+            let labels = format!("group=\"{}\",resource=\"{}\"", stored.group, stored.plural);
+            line(text, name, &labels, count(store.counts()).load(Relaxed));
+        }
     }
 }
 
@@ -165,20 +205,7 @@ impl Pipeline {
         for (group, plural, count) in &counted {
             line(text, "apiserver_resource_objects", &format!("group=\"{group}\",resource=\"{plural}\""), count);
         }
-        head(text, "apiserver_watch_cache_resource_version", "gauge", "The last change that a cache has.");
-        for stored in &stored {
-            let Some(store) = stores.of(stored) else { continue };
-            let labels = format!("group=\"{}\",resource=\"{}\"", stored.group, stored.plural);
-            line(text, "apiserver_watch_cache_resource_version", &labels, store.snapshot().revision());
-        }
-        for (name, help, count) in CACHES {
-            head(text, name, "counter", help);
-            for stored in &stored {
-                let Some(store) = stores.of(stored) else { continue };
-                let labels = format!("group=\"{}\",resource=\"{}\"", stored.group, stored.plural);
-                line(text, name, &labels, count(store.counts()).load(Relaxed));
-            }
-        }
+        write_caches(text, stores, &stored);
         inner.parts.admission.write(text);
         inner.parts.config.numbers.write(text);
         let version = &inner.documents.version;

@@ -36,7 +36,7 @@ mod tree;
 mod version;
 mod watch;
 
-pub use cache::CacheCounts;
+pub use cache::{CacheCounts, Waits};
 pub use catalog::{
     Catalog, CatalogHandle, CustomRules, CustomVersion, Group, Resource, ScalePaths, Schema, Stored, Subresource,
     Version,

@@ -7,6 +7,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -104,8 +105,14 @@ impl ObjectStore {
         let cut = Cut::new(query, &self.board, token.as_ref().map(|token| token.start.as_str()));
         let answer = match at {
             ReadAt::Latest => match self.fresh(self.newest().await?).await {
-                Some((snapshot, revision)) => Ok(self.page(&snapshot, &cut, revision)),
-                None => self.stored_page(&cut, None).await,
+                Some((snapshot, revision)) => {
+                    self.board.counts.consistent.fetch_add(1, Relaxed);
+                    Ok(self.page(&snapshot, &cut, revision))
+                }
+                None => {
+                    self.board.counts.too_late.fetch_add(1, Relaxed);
+                    self.stored_page(&cut, None).await
+                }
             },
             ReadAt::Any => match timeout(FRESH_LIMIT, self.board.filled()).await {
                 Ok(_) => {
@@ -203,14 +210,18 @@ impl ObjectStore {
 /// A page of a snapshot.
 fn page(snapshot: &Snapshot, cut: &Cut<'_>, board: &Board, revision: Revision) -> Page {
     let selectable = &board.stored.selectable;
+    board.counts.lists.fetch_add(1, Relaxed);
     let all = Page { objects: Vec::new(), revision, continue_token: None, remaining: None };
     if let Some(key) = cut.selection.only_key(&board.stored) {
         let found = Some(&key).filter(|key| **key >= cut.from).and_then(|key| snapshot.objects.get(key));
+        board.counts.looked_at.fetch_add(found.iter().len() as u64, Relaxed);
         let found = found.filter(|object| cut.selection.matches(object, selectable));
+        board.counts.listed.fetch_add(found.iter().len() as u64, Relaxed);
         return Page { objects: found.cloned().into_iter().collect(), ..all };
     }
     let end = cut.end().map_or(snapshot.objects.len(), |end| snapshot.objects.rank(&end));
-    let mut left = end - snapshot.objects.rank(&cut.from).min(end);
+    let all_left = end - snapshot.objects.rank(&cut.from).min(end);
+    let mut left = all_left;
     let mut objects: Vec<Object> = Vec::with_capacity(if cut.selection.is_plain() { left.min(cut.limit) } else { 0 });
     let mut range = snapshot.objects.range(&cut.from);
     while left > 0 && objects.len() < cut.limit {
@@ -220,6 +231,8 @@ fn page(snapshot: &Snapshot, cut: &Cut<'_>, board: &Board, revision: Revision) -
             objects.push(object.clone());
         }
     }
+    board.counts.looked_at.fetch_add((all_left - left) as u64, Relaxed);
+    board.counts.listed.fetch_add(objects.len() as u64, Relaxed);
     let continue_token = objects.last().filter(|_| left > 0).map(|last| cut.behind(last, revision));
     let is_plain = cut.selection.is_plain() && cut.selection.namespace == cut.query.namespace;
     let remaining = continue_token.as_ref().filter(|_| is_plain).map(|_| left as u64);

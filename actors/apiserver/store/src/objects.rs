@@ -101,6 +101,13 @@ impl ObjectStore {
 
     /// The cache as it is at `revision` or later, and the revision it is good for; `None` if that takes too long.
     pub(crate) async fn fresh(&self, revision: Revision) -> Option<(Arc<Snapshot>, Revision)> {
+        let began = self.board.clock.now();
+        let reached = self.wait_for(revision).await;
+        self.board.counts.waits.observe(self.board.clock.now().since(began));
+        reached
+    }
+
+    async fn wait_for(&self, revision: Revision) -> Option<(Arc<Snapshot>, Revision)> {
         let mut reached = std::pin::pin!(self.board.at_least(revision));
         if let Ok(reached) = timeout(EVENTS_LATE, &mut reached).await {
             return Some(reached);

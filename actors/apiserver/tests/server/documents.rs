@@ -107,6 +107,10 @@ async fn the_server_counts() {
         "apiserver_watch_cache_events_received_total{group=\"\",resource=\"namespaces\"} 4",
         "apiserver_watch_cache_events_dispatched_total{group=\"\",resource=\"namespaces\"} 4",
         "apiserver_watch_cache_resource_version{group=\"\",resource=\"namespaces\"}",
+        "apiserver_watch_cache_consistent_read_total{fallback=\"false\",group=\"\",resource=\"namespaces\",success=\"true\"}",
+        "apiserver_watch_cache_read_wait_seconds_count{group=\"\",resource=\"namespaces\"}",
+        "apiserver_cache_list_total{group=\"\",resource=\"namespaces\"}",
+        "apiserver_cache_list_fetched_objects_total{group=\"\",resource=\"namespaces\"}",
         "apiserver_admission_controller_admission_duration_seconds_count{name=\"NamespaceLifecycle\",operation=\"CREATE\"",
     ] {
         assert!(numbers.text().contains(start), "{start}");

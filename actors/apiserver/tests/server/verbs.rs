@@ -120,12 +120,15 @@ async fn a_part_of_the_process_takes_the_same_way() {
     use tower_service::Service as _;
 
     let server = Server::start().await;
-    let ask = async |user: User, path: &str| {
-        let request = http::Request::get(path).body(Full::new(bytes::Bytes::new())).expect("a request");
+    let send = async |user: User, method: &str, path: &str, body: Value| {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = http::Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let request = request.body(Full::new(bytes::Bytes::from(body))).expect("a request");
         let Ok(answer) = server.pipeline.local(user).call(request).await;
         let code = answer.status().as_u16();
         (code, answer.into_body().collect().await.expect("a body").to_bytes())
     };
+    let ask = async |user: User, path: &str| send(user, "GET", path, Value::Null).await;
     let (code, body) = ask(User::new("system:apiserver", &["system:masters"]), "/api/v1/namespaces").await;
     assert_eq!((code, &serde_json::from_slice::<Value>(&body).expect("JSON")["kind"]), (200, &"NamespaceList".into()));
     let (code, _) = ask(User::new("system:kube-scheduler", &[]), "/api/v1/nodes").await;
@@ -133,4 +136,19 @@ async fn a_part_of_the_process_takes_the_same_way() {
     let (code, body) = ask(User::new("system:kube-scheduler", &[]), "/api/v1/secrets").await;
     assert_eq!(code, 403, "its rights are looked at like everybody's");
     assert!(String::from_utf8_lossy(&body).contains("system:kube-scheduler"));
+    // Whoever may do everything still passes by those who look at what is written.
+    let master = || User::new("system:apiserver", &["system:masters"]);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"serviceAccountName": "nobody", "containers": [{"name": "c", "image": "i"}]}});
+    for (namespace, code, why) in [
+        ("missing", 404, "namespaces \"missing\" not found"),
+        ("default", 403, "error looking up service account default/nobody: serviceaccount \"nobody\" not found"),
+    ] {
+        let path = format!("/api/v1/namespaces/{namespace}/pods");
+        let (answered, body) = send(master(), "POST", &path, pod.clone()).await;
+        let body = String::from_utf8_lossy(&body).replace("\\\"", "\"");
+        assert!(answered == code && body.contains(why), "{answered} {body}");
+    }
+    let nameless = ask(User::new("", &[]), "/api/v1/namespaces").await;
+    assert_eq!(nameless.0, 403, "without a name nobody may do anything");
 }

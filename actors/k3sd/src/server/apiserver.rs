@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use k3sd_apiserver::{
-    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Components, Endpoint, Learn, Numbers,
-    Pages, Reached, StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_arguments,
+    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Component, Components, Endpoint, Learn,
+    Numbers, Pages, Reached, StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_arguments,
 };
 use k3sd_client::arguments::flag;
 use k3sd_kine::StoreHandle;
@@ -54,10 +54,26 @@ pub(crate) fn apiserver(
         },
         endpoints: endpoints(&config.listen, identity, certificates, &serving)?,
         bundles: bundles(certificates),
-        components: Components::default(),
+        components: components(config, system),
         checks: Vec::new(),
     });
     tree.map_err(ServerError::ApiServer)
+}
+
+/// How the loops are, of those that this server runs, under the names of upstream's programs.
+fn components(config: &ServerConfig, system: &System) -> Components {
+    let (config, system) = (&config.components, system.clone());
+    let rows = [
+        (config.controller_manager, "controller-manager", "server/loops/controllers"),
+        (config.scheduler, "scheduler", "server/loops/scheduler"),
+    ];
+    Components::new(move || {
+        let one = |&(_, name, path): &(bool, &str, &str)| {
+            let health = if system.is_occupied(path) { Ok("ok".to_owned()) } else { Err("it is down".to_owned()) };
+            Component { name: name.to_owned(), health }
+        };
+        rows.iter().filter(|(wanted, ..)| *wanted).map(one).collect()
+    })
 }
 
 /// The settings: K3s's, then the flags, then `--kube-apiserver-arg`.

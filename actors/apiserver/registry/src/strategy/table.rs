@@ -115,7 +115,8 @@ pub(crate) fn of(resource: &Resource) -> &'static Strategy {
     if resource.custom.is_some() {
         return CUSTOM;
     }
-    let found = TABLE.iter().find(|row| *row.group == *resource.group && *row.plural == *resource.plural);
+    // Plurals first: they nearly always differ in length already, which costs nothing to see.
+    let found = TABLE.iter().find(|row| *row.plural == *resource.plural && *row.group == *resource.group);
     found.unwrap_or(OTHERS)
 }
 

@@ -13,10 +13,12 @@ mod window;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use k3sd_client::storage::{Revision, Storage};
 use k3sd_objects::status::Status;
 use k3sd_runtime::Clock;
+use k3sd_runtime::exposition::Histogram;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::actor::run;
@@ -40,6 +42,42 @@ pub struct CacheCounts {
     pub dispatched: AtomicU64,
     /// Watches that were ended because they didn't read fast enough.
     pub cut_off: AtomicU64,
+    /// Lists that were answered from it.
+    pub lists: AtomicU64,
+    /// Objects that those lists looked at.
+    pub looked_at: AtomicU64,
+    /// Objects that those lists gave.
+    pub listed: AtomicU64,
+    /// Reads of the newest state that it answered.
+    pub consistent: AtomicU64,
+    /// Such reads that it was too late for, so that the store was read.
+    pub too_late: AtomicU64,
+    /// How long reads waited for it to be as new as they asked.
+    pub waits: Waits,
+}
+
+/// How long readers waited.
+#[derive(Debug)]
+pub struct Waits(Histogram<{ WAITS_MS.len() }>);
+
+/// Upper bounds in milliseconds; upstream's.
+const WAITS_MS: [u64; 9] = [5, 25, 50, 100, 200, 400, 600, 1000, 2000];
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self(Histogram::new(&WAITS_MS))
+    }
+}
+
+impl Waits {
+    pub(crate) fn observe(&self, took: Duration) {
+        self.0.observe(took);
+    }
+
+    /// Writes the lines of the metric `name` with these labels.
+    pub fn write(&self, text: &mut String, name: &str, labels: &str) {
+        self.0.write(text, name, labels);
+    }
 }
 
 /// What readers see of a cache. The cache publishes, readers never wait for it to answer.
