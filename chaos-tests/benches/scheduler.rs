@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 const AT_ONCE: usize = 64;
 /// Pods that belong together.
 const GROUP_PODS: usize = 100;
+/// How often the pods are counted. Each look walks over all of them, and keeps a snapshot from being changed in place.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Longest wait for the pods of one row.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -96,7 +98,7 @@ async fn measure(nodes: usize, count: usize, is_spread: bool) {
         if done > 0 {
             first.get_or_insert_with(|| (Instant::now(), done));
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     let all = began.elapsed();
     let (since, before) = first.unwrap_or((began, 0));
