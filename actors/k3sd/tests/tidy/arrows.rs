@@ -79,7 +79,7 @@ const PARTS: &[(&str, &[&str])] = &[
     ("k3sd-controllers-volumes", COMMON),
     ("k3sd-controllers-workloads", COMMON),
     ("k3sd-kubelet-base", &[]),
-    ("k3sd-kubelet-cgroups", &[]),
+    ("k3sd-kubelet-cgroups", &["k3sd-objects"]),
     ("k3sd-kubelet-cni", &["k3sd-netlink", "k3sd-runtime"]),
     (
         "k3sd-kubelet-node",

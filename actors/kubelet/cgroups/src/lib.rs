@@ -1,1 +1,38 @@
 //! The cgroup tree of pods: made, limited, read and removed, on v1, hybrid and v2.
+//!
+//! ```text
+//! kubepods                       what all pods together may take: the node's allocatable
+//! ├─ pod<uid>                    Guaranteed
+//! ├─ burstable/pod<uid>          shares of CPU by the sum of requests
+//! └─ besteffort/pod<uid>         what is left
+//! ```
+//!
+//! With the systemd driver the same places are called `kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice`.
+//!
+//! * `layout` finds out where the hierarchies are, and what this process is in.
+//! * `names` says what a pod's cgroup is called, in the tree and to the CRI.
+//! * `limits` is the arithmetic of shares, quotas and weights; `pod` reads what a pod asks for.
+//! * `tree` carries out: it makes, limits, lists and removes.
+//! * `stats` reads what is used.
+//!
+//! The kernel owns the truth: nothing here keeps state, every call can be repeated, and what is there already is adopted.
+//! All calls are short reads and writes of kernel files; none waits for a process.
+//!
+//! What is deliberately absent: D-Bus. With the systemd driver the slices are made in the tree, and systemd adopts them
+//! when the runtime starts the first scope below them.
+
+mod error;
+mod layout;
+mod limits;
+mod names;
+mod pod;
+mod stats;
+mod tree;
+
+pub use crate::error::CgroupError;
+pub use crate::layout::{CgroupSources, Layout, OwnLimits, Version};
+pub use crate::limits::{CPU_PERIOD_US, SHARES_MIN, cpu_quota, cpu_shares, cpu_weight};
+pub use crate::names::{Driver, QosClass};
+pub use crate::pod::{Amounts, PodLimits, burstable_milli, pod_limits, pod_requests, qos_class};
+pub use crate::stats::CgroupStats;
+pub use crate::tree::{Cgroups, NodeLimits, Removal};
