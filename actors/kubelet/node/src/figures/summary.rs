@@ -1,0 +1,178 @@
+//! From measurements to the types of the summary API: pure.
+
+use k3sd_cri::v1;
+use k3sd_kubelet_base::stats::{
+    ContainerStats, CpuStats, FsStats, MemoryStats, PodReference, PodStats, ProcessStats, SwapStats, VolumeStats,
+};
+use k3sd_kubelet_base::{ContainerState, PodView};
+use k3sd_kubelet_cgroups::CgroupStats;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::status::FileSystem;
+
+/// A file system with what a part of it uses.
+pub(super) fn fs(found: &FileSystem, used: Option<u64>, inodes_used: Option<u64>, time: &Time) -> FsStats {
+    FsStats {
+        time: Some(time.clone()),
+        available_bytes: Some(found.available),
+        capacity_bytes: Some(found.capacity),
+        used_bytes: used,
+        inodes_free: Some(found.inodes_free),
+        inodes: Some(found.inodes),
+        inodes_used,
+    }
+}
+
+pub(super) fn cpu(stats: &CgroupStats, nano_cores: Option<u64>, time: &Time) -> CpuStats {
+    CpuStats {
+        time: Some(time.clone()),
+        usage_nano_cores: nano_cores,
+        usage_core_nano_seconds: stats.cpu_usage_ns,
+        ..CpuStats::default()
+    }
+}
+
+pub(super) fn memory(stats: &CgroupStats, time: &Time) -> MemoryStats {
+    let available = stats.memory_limit.zip(stats.memory_working_set).map(|(limit, used)| limit.saturating_sub(used));
+    MemoryStats {
+        time: Some(time.clone()),
+        available_bytes: available,
+        usage_bytes: stats.memory_usage,
+        working_set_bytes: stats.memory_working_set,
+        rss_bytes: stats.memory_rss,
+        page_faults: stats.page_faults,
+        major_page_faults: stats.major_page_faults,
+        ..MemoryStats::default()
+    }
+}
+
+pub(super) fn swap(stats: &CgroupStats, time: &Time) -> Option<SwapStats> {
+    stats.memory_swap.map(|used| SwapStats {
+        time: Some(time.clone()),
+        swap_usage_bytes: Some(used),
+        ..SwapStats::default()
+    })
+}
+
+/// What was measured of a pod.
+pub(super) struct Measured<'a> {
+    pub(super) view: &'a PodView,
+    /// Its cgroup, with its cores.
+    pub(super) cgroup: Option<(CgroupStats, Option<u64>)>,
+    /// What the runtime says of its containers.
+    pub(super) containers: Vec<&'a v1::ContainerStats>,
+    /// Bytes of the log of each container, by the container's id.
+    pub(super) logs: Vec<(String, u64)>,
+    pub(super) volumes: Vec<VolumeStats>,
+    pub(super) network: Option<k3sd_kubelet_base::stats::NetworkStats>,
+    /// The file systems of the kubelet's root and of layers.
+    pub(super) root_fs: &'a FileSystem,
+    pub(super) image_fs: &'a FileSystem,
+}
+
+fn value(found: Option<&v1::UInt64Value>) -> Option<u64> {
+    found.map(|found| found.value)
+}
+
+fn container(measured: &Measured<'_>, stats: &v1::ContainerStats, time: &Time) -> Option<ContainerStats> {
+    let id = &stats.attributes.as_ref()?.id;
+    let view = measured.view.containers.iter().find(|container| container.id == *id)?;
+    let cpu = stats.cpu.as_ref().map(|cpu| CpuStats {
+        time: Some(time.clone()),
+        usage_nano_cores: value(cpu.usage_nano_cores.as_ref()),
+        usage_core_nano_seconds: value(cpu.usage_core_nano_seconds.as_ref()),
+        ..CpuStats::default()
+    });
+    let memory = stats.memory.as_ref().map(|memory| MemoryStats {
+        time: Some(time.clone()),
+        // A container without a limit says nothing useful here.
+        available_bytes: value(memory.available_bytes.as_ref()).filter(|available| *available < 1 << 62),
+        usage_bytes: value(memory.usage_bytes.as_ref()),
+        working_set_bytes: value(memory.working_set_bytes.as_ref()),
+        rss_bytes: value(memory.rss_bytes.as_ref()),
+        page_faults: value(memory.page_faults.as_ref()),
+        major_page_faults: value(memory.major_page_faults.as_ref()),
+        ..MemoryStats::default()
+    });
+    let layer = stats.writable_layer.as_ref();
+    let used = layer.and_then(|layer| value(layer.used_bytes.as_ref()));
+    let inodes = layer.and_then(|layer| value(layer.inodes_used.as_ref()));
+    let log = measured.logs.iter().find(|(of, _)| of == id).map(|(_, bytes)| *bytes);
+    Some(ContainerStats {
+        name: view.name.clone(),
+        start_time: start_of(measured.view, &view.id),
+        cpu,
+        memory,
+        rootfs: Some(fs(measured.image_fs, used, inodes, time)),
+        logs: log.map(|bytes| fs(measured.root_fs, Some(bytes), None, time)),
+        ..ContainerStats::default()
+    })
+}
+
+/// When a container was started, as its pod's status says.
+fn start_of(view: &PodView, id: &str) -> Option<Time> {
+    let status = view.pod.status.as_ref()?;
+    let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+    let all = lists.into_iter().flat_map(|list| list.iter().flatten());
+    let own = all.clone().find(|one| one.container_id.as_deref().is_some_and(|found| found.ends_with(id)))?;
+    own.state.as_ref()?.running.as_ref()?.started_at.clone()
+}
+
+/// The sum of what is known; nothing if nothing is.
+fn total(all: impl IntoIterator<Item = Option<u64>>) -> Option<u64> {
+    all.into_iter().flatten().reduce(u64::saturating_add)
+}
+
+/// The figures of one pod.
+pub(super) fn pod(measured: &Measured<'_>, time: &Time) -> PodStats {
+    let metadata = &measured.view.pod.metadata;
+    let containers: Vec<ContainerStats> =
+        measured.containers.iter().filter_map(|stats| container(measured, stats, time)).collect();
+    let (cgroup, cores) = match &measured.cgroup {
+        Some((stats, cores)) => (Some(stats), *cores),
+        None => (None, None),
+    };
+    let sum = |of: fn(&FsStats) -> Option<u64>| {
+        let layers = containers.iter().flat_map(|container| [container.rootfs.as_ref(), container.logs.as_ref()]);
+        let volumes = measured.volumes.iter().filter(|volume| volume.claim.is_none()).map(|volume| Some(&volume.fs));
+        total(layers.chain(volumes).map(|found| found.and_then(of)))
+    };
+    let ephemeral = fs(measured.root_fs, sum(|found| found.used_bytes), sum(|found| found.inodes_used), time);
+    // Without a cgroup of its own a pod is the sum of its containers.
+    let cpu_sum = || CpuStats {
+        time: Some(time.clone()),
+        usage_nano_cores: total(containers.iter().map(|one| one.cpu.as_ref()?.usage_nano_cores)),
+        usage_core_nano_seconds: total(containers.iter().map(|one| one.cpu.as_ref()?.usage_core_nano_seconds)),
+        ..CpuStats::default()
+    };
+    let memory_sum = || MemoryStats {
+        time: Some(time.clone()),
+        usage_bytes: total(containers.iter().map(|one| one.memory.as_ref()?.usage_bytes)),
+        working_set_bytes: total(containers.iter().map(|one| one.memory.as_ref()?.working_set_bytes)),
+        rss_bytes: total(containers.iter().map(|one| one.memory.as_ref()?.rss_bytes)),
+        ..MemoryStats::default()
+    };
+    let start_time = measured.view.pod.status.as_ref().and_then(|status| status.start_time.clone());
+    PodStats {
+        pod_ref: PodReference {
+            name: metadata.name.clone().unwrap_or_default(),
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            uid: measured.view.uid.clone(),
+        },
+        start_time: start_time.or_else(|| metadata.creation_timestamp.clone()),
+        cpu: Some(cgroup.map_or_else(cpu_sum, |stats| cpu(stats, cores, time))),
+        memory: Some(cgroup.map_or_else(memory_sum, |stats| memory(stats, time))),
+        swap: cgroup.and_then(|stats| swap(stats, time)),
+        processes: cgroup.and_then(|stats| stats.pids).map(|count| ProcessStats { process_count: Some(count) }),
+        network: measured.network.clone(),
+        volumes: measured.volumes.clone(),
+        ephemeral_storage: Some(ephemeral),
+        containers,
+        ..PodStats::default()
+    }
+}
+
+/// Whether anything of a pod runs.
+pub(super) fn is_running(view: &PodView) -> bool {
+    view.sandbox.is_some() || view.containers.iter().any(|container| container.state == ContainerState::Running)
+}
