@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::table::{LeafRow, Sans};
+use crate::table::{Leaf, LeafRow, Sans};
 use crate::x509::San;
 
 /// By what names the server is reached.
@@ -67,6 +67,17 @@ pub struct AdminKubeconfig {
     pub url: String,
 }
 
+/// The node on this machine, whose certificates the server signs itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeNames {
+    /// `<data-dir>/agent`.
+    pub agent_dir: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// Its addresses, the external ones too.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// Secrets that joining nodes know.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct TokenConfig {
@@ -98,6 +109,8 @@ pub struct PkiConfig {
     pub admin: Option<AdminKubeconfig>,
     /// Secrets that joining nodes know.
     pub tokens: TokenConfig,
+    /// The node on this machine, if there is one.
+    pub node: Option<NodeNames>,
 }
 
 impl PkiConfig {
@@ -112,7 +125,44 @@ impl PkiConfig {
                 all.extend(self.names.sans());
                 all
             }
+            Sans::Node => {
+                let node = self.node.iter();
+                let names = node.clone().map(|node| San::new(&node.name)).chain(local());
+                names.chain(node.flat_map(|node| &node.addresses).copied().map(San::Ip)).collect()
+            }
         }
+    }
+
+    /// Whose a leaf is.
+    pub(crate) fn common_name(&self, row: &LeafRow) -> String {
+        let node = self.node.as_ref().map_or("", |node| &node.name);
+        match row.name {
+            Leaf::Kubelet | Leaf::ServingKubelet => format!("{}{node}", row.common_name),
+            _ => row.common_name.to_owned(),
+        }
+    }
+
+    /// Whether a leaf is to be there.
+    pub(crate) fn wants(&self, leaf: Leaf) -> bool {
+        (self.etcd || !leaf.needs_etcd()) && (self.node.is_some() || !leaf.is_of_node())
+    }
+
+    /// Where a leaf's files are, without their endings.
+    fn leaf(&self, leaf: Leaf) -> PathBuf {
+        match &self.node {
+            Some(node) if leaf.is_of_node() => node.agent_dir.join(leaf.row().stem),
+            _ => self.tls(leaf.row().stem),
+        }
+    }
+
+    /// The certificate of a leaf.
+    pub(crate) fn leaf_certificate(&self, leaf: Leaf) -> PathBuf {
+        self.leaf(leaf).with_extension("crt")
+    }
+
+    /// The key of a leaf.
+    pub(crate) fn leaf_key(&self, leaf: Leaf) -> PathBuf {
+        self.leaf(leaf).with_extension("key")
     }
 
     /// A file below `tls/`.

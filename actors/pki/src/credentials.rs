@@ -11,7 +11,7 @@ use crate::key::random_hex;
 use crate::kubeconfig::{Kubeconfig, Source};
 use crate::passwd::Passwd;
 use crate::publish::Snapshot;
-use crate::table::{Authority, KUBECONFIGS, Leaf};
+use crate::table::{Authority, KUBECONFIGS, Leaf, NODE_KUBECONFIGS};
 use crate::token::{Token, ca_hash, full, new_password, normalize};
 use crate::x509::pem;
 
@@ -33,6 +33,15 @@ pub(crate) fn keep(config: &PkiConfig, files: &mut Files, snapshot: &Snapshot) -
         let yaml = component(config, *leaf);
         files.write_replaceable(&config.cred(name), yaml.as_bytes(), SECRET)?;
     }
+    if let Some(node) = &config.node {
+        for authority in [Authority::Client, Authority::Server] {
+            let path = node.agent_dir.join(format!("{authority}.crt"));
+            files.write_replaceable(&path, snapshot.authority(authority).bundle_pem().as_bytes(), SECRET)?;
+        }
+        for (name, leaf) in NODE_KUBECONFIGS {
+            files.write_replaceable(&node.agent_dir.join(name), component(config, *leaf).as_bytes(), SECRET)?;
+        }
+    }
     match &config.admin {
         Some(admin) => keep_admin(admin, files, snapshot),
         None => Ok(()),
@@ -41,13 +50,16 @@ pub(crate) fn keep(config: &PkiConfig, files: &mut Files, snapshot: &Snapshot) -
 
 fn component(config: &PkiConfig, leaf: Leaf) -> String {
     let path = |path: PathBuf| path.to_string_lossy().into_owned();
-    let stem = leaf.row().stem;
+    let node = config.node.as_ref().filter(|_| leaf.is_of_node());
+    let server_ca = Authority::Server.row().stem;
+    let authority =
+        node.map_or_else(|| config.certificate(server_ca), |node| node.agent_dir.join(format!("{server_ca}.crt")));
     let kubeconfig = Kubeconfig {
         url: &config.api_url,
         names: ("local", "user", "Default"),
-        authority: Source::File(&path(config.certificate(Authority::Server.row().stem))),
-        certificate: Source::File(&path(config.certificate(stem))),
-        key: Source::File(&path(config.key(stem))),
+        authority: Source::File(&path(authority)),
+        certificate: Source::File(&path(config.leaf_certificate(leaf))),
+        key: Source::File(&path(config.leaf_key(leaf))),
     };
     kubeconfig.to_yaml()
 }

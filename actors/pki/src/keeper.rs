@@ -33,6 +33,9 @@ pub(crate) fn keep(config: &PkiConfig, files: &mut Files, now: Duration) -> Resu
     for folder in DIRECTORIES {
         files.directory(&config.server_dir.join(folder))?;
     }
+    if let Some(node) = &config.node {
+        files.directory(&node.agent_dir)?;
+    }
     adopt_token_authority(config, files)?;
     let found = look(config)?;
     let planned = plan(&found, config, now)
@@ -72,22 +75,21 @@ fn half<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, MaterialError>) -
     })
 }
 
-fn pair(config: &PkiConfig, stem: &str) -> Result<Pair, PkiError> {
-    let certificates = half(&config.certificate(stem), pem::certificates)?;
-    Ok(Pair { certificates, key: half(&config.key(stem), PrivateKey::of_pem)? })
+fn pair(certificate: &Path, key: &Path) -> Result<Pair, PkiError> {
+    Ok(Pair { certificates: half(certificate, pem::certificates)?, key: half(key, PrivateKey::of_pem)? })
 }
 
 fn wanted_leaves(config: &PkiConfig) -> impl Iterator<Item = Leaf> {
-    LEAVES.iter().map(|row| row.name).filter(|name| config.etcd || !name.needs_etcd())
+    LEAVES.iter().map(|row| row.name).filter(|name| config.wants(*name))
 }
 
 fn look(config: &PkiConfig) -> Result<Found, PkiError> {
     let mut found = Found { authorities: BTreeMap::new(), leaves: BTreeMap::new(), shared_keys: Vec::new() };
     for row in AUTHORITIES {
-        found.authorities.insert(row.name, pair(config, row.stem)?);
+        found.authorities.insert(row.name, pair(&config.certificate(row.stem), &config.key(row.stem))?);
     }
     for name in wanted_leaves(config) {
-        found.leaves.insert(name, pair(config, name.row().stem)?);
+        found.leaves.insert(name, pair(&config.leaf_certificate(name), &config.leaf_key(name))?);
     }
     for row in SHARED_KEYS {
         found.shared_keys.push(half(&config.key(row.stem), PrivateKey::of_pem)?);
@@ -107,7 +109,7 @@ fn carry_out(config: &PkiConfig, files: &mut Files, plan: &Plan, now: Duration) 
                 files.settle()?;
             }
             let unusable = |source| PkiError::Material { path: certificate.clone(), source };
-            let key = key_for(config, files, row.stem, *new_key, Files::write)?;
+            let key = key_for(&config.key(row.stem), files, *new_key, Files::write)?;
             let common_name = format!("{}-ca@{}", row.prefix, now.as_secs());
             let made = self_signed(&common_name, &key, now).map_err(unusable)?;
             files.write(&certificate, made.to_pem().as_bytes(), PUBLIC)?;
@@ -126,7 +128,7 @@ fn carry_out(config: &PkiConfig, files: &mut Files, plan: &Plan, now: Duration) 
         }
     }
     for row in &plan.shared_keys {
-        key_for(config, files, row.stem, true, Files::write_replaceable)?;
+        key_for(&config.key(row.stem), files, true, Files::write_replaceable)?;
     }
     Ok(())
 }
@@ -134,32 +136,32 @@ fn carry_out(config: &PkiConfig, files: &mut Files, plan: &Plan, now: Duration) 
 fn make_leaf(config: &PkiConfig, files: &mut Files, name: Leaf, new_key: bool, now: Duration) -> Result<(), PkiError> {
     let row = name.row();
     let signer = authority(config, row.signer)?;
-    let key = key_for(config, files, row.stem, new_key, Files::write_replaceable)?;
+    let key = key_for(&config.leaf_key(name), files, new_key, Files::write_replaceable)?;
     let request = Request {
-        common_name: row.common_name,
+        common_name: &config.common_name(row),
         organizations: row.organizations,
         sans: &config.sans(row),
         usage: row.usage,
     };
-    let path = config.certificate(row.stem);
+    let path = config.leaf_certificate(name);
     let made = issue(&request, key.public_key_info(), (signer.certificate(), signer.key()), now);
     let made = made.map_err(|source| PkiError::Material { path: path.clone(), source })?;
     let text = made.to_pem() + &pem::bundle(signer.certificates());
-    files.write_replaceable(&path, text.as_bytes(), PUBLIC)
+    // On a node nobody but root reads any of it.
+    files.write_replaceable(&path, text.as_bytes(), if name.is_of_node() { SECRET } else { PUBLIC })
 }
 
 /// How a file is written.
 type Write = fn(&mut Files, &Path, &[u8], u32) -> Result<(), PkiError>;
 
 /// The key of a pair, made if need be.
-fn key_for(config: &PkiConfig, files: &mut Files, stem: &str, new: bool, write: Write) -> Result<PrivateKey, PkiError> {
-    let path = config.key(stem);
-    let unusable = |source| PkiError::Material { path: path.clone(), source };
-    if !new && let Some(bytes) = files::read(&path)? {
+fn key_for(path: &Path, files: &mut Files, new: bool, write: Write) -> Result<PrivateKey, PkiError> {
+    let unusable = |source| PkiError::Material { path: path.to_owned(), source };
+    if !new && let Some(bytes) = files::read(path)? {
         return PrivateKey::of_pem(&bytes).map_err(unusable);
     }
     let key = PrivateKey::generate_ec().map_err(unusable)?;
-    write(files, &path, key.to_pem().as_bytes(), SECRET)?;
+    write(files, path, key.to_pem().as_bytes(), SECRET)?;
     Ok(key)
 }
 
@@ -178,12 +180,11 @@ fn keep_service_keys(config: &PkiConfig, files: &mut Files) -> Result<(), PkiErr
     files.write_replaceable(&config.tls(SERVICE_CURRENT_KEY), first.as_bytes(), SECRET)
 }
 
-fn complete(config: &PkiConfig, stem: &str) -> Result<KeyPair, PkiError> {
-    let path = config.certificate(stem);
-    let unusable = |source| PkiError::Material { path: path.clone(), source };
+fn complete(path: &Path, key: &Path) -> Result<KeyPair, PkiError> {
+    let unusable = |source| PkiError::Material { path: path.to_owned(), source };
     let absent = |what| unusable(MaterialError::Absent { what });
-    let certificates = files::read(&path)?.ok_or_else(|| absent("certificate"))?;
-    let key = files::read(&config.key(stem))?.ok_or_else(|| absent("key"))?;
+    let certificates = files::read(path)?.ok_or_else(|| absent("certificate"))?;
+    let key = files::read(key)?.ok_or_else(|| absent("key"))?;
     let certificates = pem::certificates(&certificates).map_err(unusable)?;
     KeyPair::new(certificates, PrivateKey::of_pem(&key).map_err(unusable)?).map_err(unusable)
 }
@@ -191,7 +192,7 @@ fn complete(config: &PkiConfig, stem: &str) -> Result<KeyPair, PkiError> {
 fn authority(config: &PkiConfig, name: Authority) -> Result<AuthorityPair, PkiError> {
     let stem = name.row().stem;
     let path = config.certificate(stem);
-    AuthorityPair::new(complete(config, stem)?).map_err(|source| PkiError::Authority { path, source })
+    AuthorityPair::new(complete(&path, &config.key(stem))?).map_err(|source| PkiError::Authority { path, source })
 }
 
 /// All that is there, for those in this process.
@@ -202,7 +203,7 @@ fn load(config: &PkiConfig) -> Result<Snapshot, PkiError> {
     }
     let mut leaves = BTreeMap::new();
     for name in wanted_leaves(config) {
-        leaves.insert(name, complete(config, name.row().stem)?);
+        leaves.insert(name, complete(&config.leaf_certificate(name), &config.leaf_key(name))?);
     }
     let path = config.tls(SERVICE_KEYS);
     let bytes = files::read(&path)?.unwrap_or_default();

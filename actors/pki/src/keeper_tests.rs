@@ -7,10 +7,15 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::OnceLock;
 
 use super::*;
-use crate::config::{AdminKubeconfig, ServerNames, TokenConfig};
+use crate::config::{AdminKubeconfig, NodeNames, ServerNames, TokenConfig};
 use crate::plan::{RENEWAL_WINDOW, Reason};
 use crate::table::LeafRow;
 use crate::x509::{San, Usage};
+
+/// The leaves of a server without a node.
+fn leaves() -> impl Iterator<Item = &'static LeafRow> {
+    LEAVES.iter().filter(|row| !row.name.is_of_node())
+}
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// 2026-01-01, when the tests happen.
@@ -39,6 +44,7 @@ impl Server {
                 url: "https://127.0.0.1:6443".to_owned(),
             }),
             tokens: TokenConfig::default(),
+            node: None,
         };
         Self { _folder: folder, config }
     }
@@ -110,16 +116,18 @@ impl Server {
 
     /// Replaces a leaf's certificate by one of the test's making.
     fn forge(&self, row: &LeafRow, change: impl FnOnce(&mut Request<'_>, &mut Duration), signer: Authority) {
-        let pair = complete(&self.config, row.stem).expect("it is there");
+        let pair =
+            complete(&self.config.leaf_certificate(row.name), &self.config.leaf_key(row.name)).expect("it is there");
         let signer = authority(&self.config, signer).expect("it is there");
         let sans = self.config.sans(row);
         let mut now = NOW;
+        let common_name = self.config.common_name(row);
         let mut request =
-            Request { common_name: row.common_name, organizations: row.organizations, sans: &sans, usage: row.usage };
+            Request { common_name: &common_name, organizations: row.organizations, sans: &sans, usage: row.usage };
         change(&mut request, &mut now);
         let key = pair.key().public_key_info();
         let made = issue(&request, key, (signer.certificate(), signer.key()), now).expect("it can be made");
-        fs::write(self.config.certificate(row.stem), made.to_pem()).expect("it is written");
+        fs::write(self.config.leaf_certificate(row.name), made.to_pem()).expect("it is written");
     }
 }
 
@@ -141,12 +149,12 @@ fn each_row_of_the_tables_is_made_as_it_says() {
         assert_eq!((made.not_before, made.not_after), (NOW, NOW + DAY * 3650));
         assert!(made.is_authority && made.is_root() && made.is_signed_by(made));
     }
-    for row in LEAVES {
+    for row in leaves() {
         let pair = snapshot.leaf(row.name).expect("it is wanted");
         let (made, signer) = (pair.certificate(), snapshot.authority(row.signer));
         assert_eq!(
             (made.common_name.as_str(), &made.organizations[..]),
-            (row.common_name, &owned(row.organizations)[..])
+            (server.config.common_name(row).as_str(), &owned(row.organizations)[..])
         );
         assert_eq!(made.sans, server.config.sans(row), "{}", row.stem);
         assert_eq!(made.not_after, NOW + DAY * 365);
@@ -166,7 +174,7 @@ fn owned(texts: &[&str]) -> Vec<String> {
 fn every_file_has_its_mode_and_nothing_else_is_there() {
     let server = Server::started();
     let mut expected: Vec<String> = Vec::new();
-    for stem in AUTHORITIES.iter().map(|row| row.stem).chain(LEAVES.iter().map(|row| row.stem)) {
+    for stem in AUTHORITIES.iter().map(|row| row.stem).chain(leaves().map(|row| row.stem)) {
         expected.extend([format!("tls/{stem}.crt"), format!("tls/{stem}.key")]);
     }
     expected.extend(SHARED_KEYS.iter().map(|row| format!("tls/{}.key", row.stem)));
@@ -230,7 +238,7 @@ fn each_reason_to_make_a_leaf_again_is_seen() {
     let fewer: Vec<San> = server.config.sans(api).into_iter().filter(|san| *san != named).collect();
     server.forge(api, |request, _| *request = Request { sans: &[], ..request.clone() }, Authority::Server);
     check(api, Reason::SanMissing(San::new("kubernetes")));
-    let pair = complete(&server.config, api.stem).expect("it is there");
+    let pair = complete(&server.config.certificate(api.stem), &server.config.key(api.stem)).expect("it is there");
     let signer = authority(&server.config, Authority::Server).expect("it is there");
     let made = signer.sign((api.common_name, &[]), &fewer, Usage::Server, pair.key().public_key_info(), NOW);
     fs::write(server.config.certificate(api.stem), made.expect("it is made").to_pem()).expect("it is written");
@@ -246,7 +254,7 @@ fn a_signature_by_somebody_with_the_same_name_and_key_identifier_is_noticed() {
     let server = Server::started();
     let row = Leaf::Admin.row();
     let path = server.config.certificate(row.stem);
-    let pair = complete(&server.config, row.stem).expect("it is there");
+    let pair = complete(&server.config.certificate(row.stem), &server.config.key(row.stem)).expect("it is there");
     let mut der = pair.certificate().der().to_vec();
     let last = der.len() - 1;
     der[last] ^= 1;
@@ -261,12 +269,12 @@ fn a_leaf_is_renewed_in_its_last_120_days_and_authorities_never() {
     let due = NOW + DAY * 365 - RENEWAL_WINDOW;
     assert_eq!(server.wants(due - Duration::from_secs(1)), BTreeMap::new());
     assert!(server.wants(due).values().all(|reason| *reason == Reason::Expires));
-    assert_eq!(server.wants(due).len(), LEAVES.len());
+    assert_eq!(server.wants(due).len(), leaves().count());
     let (snapshot, _) = server.keep(due);
     assert!(snapshot.ends().all(|end| end == due + DAY * 365));
     let after = server.content();
     for (name, content) in before {
-        let is_leaf = LEAVES.iter().any(|row| name.starts_with(&format!("tls/{}.", row.stem)));
+        let is_leaf = leaves().any(|row| name.starts_with(&format!("tls/{}.", row.stem)));
         assert_eq!(after[&name] == content, !is_leaf, "{name}");
     }
     // Long after the ten years of the authorities there still is nothing that replaces them.
@@ -329,8 +337,10 @@ fn a_start_repairs_the_files_that_nobody_waited_for_when_they_are_empty() {
 
 /// The next start repairs what a cut left, keeps each authority that was complete, and the one after it has nothing to do.
 fn check_heals(server: &Server, now: Duration) {
-    let complete_before: Vec<_> =
-        AUTHORITIES.iter().filter_map(|row| complete(&server.config, row.stem).ok()).collect();
+    let complete_before: Vec<_> = AUTHORITIES
+        .iter()
+        .filter_map(|row| complete(&server.config.certificate(row.stem), &server.config.key(row.stem)).ok())
+        .collect();
     let (snapshot, _) = server.keep(now);
     for pair in complete_before {
         assert!(AUTHORITIES.iter().any(|row| snapshot.authority(row.name).certificate() == pair.certificate()));
@@ -421,4 +431,40 @@ fn certificates_of_an_older_release_are_taken_away_and_without_etcd_there_are_fe
     assert!(!server.config.certificate("client-kube-proxy").exists());
     assert_eq!(changes, 1);
     assert!(snapshot.leaf(Leaf::EtcdServer).is_none() && snapshot.leaf(Leaf::EtcdClient).is_some());
+}
+
+#[test]
+fn a_node_on_the_server_has_files_of_its_own() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let mut server = Server::started();
+    let agent = server.config.server_dir.with_file_name("agent");
+    let (name, addresses) = ("one".to_owned(), vec!["192.0.2.7".parse().expect("an address")]);
+    server.config.node = Some(NodeNames { agent_dir: agent.clone(), name, addresses });
+    server.keep(NOW);
+    let stems = ["client-kubelet", "serving-kubelet", "client-kube-proxy", "client-k3s-controller"];
+    let pairs = stems.iter().flat_map(|stem| [format!("{stem}.crt"), format!("{stem}.key")]);
+    let others = ["client-ca.crt", "server-ca.crt", "kubelet.kubeconfig", "kubeproxy.kubeconfig"];
+    for name in pairs.chain(others.map(str::to_owned)).chain(["k3scontroller.kubeconfig".to_owned()]) {
+        let found = fs::metadata(agent.join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(found.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+    let read = |name: &str| fs::read_to_string(agent.join(name)).expect("it is there");
+    let (snapshot, _) = server.keep(NOW);
+    let kubelet = snapshot.leaf(Leaf::Kubelet).expect("it is wanted").certificate();
+    assert_eq!((&*kubelet.common_name, &kubelet.organizations[..]), ("system:node:one", &owned(&["system:nodes"])[..]));
+    let serving = snapshot.leaf(Leaf::ServingKubelet).expect("it is wanted").certificate();
+    let sans: Vec<String> = serving.sans.iter().map(San::to_string).collect();
+    assert_eq!((&*serving.common_name, sans.join(" ")), ("one", "one 127.0.0.1 ::1 localhost 192.0.2.7".to_owned()));
+    assert_eq!(read("server-ca.crt").as_bytes(), server.bytes("tls/server-ca.crt"));
+    assert!(
+        read("kubelet.kubeconfig").contains(&format!("client-key: {}", agent.join("client-kubelet.key").display()))
+    );
+    // A name more, and only the certificate that lacks it is made again.
+    let mut renamed = server.config.clone();
+    renamed.node.as_mut().expect("a node").addresses.push("192.0.2.8".parse().expect("an address"));
+    let before = stems.map(|stem| read(&format!("{stem}.crt")));
+    keep(&renamed, &mut Files::default(), NOW).expect("it can be made");
+    let changed: Vec<bool> = stems.iter().zip(before).map(|(stem, old)| read(&format!("{stem}.crt")) != old).collect();
+    assert_eq!(changed, [false, true, false, false]);
 }

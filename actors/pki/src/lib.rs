@@ -32,7 +32,7 @@ pub mod token;
 mod tree;
 mod x509;
 
-pub use crate::config::{AdminKubeconfig, PkiConfig, ServerNames, TokenConfig};
+pub use crate::config::{AdminKubeconfig, NodeNames, PkiConfig, ServerNames, TokenConfig};
 pub use crate::error::{MaterialError, PkiError};
 pub use crate::key::PrivateKey;
 pub use crate::publish::{AuthorityPair, Certificates, KeyPair, Snapshot};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::config::PkiConfig;
 use crate::error::MaterialError;
 use crate::key::PrivateKey;
-use crate::table::{AUTHORITIES, Authority, LEAVES, Leaf, LeafRow, SHARED_KEYS, SharedKey};
+use crate::table::{AUTHORITIES, Authority, LEAVES, Leaf, SHARED_KEYS, SharedKey};
 use crate::x509::{Certificate, San};
 
 /// A leaf with less than this left is made again.
@@ -147,7 +147,9 @@ pub(crate) fn plan(found: &Found, config: &PkiConfig, now: Duration) -> Result<P
     let mut leaves = Vec::new();
     for row in LEAVES {
         if let Some(pair) = found.leaves.get(&row.name) {
-            leaves.push((row.name, leaf(row, pair, bundle(row.signer), &config.sans(row), now)));
+            let (common_name, sans) = (config.common_name(row), config.sans(row));
+            let wanted = Wanted { common_name: &common_name, organizations: row.organizations, sans: &sans };
+            leaves.push((row.name, leaf(&wanted, pair, bundle(row.signer), now)));
         }
     }
     let missing =
@@ -173,7 +175,7 @@ pub(crate) fn fits(certificates: &[Certificate], key: &PrivateKey) -> bool {
     certificates.first().is_some_and(|first| first.public_key_info == key.public_key_info())
 }
 
-fn leaf(row: &LeafRow, pair: &Pair, bundle: Option<&Vec<Certificate>>, sans: &[San], now: Duration) -> Action {
+fn leaf(wanted: &Wanted<'_>, pair: &Pair, bundle: Option<&Vec<Certificate>>, now: Duration) -> Action {
     let Some(bundle) = bundle else { return Action::with_key(Reason::NewAuthority) };
     let key = match &pair.key {
         Half::Good(key) => Some(key),
@@ -189,9 +191,8 @@ fn leaf(row: &LeafRow, pair: &Pair, bundle: Option<&Vec<Certificate>>, sans: &[S
     if !fits(certificates, key) {
         return Action::with_key(Reason::Broken(MaterialError::Mismatch));
     }
-    let wanted = Wanted { common_name: row.common_name, organizations: row.organizations, sans };
     let first = certificates.first().expect("a bundle holds at least one");
-    shortcoming(first, &wanted, bundle, now).map_or(Action::Keep, Action::with_key)
+    shortcoming(first, wanted, bundle, now).map_or(Action::Keep, Action::with_key)
 }
 
 /// What a certificate should say.

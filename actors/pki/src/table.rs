@@ -89,6 +89,14 @@ pub enum Leaf {
     EtcdServer,
     /// etcd, to its peers.
     EtcdPeer,
+    /// The node as a client of the API server.
+    Kubelet,
+    /// The node's own port.
+    ServingKubelet,
+    /// The service proxy of the node, as a client.
+    KubeProxy,
+    /// K3s' own loops on the node, as a client.
+    NodeController,
 }
 
 /// By what names a leaf is reached.
@@ -102,6 +110,8 @@ pub(crate) enum Sans {
     Server,
     /// The same, and through kine's socket.
     ServerAndKine,
+    /// By all names of the node.
+    Node,
 }
 
 /// A row of the table of leaves.
@@ -109,9 +119,9 @@ pub(crate) enum Sans {
 pub(crate) struct LeafRow {
     /// Which one.
     pub name: Leaf,
-    /// Its files, without `.crt` and `.key`.
+    /// Its files, without `.crt` and `.key`; below `tls/`, or in the agent's directory for a [node's](Leaf::is_of_node).
     pub stem: &'static str,
-    /// `CN`.
+    /// `CN`, or what stands before the node's name there.
     pub common_name: &'static str,
     /// `O`.
     pub organizations: &'static [&'static str],
@@ -174,6 +184,10 @@ pub(crate) const LEAVES: &[LeafRow] = &[
     LeafRow { signer: Authority::EtcdServer, ..client(Leaf::EtcdClient, "etcd/client", "etcd-client", &[]) },
     etcd(Leaf::EtcdServer, "etcd/server-client", "etcd-server", Authority::EtcdServer),
     etcd(Leaf::EtcdPeer, "etcd/peer-server-client", "etcd-peer", Authority::EtcdPeer),
+    client(Leaf::Kubelet, "client-kubelet", "system:node:", &["system:nodes"]),
+    server(Leaf::ServingKubelet, "serving-kubelet", "", Sans::Node),
+    client(Leaf::KubeProxy, "client-kube-proxy", "system:kube-proxy", &[]),
+    client(Leaf::NodeController, "client-k3s-controller", "system:k3s-controller", &[]),
 ];
 
 impl Leaf {
@@ -185,6 +199,11 @@ impl Leaf {
     /// Whether it is only there where etcd is.
     pub(crate) fn needs_etcd(self) -> bool {
         matches!(self, Self::EtcdServer | Self::EtcdPeer)
+    }
+
+    /// Whether it belongs to the node of this machine.
+    pub(crate) fn is_of_node(self) -> bool {
+        matches!(self, Self::Kubelet | Self::ServingKubelet | Self::KubeProxy | Self::NodeController)
     }
 }
 
@@ -223,6 +242,13 @@ pub(crate) const KUBECONFIGS: &[(&str, Leaf)] = &[
     ("cloud-controller.kubeconfig", Leaf::CloudController),
 ];
 
+/// The kubeconfigs in the agent's directory and who they are for.
+pub(crate) const NODE_KUBECONFIGS: &[(&str, Leaf)] = &[
+    ("kubelet.kubeconfig", Leaf::Kubelet),
+    ("kubeproxy.kubeconfig", Leaf::KubeProxy),
+    ("k3scontroller.kubeconfig", Leaf::NodeController),
+];
+
 /// Directories of the server, all 0700. Parents come first.
 pub(crate) const DIRECTORIES: &[&str] =
     &["", "tls", "tls/etcd", "tls/kube-scheduler", "tls/kube-controller-manager", "tls/temporary-certs", "cred"];
@@ -244,7 +270,7 @@ mod tests {
     #[test]
     fn no_two_rows_share_a_file() {
         let mut stems: Vec<&str> = AUTHORITIES.iter().map(|row| row.stem).collect();
-        stems.extend(LEAVES.iter().map(|row| row.stem));
+        stems.extend(LEAVES.iter().filter(|row| !row.name.is_of_node()).map(|row| row.stem));
         stems.extend(SHARED_KEYS.iter().map(|row| row.stem));
         let all = stems.len();
         stems.sort_unstable();

@@ -37,6 +37,7 @@ pub(crate) fn pki_config(config: &ServerConfig, identity: &Identity, server_dir:
             url: url(reached, config.listen.https_port),
         }),
         tokens: TokenConfig { server: secret(&config.join.token), agent: secret(&config.join.agent_token) },
+        node: None,
     }
 }
 

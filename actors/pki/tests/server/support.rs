@@ -48,6 +48,7 @@ pub(crate) fn config(folder: &Path) -> PkiConfig {
             url: "https://127.0.0.1:6443".to_owned(),
         }),
         tokens: TokenConfig::default(),
+        node: None,
     }
 }
 
