@@ -12,6 +12,7 @@ use k3sd_apiserver_admission::{AdmissionConfig, Plugins};
 
 use crate::error::SetupError;
 use crate::front::TlsLimits;
+use crate::streams::Nodes;
 
 /// Configuration of the server. [`ApiServerConfig::default`] is kube-apiserver as K3s starts it, for one IPv4 cluster.
 #[derive(Clone)]
@@ -81,6 +82,8 @@ pub struct ApiServerConfig {
     pub pages: Pages,
     /// Numbers of others, which `/metrics` shows with its own.
     pub numbers: Numbers,
+    /// How nodes are reached, for logs, exec and the like.
+    pub nodes: Nodes,
 }
 
 /// Numbers of other parts of this process.
@@ -194,6 +197,7 @@ impl Default for ApiServerConfig {
             strict_transport_security: None,
             pages: Pages::default(),
             numbers: Numbers::default(),
+            nodes: Nodes::default(),
         }
     }
 }

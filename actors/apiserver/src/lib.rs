@@ -30,6 +30,7 @@ mod openapi;
 mod opening;
 mod pipeline;
 mod rights;
+mod streams;
 mod tree;
 
 pub use crate::arguments::{TOKEN_AUTH_FILE, apply as apply_arguments};
@@ -39,6 +40,7 @@ pub use crate::error::{KeysError, SetupError, TlsError};
 pub use crate::front::{Body, ClientAuthorities, Endpoint, Learn, Reached, TlsLimits};
 pub use crate::observe::{Check, Health, Probe};
 pub use crate::pipeline::{LocalService, Peer, Pipeline};
+pub use crate::streams::{Connection, Dial, Nodes, Stream, Target};
 pub use crate::tree::{ApiServerArgs, ApiServerTree, Bundles, Components, tree};
 pub use k3sd_apiserver_access::User;
 pub use k3sd_apiserver_access::authn::{FrontProxy, StaticTokenError, StaticTokens};

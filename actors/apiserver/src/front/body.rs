@@ -1,5 +1,5 @@
-//! The body of an answer: one piece, pieces made as they are sent, or changes as they happen. Or none, when the
-//! connection becomes something else.
+//! The body of an answer: one piece, pieces made as they are sent, changes as they happen, or what somebody else answers.
+//! Or none, when the connection becomes something else.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,6 +12,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures_util::Stream;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 use k3sd_apiserver_wire::list::Step;
 use k3sd_objects::status::Status;
 
@@ -44,6 +45,7 @@ enum Kind {
     Pieces(Begun),
     Zipped(Begun, Option<GzEncoder<Vec<u8>>>),
     Changes(Changes),
+    Passed(UnsyncBoxBody<Bytes, io::Error>),
     Talk(Option<Talk>),
 }
 
@@ -66,6 +68,7 @@ impl fmt::Debug for Body {
             Kind::Pieces(_) => "Pieces",
             Kind::Zipped(..) => "Zipped",
             Kind::Changes(_) => "Changes",
+            Kind::Passed(_) => "Passed",
             Kind::Talk(_) => "Talk",
         })
     }
@@ -103,7 +106,12 @@ impl Body {
         Self { kind: Kind::Changes(changes), held: None }
     }
 
-    /// Nothing, for what is said comes when the connection is a WebSocket.
+    /// What somebody else answers, as it comes. Where it breaks off, so does this.
+    pub(crate) fn passed(body: impl HttpBody<Data = Bytes, Error = io::Error> + Send + 'static) -> Self {
+        Self { kind: Kind::Passed(UnsyncBoxBody::new(body)), held: None }
+    }
+
+    /// Nothing, for what is said comes when the connection is something else.
     pub(crate) fn talk(talk: Talk) -> Self {
         Self { kind: Kind::Talk(Some(talk)), held: None }
     }
@@ -185,6 +193,13 @@ impl HttpBody for Body {
                 Poll::Ready(next) => Poll::Ready(next.map(Ok)),
                 Poll::Pending => return Poll::Pending,
             },
+            Kind::Passed(body) => match Pin::new(body).poll_frame(context) {
+                // What stands behind a body is of no use to anybody here.
+                Poll::Ready(next) => {
+                    Poll::Ready(next.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default())))
+                }
+                Poll::Pending => return Poll::Pending,
+            },
             Kind::Talk(_) => Poll::Ready(None),
         };
         let Poll::Ready(next) = made else {
@@ -201,13 +216,18 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.kind, Kind::Whole(None) | Kind::Talk(_))
+        match &self.kind {
+            Kind::Whole(None) | Kind::Talk(_) => true,
+            Kind::Passed(body) => body.is_end_stream(),
+            _ => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Talk(_) => SizeHint::with_exact(0),
+            Kind::Passed(body) => body.size_hint(),
             _ => SizeHint::default(),
         }
     }

@@ -1,4 +1,7 @@
-//! Requests that become a WebSocket: the server speaks in messages, and doesn't listen to what the client says.
+//! Requests whose connection becomes something else: a WebSocket in which the server speaks in messages and doesn't listen
+//! to what the client says, or whatever whoever answered made of it.
+
+use std::pin::Pin;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,9 +10,9 @@ use http::header::{
     CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
+use k3sd_client::streams::Upgraded;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
@@ -73,45 +76,61 @@ pub(crate) fn accept(headers: &HeaderMap, protocols: &[String]) -> Result<Header
     Ok(answer)
 }
 
-/// What is said on a WebSocket once there is one.
-pub(crate) struct Talk {
-    /// The messages.
-    pub(crate) messages: Changes,
-    /// Whether they are text.
-    pub(crate) text: bool,
+/// What is done with a connection that was one for requests before.
+pub(crate) type Carry = Box<dyn FnOnce(Upgraded) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+/// What is said on a connection that became something else.
+pub(crate) enum Talk {
+    /// Messages of a WebSocket.
+    Told {
+        /// The messages.
+        messages: Changes,
+        /// Whether they are text.
+        text: bool,
+    },
+    /// It is in somebody else's hands.
+    Carried(Carry),
 }
 
 impl Talk {
-    /// Speaks until all is said, or the client goes.
-    pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S) {
-        let limits =
-            WebSocketConfig::default().max_message_size(Some(HEARD_BYTES_MAX)).max_frame_size(Some(HEARD_BYTES_MAX));
-        let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits)).await;
-        loop {
-            let message = tokio::select! {
-                biased;
-                heard = socket.next() => match heard {
-                    // The answer to a good-bye is sent when the other side is listened to on.
-                    Some(Ok(_)) => continue,
-                    Some(Err(_)) | None => return,
-                },
-                message = self.messages.next() => message,
-            };
-            let Some(message) = message else { break };
-            if socket.send(self.message(message)).await.is_err() {
-                return;
-            }
+    /// Goes on until all is said, or the client goes.
+    pub(crate) async fn run(self, stream: Upgraded) {
+        match self {
+            Self::Told { messages, text } => tell(messages, text, stream).await,
+            Self::Carried(carry) => carry(stream).await,
         }
-        let farewell = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
-        // A client that is gone needs none.
-        socket.close(Some(farewell)).await.ok();
     }
+}
 
-    fn message(&self, bytes: Bytes) -> Message {
-        match self.text {
-            true => Utf8Bytes::try_from(bytes).map_or_else(|_| Message::text(""), Message::Text),
-            false => Message::Binary(bytes),
+/// Speaks until all is said, or the client goes.
+async fn tell(mut messages: Changes, text: bool, stream: Upgraded) {
+    let limits =
+        WebSocketConfig::default().max_message_size(Some(HEARD_BYTES_MAX)).max_frame_size(Some(HEARD_BYTES_MAX));
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(limits)).await;
+    loop {
+        let next = tokio::select! {
+            biased;
+            heard = socket.next() => match heard {
+                // The answer to a good-bye is sent when the other side is listened to on.
+                Some(Ok(_)) => continue,
+                Some(Err(_)) | None => return,
+            },
+            next = messages.next() => next,
+        };
+        let Some(next) = next else { break };
+        if socket.send(message(text, next)).await.is_err() {
+            return;
         }
+    }
+    let farewell = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    // A client that is gone needs none.
+    socket.close(Some(farewell)).await.ok();
+}
+
+fn message(text: bool, bytes: Bytes) -> Message {
+    match text {
+        true => Utf8Bytes::try_from(bytes).map_or_else(|_| Message::text(""), Message::Text),
+        false => Message::Binary(bytes),
     }
 }
 

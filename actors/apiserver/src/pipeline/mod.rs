@@ -43,6 +43,7 @@ use crate::config::ApiServerConfig;
 use crate::flow::{Class, FlowControl, Seat, TooMany};
 use crate::front::{Body, Changes, ClientAuthorities, Held, Talk};
 use crate::observe::{Health, Metrics, Series, StorageNumbers, Tally};
+use crate::streams;
 
 pub use self::local::LocalService;
 pub use self::peer::Peer;
@@ -158,7 +159,7 @@ impl Pipeline {
     /// Answers a request. A panic ends the request and nothing else.
     pub(crate) async fn answer<B>(&self, peer: &Peer, request: Request<B>) -> Response<Body>
     where
-        B: http_body::Body<Data = Bytes> + Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (parts, body) = request.into_parts();
@@ -191,7 +192,7 @@ impl Pipeline {
 
     async fn unguarded<B>(&self, peer: &Peer, parts: &Parts, body: B) -> Response<Body>
     where
-        B: http_body::Body<Data = Bytes> + Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         if let Some((content_type, page)) = self.0.parts.config.pages.of(parts.uri.path()) {
@@ -249,7 +250,7 @@ impl Pipeline {
         series: &Arc<Series>,
     ) -> Outcome
     where
-        B: http_body::Body<Data = Bytes> + Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let headers: Vec<(&str, &str)> = asked.parts.headers.iter().filter_map(text_header).collect();
@@ -284,7 +285,7 @@ impl Pipeline {
         headers: Headers<'_>,
     ) -> Outcome
     where
-        B: http_body::Body<Data = Bytes> + Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.authorize(&user, &info)?;
@@ -292,6 +293,12 @@ impl Pipeline {
             return self.document(asked, &info, catalog).await;
         }
         let Some(resource) = resource else { return Ok(answer::no_such_path()) };
+        if let Some(link) = self.0.parts.config.nodes.link().filter(|_| streams::goes_on(&info)) {
+            let (stores, clock) = (self.0.parts.api.stores(), self.clock());
+            let Asked { parts, query, .. } = asked;
+            return streams::answer(streams::Asked { link, stores, clock, info: &info, query, parts, headers }, body)
+                .await;
+        }
         let list = format!("{}.{}", if info.group.is_empty() { "core" } else { &info.group }, resource.list_kind);
         let wanted = match info.verb.as_str() {
             "list" | "deletecollection" => Answer::List(&list),
@@ -400,7 +407,7 @@ impl Pipeline {
     /// Reads the body, up to the limit.
     async fn read<B>(&self, headers: &HeaderMap, body: B) -> Result<Bytes, Status>
     where
-        B: http_body::Body<Data = Bytes> + Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let too_large = || Status::request_entity_too_large(format!("limit is {BODY_BYTES_MAX}"));
@@ -442,7 +449,7 @@ fn stream(
     match crate::front::accept(&parts.headers, &protocols) {
         Ok(accepted) => {
             let text = format.media != Media::Protobuf;
-            let mut response = Response::new(Body::talk(Talk { messages: changes(true), text }));
+            let mut response = Response::new(Body::talk(Talk::Told { messages: changes(true), text }));
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             response.headers_mut().extend(accepted);
             response
