@@ -1,0 +1,164 @@
+//! Writes a pod's files again when what they are made of has changed, and before a token in them ends.
+//!
+//! Owns:    which pods are followed.
+//! Needs:   objects and tokens, and the threads that write.
+//! Restart: permanent. The pods are in a place that outlives it; it has their objects watched, and looks at all of them.
+//! Fails:   never; what can't be written is tried again, and the old files stay.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k3sd_runtime::lend::Loan;
+use k3sd_runtime::{Actor, ActorError, Address, Context, Moment, TimerId};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
+
+use super::{Followed, KeeperMsg, Registry};
+use crate::plan::Maker;
+use crate::types::PodIdentity;
+
+/// Waits between two failed attempts: doubled up to the last.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(120);
+/// Whoever makes a pod's volumes for longer than this has given up.
+const BUSY_MAX: Duration = Duration::from_secs(180);
+
+/// What it is started with.
+#[derive(Clone)]
+pub(crate) struct KeeperArgs {
+    pub(crate) maker: Maker,
+    pub(crate) registry: Registry,
+    pub(crate) place: Arc<watch::Sender<Option<Address<KeeperMsg>>>>,
+}
+
+/// The actor.
+pub(crate) struct KeeperActor {
+    maker: Maker,
+    pods: Loan<BTreeMap<String, Followed>>,
+    work: BTreeMap<String, Work>,
+}
+
+/// What happens about one pod.
+#[derive(Default)]
+struct Work {
+    is_running: bool,
+    failures: u32,
+    timer: Option<TimerId>,
+}
+
+impl Actor for KeeperActor {
+    type Args = KeeperArgs;
+    type Msg = KeeperMsg;
+
+    async fn init(ctx: &mut Context<KeeperMsg>, args: KeeperArgs) -> Result<Self, ActorError> {
+        let pods = args.registry.borrow()?;
+        for (uid, followed) in pods.iter() {
+            args.maker.objects.keep(uid, Some(&followed.pod)).await?;
+            ctx.send_self(KeeperMsg::Touched { uids: vec![uid.clone()] });
+        }
+        args.place.send_replace(Some(ctx.address()));
+        Ok(Self { maker: args.maker, pods, work: BTreeMap::new() })
+    }
+
+    async fn handle(&mut self, ctx: &mut Context<KeeperMsg>, message: KeeperMsg) -> Result<(), ActorError> {
+        match message {
+            KeeperMsg::Began { pod, who } => self.began(ctx.clock().now(), pod, who),
+            KeeperMsg::Ended { uid, refresh } => self.ended(ctx, &uid, refresh),
+            KeeperMsg::Seen { uid, pod } => self.seen(ctx, &uid, pod),
+            KeeperMsg::Touched { uids } => uids.iter().for_each(|uid| self.touched(ctx, uid)),
+            KeeperMsg::Forget { uid } => self.forget(ctx, &uid),
+            KeeperMsg::RefreshTick { uid } => {
+                self.work.entry(uid.clone()).or_default().timer = None;
+                self.touched(ctx, &uid);
+            }
+            KeeperMsg::Refreshed { uid, outcome } => self.refreshed(ctx, &uid, outcome),
+        }
+        Ok(())
+    }
+}
+
+impl KeeperActor {
+    fn began(&mut self, now: Moment, pod: Arc<Pod>, who: PodIdentity) {
+        let is_dirty = self.pods.get(&who.uid).is_some_and(|followed| followed.is_dirty);
+        self.pods.insert(who.uid.clone(), Followed { pod, who, busy_since: Some(now), is_dirty });
+    }
+
+    fn ended(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str, refresh: Option<Moment>) {
+        let Some(followed) = self.pods.get_mut(uid) else { return };
+        followed.busy_since = None;
+        self.set_timer(ctx, uid, refresh);
+        if self.pods.get(uid).is_some_and(|followed| followed.is_dirty) {
+            self.touched(ctx, uid);
+        }
+    }
+
+    fn seen(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str, pod: Arc<Pod>) {
+        let Some(followed) = self.pods.get_mut(uid) else { return };
+        let shown = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+        let is_other = shown(&followed.pod) != shown(&pod);
+        followed.pod = pod;
+        if is_other {
+            self.touched(ctx, uid);
+        }
+    }
+
+    fn touched(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str) {
+        let now = ctx.clock().now();
+        let Some(followed) = self.pods.get_mut(uid) else { return };
+        let work = self.work.entry(uid.to_owned()).or_default();
+        if work.is_running || followed.busy_since.is_some_and(|since| now.since(since) < BUSY_MAX) {
+            followed.is_dirty = true;
+            return;
+        }
+        followed.is_dirty = false;
+        work.is_running = true;
+        let (maker, pod, who) = (self.maker.clone(), followed.pod.clone(), followed.who.clone());
+        ctx.pipe(async move {
+            let outcome = maker.refresh(&pod, &who).await.map_err(|error| error.event());
+            KeeperMsg::Refreshed { uid: who.uid, outcome }
+        });
+    }
+
+    fn refreshed(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str, outcome: Result<Option<Moment>, String>) {
+        let work = self.work.entry(uid.to_owned()).or_default();
+        work.is_running = false;
+        if !self.pods.contains_key(uid) {
+            self.work.remove(uid);
+            return;
+        }
+        let next = match outcome {
+            Ok(next) => {
+                work.failures = 0;
+                next
+            }
+            Err(reason) => {
+                work.failures += 1;
+                if work.failures == 1 {
+                    tracing::warn!(pod = uid, reason, "a pod's files stay as they are for now");
+                }
+                let wait = RETRY_MIN.saturating_mul(1 << work.failures.min(10)).min(RETRY_MAX);
+                Some(ctx.clock().now() + wait)
+            }
+        };
+        self.set_timer(ctx, uid, next);
+        if self.pods.get(uid).is_some_and(|followed| followed.is_dirty) {
+            self.touched(ctx, uid);
+        }
+    }
+
+    fn forget(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str) {
+        self.pods.remove(uid);
+        if let Some(timer) = self.work.remove(uid).and_then(|work| work.timer) {
+            ctx.cancel(timer);
+        }
+    }
+
+    fn set_timer(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str, due: Option<Moment>) {
+        let work = self.work.entry(uid.to_owned()).or_default();
+        if let Some(timer) = work.timer.take() {
+            ctx.cancel(timer);
+        }
+        work.timer = due.map(|due| ctx.send_at(due, KeeperMsg::RefreshTick { uid: uid.to_owned() }));
+    }
+}

@@ -1,0 +1,90 @@
+//! Keeps the files of volumes as their objects are, as long as the pod is there.
+
+mod actor;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k3sd_runtime::lend::Lend;
+use k3sd_runtime::{Address, Moment, message_kinds};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
+
+pub(crate) use self::actor::{KeeperActor, KeeperArgs};
+use crate::error::VolumeError;
+use crate::types::PodIdentity;
+
+/// A pod whose volumes are there, or are being made.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) who: PodIdentity,
+    /// Since when somebody makes its volumes.
+    pub(crate) busy_since: Option<Moment>,
+    /// Something changed that isn't written yet.
+    pub(crate) is_dirty: bool,
+}
+
+/// The pods that are followed. It outlives the keeper, so that its death stops no update.
+pub(crate) type Registry = Lend<BTreeMap<String, Followed>>;
+
+/// What the keeper understands.
+#[derive(Debug)]
+pub(crate) enum KeeperMsg {
+    /// Somebody begins to make a pod's volumes. Changes from now on count.
+    Began {
+        /// Of this pod.
+        pod: Arc<Pod>,
+        /// And who it is.
+        who: PodIdentity,
+    },
+    /// That is over.
+    Ended {
+        /// Whose.
+        uid: String,
+        /// When its first token has to be renewed.
+        refresh: Option<Moment>,
+    },
+    /// The object of a pod is another; its labels may be.
+    Seen {
+        /// Whose.
+        uid: String,
+        /// What it is now.
+        pod: Arc<Pod>,
+    },
+    /// Objects that these pods name have changed.
+    Touched {
+        /// Whose.
+        uids: Vec<String>,
+    },
+    /// A pod is gone.
+    Forget {
+        /// Whose.
+        uid: String,
+    },
+    /// To itself: look at a pod's files.
+    RefreshTick {
+        /// Whose.
+        uid: String,
+    },
+    /// To itself: they were looked at.
+    Refreshed {
+        /// Whose.
+        uid: String,
+        /// When its next token has to be renewed, or why nothing was written.
+        outcome: Result<Option<Moment>, String>,
+    },
+}
+message_kinds!(KeeperMsg { Began, Ended, Seen, Touched, Forget, RefreshTick, Refreshed });
+
+/// The way to the keeper. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Keeper(pub(crate) watch::Receiver<Option<Address<KeeperMsg>>>);
+
+impl Keeper {
+    /// Tells the keeper something; nothing waits for it.
+    pub(crate) async fn tell(&self, message: KeeperMsg) -> Result<(), VolumeError> {
+        let address = crate::address(&self.0).await?;
+        address.cast(message).map_err(|_| VolumeError::Away)
+    }
+}
