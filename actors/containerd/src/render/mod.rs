@@ -1,0 +1,12 @@
+//! containerd's configuration, as data and as TOML.
+
+mod base;
+mod hosts;
+mod registries;
+mod toml;
+mod version;
+
+pub(crate) use self::base::{Settings, base, image_service, tidy};
+pub(crate) use self::hosts::{HEADER, plan};
+pub(crate) use self::registries::{FILE_BYTES_MAX, Registries};
+pub(crate) use self::version::{Format, parse_version};
