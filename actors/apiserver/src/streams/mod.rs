@@ -10,6 +10,7 @@
 //! which is unwrapped. None of it is held in memory beyond a piece in each direction.
 
 mod exec;
+mod html;
 mod link;
 mod locate;
 mod proxy;

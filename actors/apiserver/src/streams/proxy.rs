@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue, LOCATION};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use k3sd_client::streams::wants_upgrade;
@@ -11,6 +11,7 @@ use k3sd_objects::object::Object;
 use k3sd_objects::status::Status;
 use serde_json::Value;
 
+use super::html::{Links, Page};
 use super::locate::{self, Location, Named};
 use super::{Asked, Outcome, Security, Target, send};
 use crate::front::Body;
@@ -117,7 +118,18 @@ where
     if let Some(to) = to.and_then(|to| HeaderValue::from_str(&to).ok()) {
         headers.insert(LOCATION, to);
     }
-    let mut response = Response::new(Body::passed(answered.into_body().map_err(io::Error::other)));
+    let is_page = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/html");
+    let rewritten = headers.get(CONTENT_TYPE).is_some_and(is_page) && !headers.contains_key(CONTENT_ENCODING);
+    let body = answered.into_body().map_err(io::Error::other);
+    let body = if rewritten {
+        headers.remove(CONTENT_LENGTH);
+        let (target, before) = (location.target, before.to_owned());
+        let links = Links::new(Box::new(move |link| led_back(link, &target, &before)));
+        Body::passed(Page::new(body, links))
+    } else {
+        Body::passed(body)
+    };
+    let mut response = Response::new(body);
     (*response.status_mut(), *response.headers_mut()) = (code, headers);
     Ok(response)
 }

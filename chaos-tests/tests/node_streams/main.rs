@@ -1,0 +1,154 @@
+//! Logs, exec and port-forward through API server, node's server and containerd, with `kubectl`: over SPDY, as old ones
+//! speak, and over WebSockets.
+
+mod pki;
+mod runtime;
+mod world;
+
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+
+use self::world::{LIMIT, World};
+
+/// All of it in one world, which takes a second to make.
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_are_spoken_to() {
+    if let Some(why) = runtime::missing() {
+        println!("ignored: {why}");
+        return;
+    }
+    let world = World::start().await;
+    logs(&world).await;
+    for web_sockets in [false, true] {
+        commands(&world, web_sockets).await;
+        ports(&world, web_sockets).await;
+    }
+    refusals(&world).await;
+    proxies(&world).await;
+    follow(&world).await;
+    world.stop().await;
+}
+
+async fn logs(world: &World) {
+    let (code, out, err) = world.admin(true, &["logs", "p"]).await;
+    assert_eq!((code, out.as_str()), (0, "one\ntwo\nthree\n"), "{err}");
+    let (_, out, _) = world.admin(true, &["logs", "p", "--tail=1"]).await;
+    assert_eq!(out, "three\n");
+    let (_, out, _) = world.admin(true, &["logs", "p", "--limit-bytes=5"]).await;
+    assert_eq!(out, "one\nt");
+    let (_, out, _) = world.admin(true, &["logs", "p", "--timestamps"]).await;
+    assert!(out.lines().count() == 3 && out.lines().all(|line| line.contains("Z ")), "{out}");
+    let (code, _, err) = world.admin(true, &["logs", "p", "--previous"]).await;
+    let wanted = "previous terminated container \"c\" in pod \"p\" not found";
+    assert!(code == 1 && err.contains(wanted), "{err}");
+    let (code, _, err) = world.admin(true, &["logs", "p", "-c", "x"]).await;
+    assert!(code == 1 && err.contains("container x is not valid for pod p"), "{err}");
+}
+
+async fn commands(world: &World, web_sockets: bool) {
+    let how = if web_sockets { "WebSockets" } else { "SPDY" };
+    let (code, out, err) =
+        world.admin(web_sockets, &["exec", "p", "--", "sh", "-c", "echo a; echo b >&2; exit 7"]).await;
+    assert_eq!((code, out.as_str()), (7, "a\n"), "{how}: {err}");
+    assert!(err.starts_with("b\n") && err.contains("command terminated with exit code 7"), "{how}: {err}");
+    // The end of the input is the end of the command.
+    let command = world.kubectl("admin-token", web_sockets, &["exec", "-i", "p", "--", "cat"]);
+    let input = vec![b'x'; 3 << 20];
+    let (code, out, err) = world.ran(command, &input).await;
+    assert!(code == 0 && out.as_bytes() == input, "{how}: {} bytes of {}: {err}", out.len(), input.len());
+    let (code, out, err) =
+        world.admin(web_sockets, &["exec", "p", "--", "dd", "if=/dev/zero", "bs=1000", "count=2000"]).await;
+    assert!(code == 0 && out.len() == 2_000_000, "{how}: {} bytes: {err}", out.len());
+    let (code, _, err) = world.admin(web_sockets, &["exec", "p", "--", "absent"]).await;
+    assert!(code != 0 && err.contains("absent"), "{how}: {err}");
+    let (code, _, err) = world.admin(web_sockets, &["exec", "p", "-c", "x", "--", "sh"]).await;
+    assert!(code != 0 && err.contains("container x is not valid for pod p"), "{how}: {err}");
+}
+
+/// Asks busybox's httpd, which runs within, through a port of ours.
+async fn ports(world: &World, web_sockets: bool) {
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let inner = free.local_addr().expect("bound").port().to_string();
+    drop(free);
+    let httpd = ["exec", "p", "--", "httpd", "-p", &format!("127.0.0.1:{inner}"), "-h", "/www"];
+    let (code, _, err) = world.admin(web_sockets, &httpd).await;
+    assert_eq!(code, 0, "{err}");
+    let mut command = world.kubectl("admin-token", web_sockets, &["port-forward", "p", &format!(":{inner}")]);
+    let mut child = command.spawn().expect("kubectl is installed");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let first = tokio::time::timeout(LIMIT, lines.next_line()).await.expect("in time").expect("text");
+    let Some(first) = first else {
+        let output = child.wait_with_output().await.expect("it ended");
+        panic!("web sockets {web_sockets}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let port: u16 = first
+        .split(['>', ' '])
+        .find_map(|word| word.rsplit_once(':'))
+        .and_then(|(_, port)| port.parse().ok())
+        .expect("a port");
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").await.expect("it is taken");
+        let mut page = String::new();
+        tokio::time::timeout(LIMIT, stream.read_to_string(&mut page)).await.expect("in time").expect("text");
+        assert!(page.ends_with("hello from within\n"), "web sockets {web_sockets}: {page}");
+    }
+    child.kill().await.expect("it runs");
+}
+
+async fn refusals(world: &World) {
+    for web_sockets in [false, true] {
+        let command = world.kubectl("ann-token", web_sockets, &["exec", "p", "--", "sh"]);
+        let (code, _, err) = world.ran(command, b"").await;
+        assert!(code != 0 && err.contains("orbidden"), "{err}");
+    }
+    // Nobody comes past the API server without a right of his own.
+    let get = |args: &'static [&'static str]| async move {
+        let mut command = tokio::process::Command::new("curl");
+        let url = format!("https://127.0.0.1:{}", world.kubelet_port);
+        let show = ["-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", &world.pki.path("ca.crt")];
+        command.args(show).args(args).arg(format!("{url}/pods"));
+        String::from_utf8(command.output().await.expect("curl is installed").stdout).expect("text")
+    };
+    assert_eq!(get(&[]).await, "401");
+    assert_eq!(get(&["-H", "Authorization: Bearer nonsense"]).await, "401");
+    assert_eq!(get(&["-H", "Authorization: Bearer ann-token"]).await, "403");
+    assert_eq!(get(&["-H", "Authorization: Bearer admin-token"]).await, "200");
+}
+
+async fn proxies(world: &World) {
+    let raw = |path: &str| {
+        let path = format!("/api/v1/nodes/{path}");
+        async move { world.admin(true, &["get", "--raw", &path]).await }
+    };
+    assert_eq!(raw("n/proxy/healthz").await.1, "ok");
+    assert!(raw("n/proxy/pods").await.1.contains("\"kind\":\"PodList\""));
+    assert!(raw("n/proxy/stats/summary").await.1.contains("\"nodeName\":\"n\""));
+    assert!(raw("n/proxy/metrics/resource").await.1.contains("node_cpu_usage_seconds_total 1"));
+    assert!(raw("n/proxy/metrics").await.1.contains("kubelet_running_pods 1"));
+    assert!(raw("n/proxy/configz").await.1.contains("KubeletConfiguration"));
+    let (code, _, err) = raw("n/proxy/absent").await;
+    assert!(code == 1 && err.contains("404") || err.contains("could not find"), "{err}");
+    let (code, _, err) = raw("absent/proxy/").await;
+    assert!(code == 1 && err.contains("nodes \"absent\" not found"), "{err}");
+}
+
+async fn follow(world: &World) {
+    let mut command = world.kubectl("admin-token", true, &["logs", "-f", "p", "--tail=1"]);
+    let mut child = command.spawn().expect("kubectl is installed");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut next = async || tokio::time::timeout(LIMIT, lines.next_line()).await.expect("in time").expect("text");
+    assert_eq!(next().await.as_deref(), Some("three"));
+    for number in 0..3 {
+        world.runtime.write_log(&format!("line {number}"));
+        assert_eq!(next().await, Some(format!("line {number}")));
+    }
+    world.runtime.write_log("last");
+    world.end_container();
+    assert_eq!(next().await.as_deref(), Some("last"));
+    assert_eq!(next().await, None);
+    let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
+    assert!(ended.expect("in time").expect("it ran").success());
+}
