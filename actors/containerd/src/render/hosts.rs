@@ -173,13 +173,13 @@ mod tests {
     #[test]
     fn mirrors_come_before_the_registry_in_their_order() {
         let mirrors = "\n[host.\"https://a.example/v2\"]\ncapabilities = [\"pull\", \"resolve\"]\nskip_verify = true\n\
-            \n[host.\"https://a.example/v2\".rewrite]\n\"^x\" = \"y\"\n\
+            \n[host.\"https://a.example/v2\".rewrite]\n\"^x\" = \"z\"\n\
             \n[host.\"http://localhost:5000/v2\"]\ncapabilities = [\"pull\", \"resolve\"]\n\
-            \n[host.\"http://localhost:5000/v2\".rewrite]\n\"^x\" = \"y\"\n\
+            \n[host.\"http://localhost:5000/v2\".rewrite]\n\"^x\" = \"z\"\n\
             \n[host.\"https://b.example/p\"]\ncapabilities = [\"pull\", \"resolve\"]\noverride_path = true\n\
-            \n[host.\"https://b.example/p\".rewrite]\n\"^x\" = \"y\"\n";
+            \n[host.\"https://b.example/p\".rewrite]\n\"^x\" = \"z\"\n";
         check(
-            "mirrors: {docker.io: {endpoint: [a.example/, 'localhost:5000', 'https://b.example/p', 'https://a.example/v2'], rewrite: {'^x': y}}}\n\
+            "mirrors: {docker.io: {endpoint: [a.example/, 'localhost:5000', 'https://b.example/p', 'https://a.example/v2'], rewrite: {'^x': z}}}\n\
              configs: {a.example: {tls: {insecure_skip_verify: true}}}",
             false,
             &[
