@@ -41,11 +41,14 @@ pub(crate) fn load_address(is_ipv6: bool, is_destination: bool, to: Register) ->
     Expression::Payload { to, base: Base::Network, offset, bytes }
 }
 
-/// Only packets from or to this network go on; the family is known by then.
-pub(crate) fn in_network(network: Cidr, is_destination: bool) -> [Expression; 3] {
+/// Only packets from or to this network go on. The family is asked for each time: without, `nft list` shows bytes.
+pub(crate) fn in_network(network: Cidr, is_destination: bool) -> [Expression; 5] {
     let mask = octets(network.mask());
     let xor = vec![0; mask.len()];
+    let [load_family, family] = of_family(network.is_ipv6());
     [
+        load_family,
+        family,
         load_address(network.is_ipv6(), is_destination, R),
         Expression::Bitwise { from: R, to: R, mask, xor },
         equal(Compare::Equal, octets(network.first())),

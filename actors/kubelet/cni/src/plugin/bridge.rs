@@ -130,8 +130,8 @@ fn ipam(call: &Call, config: &Config, settings: &BridgeConfig) -> Result<Option<
 }
 
 /// The name of the host's end.
-pub(crate) fn host_end(call: &Call) -> String {
-    format!("veth{:011x}", hash(&call.owner()) & 0xfff_ffff_ffff)
+pub(crate) fn host_end(owner: &str) -> String {
+    format!("veth{:011x}", hash(owner) & 0xfff_ffff_ffff)
 }
 
 fn add(call: &Call, config: &Config) -> Result<CniResult, CniError> {
@@ -145,7 +145,7 @@ fn add(call: &Call, config: &Config) -> Result<CniResult, CniError> {
     }
     connect(call, &settings, &namespace, &mut result).inspect_err(|_| {
         // The first failure is what is told; what can't be undone now is undone by DEL.
-        Route::open().and_then(|mut route| route.delete_link(&host_end(call))).ok();
+        Route::open().and_then(|mut route| route.delete_link(&host_end(&call.owner()))).ok();
         let undo = Call { command: Command::Delete, ..call.clone() };
         ipam(&undo, config, &settings).ok();
     })?;
@@ -162,7 +162,7 @@ fn connect(
     add_default_routes(settings, &places, result)?;
     let mac = container_mac(call, settings, &places)?;
     let mut route = Route::open()?;
-    let host = host_end(call);
+    let host = host_end(&call.owner());
     // An attempt that died may have left one; it is not this one's, whose namespace may be another.
     route.delete_link(&host)?;
     set_up_host(&mut route, call, settings, namespace, &places, mac)?;
@@ -275,7 +275,7 @@ fn set_up_host(
     };
     let peer = Peer { name: call.interface.clone(), namespace: Some(namespace.clone()), mac };
     let port = LinkSpec {
-        name: host_end(call),
+        name: host_end(&call.owner()),
         kind: Some(Kind::Veth(peer)),
         up: Some(true),
         mtu,
@@ -364,7 +364,8 @@ fn describe(
 ) -> Result<(), CniError> {
     let mut inside = Route::open_in(namespace)?;
     let sandbox = namespace.path().to_string_lossy().into_owned();
-    let names = [(settings.bridge.clone(), ""), (host_end(call), ""), (call.interface.clone(), sandbox.as_str())];
+    let names =
+        [(settings.bridge.clone(), ""), (host_end(&call.owner()), ""), (call.interface.clone(), sandbox.as_str())];
     result.interfaces.clear();
     for (name, sandbox) in names {
         let socket = if sandbox.is_empty() { &mut *route } else { &mut inside };
@@ -382,7 +383,7 @@ fn delete(call: &Call, config: &Config) -> Result<(), CniError> {
     if settings.ip_masq {
         table::remove(&mut Netfilter::open()?, Part::Masquerade, |owner| owner == call.owner())?;
     }
-    if Route::open()?.delete_link(&host_end(call))? {
+    if Route::open()?.delete_link(&host_end(&call.owner()))? {
         return Ok(());
     }
     // Made by another program, under another name; or gone with its namespace.
@@ -404,7 +405,7 @@ fn check(call: &Call, config: &Config) -> Result<(), CniError> {
     let bridge = route.link(&settings.bridge)?.ok_or_else(|| wrong(format!("{} is missing", settings.bridge)))?;
     let ours =
         previous.interfaces.iter().find(|interface| interface.sandbox.is_empty() && interface.name.starts_with("veth"));
-    let name = ours.map_or_else(|| host_end(call), |interface| interface.name.clone());
+    let name = ours.map_or_else(|| host_end(&call.owner()), |interface| interface.name.clone());
     let port = route.link(&name)?.ok_or_else(|| wrong(format!("{name} is missing")))?;
     if port.master != Some(bridge.index) || !port.up {
         return Err(wrong(format!("{name} is not a port of {} that is up", settings.bridge)));

@@ -59,7 +59,10 @@ pub(crate) fn handle(call: &Call, config: &Config) -> Result<Option<CniResult>, 
         Command::Delete => {
             let text = match fs::read(&kept) {
                 Ok(text) => text,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                // Nothing was called; at most an attempt to write it down was cut short.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return remove(&unfinished(&kept)).map(|()| None);
+                }
                 Err(source) => return Err(CniError::file("read", &kept, &source)),
             };
             // Cut short by a crash: the network of now is the best guess at that of then.
@@ -67,10 +70,8 @@ pub(crate) fn handle(call: &Call, config: &Config) -> Result<Option<CniResult>, 
                 read(&subnet_file).and_then(|subnets| Config::of(delegate(config, &settings, &subnets)?))
             })?;
             bridge::handle(call, &delegate)?;
-            match fs::remove_file(&kept) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CniError::file("remove", &kept, &error)),
-                _ => Ok(None),
-            }
+            remove(&kept)?;
+            Ok(None)
         }
         Command::Check => {
             let text = fs::read(&kept).map_err(|source| CniError::file("read", &kept, &source))?;
@@ -99,11 +100,22 @@ fn check_kind(delegate: &Config) -> Result<(), CniError> {
     Err(CniError::new(error::UNSUPPORTED_FIELD, format!("flannel: delegate {kind:?} is not supported, use bridge")))
 }
 
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}", path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+fn remove(path: &Path) -> Result<(), CniError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CniError::file("remove", path, &error)),
+        _ => Ok(()),
+    }
+}
+
 /// Atomic, so that what is found is whole.
 fn keep(path: &Path, delegate: &Value) -> Result<(), CniError> {
     let failed = |source: io::Error| CniError::file("write", path, &source);
     fs::create_dir_all(path.parent().unwrap_or(path)).map_err(failed)?;
-    let unfinished = path.with_file_name(format!(".{}", path.file_name().unwrap_or_default().to_string_lossy()));
+    let unfinished = unfinished(path);
     let written = fs::write(&unfinished, delegate.to_string());
     written.and_then(|()| fs::rename(&unfinished, path)).map_err(failed)
 }

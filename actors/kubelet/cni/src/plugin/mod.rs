@@ -20,9 +20,8 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-pub(crate) use self::bandwidth::device as bandwidth_device;
 use self::call::{Call, Command, Config, Environment, Versions};
-use self::error::CniError;
+pub(crate) use self::error::CniError;
 pub(crate) use self::flannel::{STATE_DIR, SUBNET_FILE};
 pub(crate) use self::host_local::{DATA_DIR, Store};
 
@@ -75,13 +74,18 @@ fn environment() -> Environment {
 /// The answer; or the error with the version in which it is told.
 fn serve(name: &str) -> Result<Option<Value>, (CniError, String)> {
     let newest = || call::VERSIONS[call::VERSIONS.len() - 1].to_owned();
-    let call = Call::new(environment()).map_err(|error| (error, newest()))?;
+    let environment = environment();
+    let mut input = Vec::new();
+    // All of it, even where it isn't needed, or who writes it meets a closed pipe. A person who tries the program writes
+    // nothing, and is told what is missing.
+    if environment.command.is_some() {
+        let read = io::stdin().take(INPUT_BYTES_MAX).read_to_end(&mut input);
+        read.map_err(|error| (CniError::new(error::IO_FAILURE, format!("standard input: {error}")), newest()))?;
+    }
+    let call = Call::new(environment).map_err(|error| (error, newest()))?;
     if call.command == Command::Version {
         return Ok(Some(json!(Versions::OURS)));
     }
-    let mut input = Vec::new();
-    let read = io::stdin().take(INPUT_BYTES_MAX).read_to_end(&mut input);
-    read.map_err(|error| (CniError::new(error::IO_FAILURE, format!("standard input: {error}")), newest()))?;
     let config = Config::parse(&input).map_err(|error| (error, newest()))?;
     let version = config.common.cni_version.clone();
     let served = config.check(call.command).and_then(|()| dispatch(name, &call, &config));
@@ -100,6 +104,12 @@ fn dispatch(name: &str, call: &Call, config: &Config) -> Result<Option<result::C
         "portmap" => portmap::handle(call, config),
         other => Err(CniError::config(format!("there is no plugin {other:?} in this binary"))),
     }
+}
+
+/// The links on the host that an attachment may have left.
+pub(crate) fn links_of(container: &str, interface: &str) -> [String; 2] {
+    let owner = format!("{container}/{interface}");
+    [bridge::host_end(&owner), bandwidth::device(&owner)]
 }
 
 /// A number that is the same for the same text, for names that must be found again. FNV-1a.

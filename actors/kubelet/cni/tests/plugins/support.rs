@@ -144,7 +144,14 @@ impl Host {
     }
 
     /// Calls a plugin: its answer, or its error.
-    pub(crate) fn call(&self, kind: &str, command: &str, id: &str, namespace: &str, config: &Value) -> Result<Value, Value> {
+    pub(crate) fn call(
+        &self,
+        kind: &str,
+        command: &str,
+        id: &str,
+        namespace: &str,
+        config: &Value,
+    ) -> Result<Value, Value> {
         let output = self.start(kind, command, id, namespace, config).wait_with_output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let answer = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
