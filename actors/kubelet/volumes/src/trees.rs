@@ -230,3 +230,51 @@ fn add_mode(directory: &OwnedFd, name: &OsStr, mode: u32) -> Result<(), Errno> {
     let stat = fstat(&file)?;
     fchmod(&file, Mode::from_raw_mode(stat.st_mode & 0o7777 | mode))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, mkdirat, openat};
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    #[test]
+    fn any_depth_is_deleted_and_counted_up_to_the_kernels_longest_path() {
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().join("deep");
+        fs::create_dir(&root).unwrap();
+        let mut directory = openat(CWD, &root, directory_flags(), Mode::empty()).unwrap();
+        let name = "n".repeat(200);
+        for _ in 0..60 {
+            mkdirat(&directory, name.as_str(), Mode::RWXU).unwrap();
+            directory = openat(&directory, name.as_str(), directory_flags(), Mode::empty()).unwrap();
+        }
+        assert!(taken(&root).unwrap().inodes > 10);
+        delete(&root).unwrap();
+        assert!(!root.exists());
+        delete(&root).unwrap();
+    }
+
+    #[test]
+    fn links_are_neither_followed_nor_opened() {
+        let home = tempfile::tempdir().unwrap();
+        let (outside, root) = (home.path().join("outside"), home.path().join("root"));
+        fs::create_dir_all(outside.join("d")).unwrap();
+        fs::write(outside.join("f"), "x").unwrap();
+        fs::create_dir(&root).unwrap();
+        symlink(&outside, root.join("link")).unwrap();
+        symlink(outside.join("f"), root.join("file")).unwrap();
+        let before = fs::metadata(outside.join("f")).unwrap();
+        if rustix::process::geteuid().is_root() {
+            give_to_group(&root, 777, false).unwrap();
+            assert_eq!(fs::symlink_metadata(root.join("link")).unwrap().gid(), 777);
+            assert!(root_belongs(&root, 777, false).unwrap() && !root_belongs(&root, 778, false).unwrap());
+        } else {
+            println!("ignored: only root gives files away");
+        }
+        let after = fs::metadata(outside.join("f")).unwrap();
+        assert_eq!((after.gid(), after.mode()), (before.gid(), before.mode()));
+        delete(&root).unwrap();
+        assert!(outside.join("f").exists() && outside.join("d").exists());
+    }
+}

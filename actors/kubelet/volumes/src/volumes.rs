@@ -34,13 +34,13 @@ impl Volumes {
     /// # Errors
     /// The first volume that isn't there; the others may be. [`VolumeError::event`] is the message of a `FailedMount` event.
     pub async fn set_up(&self, pod: &Arc<Pod>, who: &PodIdentity) -> Result<Mounted, VolumeError> {
-        self.keeper.tell(KeeperMsg::Began { pod: pod.clone(), who: who.clone() }).await?;
+        self.keeper.tell(|reply| KeeperMsg::Began { pod: pod.clone(), who: who.clone(), reply }).await?;
         let kept = self.maker.objects.keep(&who.uid, Some(pod)).await;
         let (outcome, refresh) = match kept {
             Ok(()) => self.maker.set_up(pod, who).await,
             Err(error) => (Err(error), None),
         };
-        self.keeper.tell(KeeperMsg::Ended { uid: who.uid.clone(), refresh }).await?;
+        self.keeper.tell(|reply| KeeperMsg::Ended { uid: who.uid.clone(), refresh, reply }).await?;
         outcome
     }
 
@@ -50,7 +50,7 @@ impl Volumes {
     /// [`VolumeError::Away`]: tell again, or call [`Volumes::set_up`].
     pub async fn pod_changed(&self, uid: &str, pod: &Arc<Pod>) -> Result<(), VolumeError> {
         self.maker.objects.keep(uid, Some(pod)).await?;
-        self.keeper.tell(KeeperMsg::Seen { uid: uid.to_owned(), pod: pod.clone() }).await
+        self.keeper.tell(|reply| KeeperMsg::Seen { uid: uid.to_owned(), pod: pod.clone(), reply }).await
     }
 
     /// Takes everything of a pod away: mounts first, then its whole directory. Its containers must be gone. A pod of which
@@ -60,7 +60,7 @@ impl Volumes {
     /// What holds on to a mount, and a storage driver that doesn't let go. What is left is found again by
     /// [`Volumes::mounted_uids`].
     pub async fn tear_down(&self, uid: &str) -> Result<(), VolumeError> {
-        self.keeper.tell(KeeperMsg::Forget { uid: uid.to_owned() }).await?;
+        self.keeper.tell(|reply| KeeperMsg::Forget { uid: uid.to_owned(), reply }).await?;
         self.maker.objects.keep(uid, None).await?;
         self.maker.tokens.forget(uid).await?;
         self.maker.csi.tear_down(&self.maker, uid).await?;

@@ -19,6 +19,8 @@ use crate::types::{HostVolume, SubPath, VolumeUsage};
 pub(crate) enum Job {
     /// Have these volumes of a pod there.
     SetUp { uid: String, group: Group, volumes: Vec<Planned> },
+    /// Write the files of those of these that are there: a pod that was taken away meanwhile doesn't come back.
+    Rewrite { uid: String, group: Group, volumes: Vec<Planned> },
     /// Have a directory there; says whether something is mounted at a place, which is it or lies in it.
     MountPoint { directory: PathBuf, at: PathBuf },
     /// Write a small file as a whole.
@@ -119,6 +121,13 @@ const SAVED_BYTES_MAX: u64 = 1 << 20;
 pub(super) fn carry_out(job: Job, paths: &Paths, stamp: &str) -> Result<Done, VolumeError> {
     match job {
         Job::SetUp { uid, group, volumes } => set_up::set_up(paths, &uid, group, &volumes, stamp).map(Done::Mounted),
+        Job::Rewrite { uid, group, volumes } => {
+            let volumes = set_up::those_there(paths, &uid, volumes);
+            if volumes.is_empty() {
+                return Ok(Done::Nothing);
+            }
+            set_up::set_up(paths, &uid, group, &volumes, stamp).map(|_| Done::Nothing)
+        }
         Job::MountPoint { directory, at } => {
             make_directories(&directory, 0o750)?;
             Mounts::read().map(|mounts| Done::Is(mounts.has(&at)))

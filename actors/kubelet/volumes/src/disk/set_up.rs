@@ -54,6 +54,15 @@ pub(super) fn set_up(
     failure.map_or(Ok(made), Err)
 }
 
+/// The volumes of files that have a directory.
+pub(super) fn those_there(paths: &Paths, uid: &str, volumes: Vec<Planned>) -> Vec<Planned> {
+    let is_there = |volume: &Planned| match &volume.what {
+        What::Files { plugin, .. } => paths.volume(uid, plugin, &volume.name).is_ok_and(|path| path.is_dir()),
+        _ => false,
+    };
+    volumes.into_iter().filter(is_there).collect()
+}
+
 impl Pod<'_> {
     fn one(&mut self, volume: &Planned) -> Result<HostVolume, VolumeError> {
         let host = |path: PathBuf, read_only| HostVolume { path, read_only, is_block: false, selinux_relabel: true };

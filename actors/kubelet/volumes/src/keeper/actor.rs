@@ -52,8 +52,10 @@ impl Actor for KeeperActor {
     type Msg = KeeperMsg;
 
     async fn init(ctx: &mut Context<KeeperMsg>, args: KeeperArgs) -> Result<Self, ActorError> {
-        let pods = args.registry.borrow()?;
-        for (uid, followed) in pods.iter() {
+        let mut pods = args.registry.borrow()?;
+        for (uid, followed) in pods.iter_mut() {
+            // Whether somebody is still at it isn't known; `Ended` has it looked at once more if so.
+            followed.busy_since = None;
             args.maker.objects.keep(uid, Some(&followed.pod)).await?;
             ctx.send_self(KeeperMsg::Touched { uids: vec![uid.clone()] });
         }
@@ -63,11 +65,23 @@ impl Actor for KeeperActor {
 
     async fn handle(&mut self, ctx: &mut Context<KeeperMsg>, message: KeeperMsg) -> Result<(), ActorError> {
         match message {
-            KeeperMsg::Began { pod, who } => self.began(ctx.clock().now(), pod, who),
-            KeeperMsg::Ended { uid, refresh } => self.ended(ctx, &uid, refresh),
-            KeeperMsg::Seen { uid, pod } => self.seen(ctx, &uid, pod),
+            KeeperMsg::Began { pod, who, reply } => {
+                self.began(ctx.clock().now(), pod, who);
+                reply.send(());
+            }
+            KeeperMsg::Ended { uid, refresh, reply } => {
+                self.ended(ctx, &uid, refresh);
+                reply.send(());
+            }
+            KeeperMsg::Seen { uid, pod, reply } => {
+                self.seen(ctx, &uid, pod);
+                reply.send(());
+            }
             KeeperMsg::Touched { uids } => uids.iter().for_each(|uid| self.touched(ctx, uid)),
-            KeeperMsg::Forget { uid } => self.forget(ctx, &uid),
+            KeeperMsg::Forget { uid, reply } => {
+                self.forget(ctx, &uid);
+                reply.send(());
+            }
             KeeperMsg::RefreshTick { uid } => {
                 self.work.entry(uid.clone()).or_default().timer = None;
                 self.touched(ctx, &uid);
@@ -86,7 +100,8 @@ impl KeeperActor {
 
     fn ended(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str, refresh: Option<Moment>) {
         let Some(followed) = self.pods.get_mut(uid) else { return };
-        followed.busy_since = None;
+        // Not noted as busy: the keeper died meanwhile, and may have written newer files before older ones were.
+        followed.is_dirty |= followed.busy_since.take().is_none();
         self.set_timer(ctx, uid, refresh);
         if self.pods.get(uid).is_some_and(|followed| followed.is_dirty) {
             self.touched(ctx, uid);

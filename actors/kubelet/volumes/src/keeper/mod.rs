@@ -4,15 +4,19 @@ mod actor;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k3sd_runtime::lend::Lend;
-use k3sd_runtime::{Address, Moment, message_kinds};
+use k3sd_runtime::{Address, Moment, ReplyPort, message_kinds};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
 pub(crate) use self::actor::{KeeperActor, KeeperArgs};
 use crate::error::VolumeError;
 use crate::types::PodIdentity;
+
+/// The keeper answers from memory.
+const TELL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A pod whose volumes are there, or are being made.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub(crate) enum KeeperMsg {
         pod: Arc<Pod>,
         /// And who it is.
         who: PodIdentity,
+        /// It is noted.
+        reply: ReplyPort<()>,
     },
     /// That is over.
     Ended {
@@ -44,6 +50,8 @@ pub(crate) enum KeeperMsg {
         uid: String,
         /// When its first token has to be renewed.
         refresh: Option<Moment>,
+        /// It is noted.
+        reply: ReplyPort<()>,
     },
     /// The object of a pod is another; its labels may be.
     Seen {
@@ -51,6 +59,8 @@ pub(crate) enum KeeperMsg {
         uid: String,
         /// What it is now.
         pod: Arc<Pod>,
+        /// It is noted.
+        reply: ReplyPort<()>,
     },
     /// Objects that these pods name have changed.
     Touched {
@@ -61,6 +71,8 @@ pub(crate) enum KeeperMsg {
     Forget {
         /// Whose.
         uid: String,
+        /// It is noted.
+        reply: ReplyPort<()>,
     },
     /// To itself: look at a pod's files.
     RefreshTick {
@@ -82,9 +94,9 @@ message_kinds!(KeeperMsg { Began, Ended, Seen, Touched, Forget, RefreshTick, Ref
 pub(crate) struct Keeper(pub(crate) watch::Receiver<Option<Address<KeeperMsg>>>);
 
 impl Keeper {
-    /// Tells the keeper something; nothing waits for it.
-    pub(crate) async fn tell(&self, message: KeeperMsg) -> Result<(), VolumeError> {
+    /// Tells the keeper something, and waits until it is noted: what is only on its way dies with the keeper.
+    pub(crate) async fn tell(&self, message: impl FnOnce(ReplyPort<()>) -> KeeperMsg) -> Result<(), VolumeError> {
         let address = crate::address(&self.0).await?;
-        address.cast(message).map_err(|_| VolumeError::Away)
+        address.call(TELL_LIMIT, message).await.map_err(|_| VolumeError::Away)
     }
 }

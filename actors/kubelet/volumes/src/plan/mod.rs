@@ -52,7 +52,7 @@ impl Maker {
                 }
             }
         }
-        let made = self.carry_out(pod, who, planned).await;
+        let made = self.make(pod, who, planned).await;
         let outcome = failure.map_or(Ok(()), Err).and(made);
         (outcome, refresh)
     }
@@ -68,18 +68,19 @@ impl Maker {
                 planned.push(Planned { name: volume.name.clone(), what });
             }
         }
-        self.carry_out(pod, who, planned).await?;
+        if !planned.is_empty() {
+            let job = Job::Rewrite { uid: who.uid.clone(), group: group(pod, who), volumes: planned };
+            self.disks.run(&who.uid, job).await?;
+        }
         Ok(refresh)
     }
 
-    async fn carry_out(&self, pod: &Pod, who: &PodIdentity, volumes: Vec<Planned>) -> Result<Mounted, VolumeError> {
+    async fn make(&self, pod: &Pod, who: &PodIdentity, volumes: Vec<Planned>) -> Result<Mounted, VolumeError> {
         if volumes.is_empty() {
             return Ok(Mounted::default());
         }
-        let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
-        let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
-        let group = Group { id: who.fs_group, on_root_mismatch: policy == Some("OnRootMismatch") };
-        match self.disks.run(&who.uid, Job::SetUp { uid: who.uid.clone(), group, volumes }).await? {
+        let job = Job::SetUp { uid: who.uid.clone(), group: group(pod, who), volumes };
+        match self.disks.run(&who.uid, job).await? {
             Done::Mounted(volumes) => Ok(Mounted { volumes }),
             _ => Err(VolumeError::Away),
         }
@@ -132,6 +133,13 @@ impl Maker {
         };
         Ok(What::EmptyDir { medium })
     }
+}
+
+/// To whom the pod's volumes are given, and how thoroughly.
+fn group(pod: &Pod, who: &PodIdentity) -> Group {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+    Group { id: who.fs_group, on_root_mismatch: policy == Some("OnRootMismatch") }
 }
 
 fn bytes(text: &str) -> Result<u64, VolumeError> {

@@ -1,0 +1,505 @@
+//! What a pod's volumes look like from outside.
+
+use std::fs;
+use std::future::Future;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k3sd_kubelet_volumes::{
+    Allocatable, Mounted, PodIdentity, SubPath, VolumeError, Volumes, VolumesConfig, VolumesTree, tree,
+};
+use k3sd_runtime::{Clock, Signal, System, Tree};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use crate::Test;
+use crate::api::Api;
+use crate::driver::Driver;
+
+/// All of them; see [`crate::main`].
+pub(crate) const TESTS: &[Test] = &[
+    ("files_follow_their_objects", files_follow_their_objects),
+    ("what_is_missing_is_named_and_comes_later", what_is_missing_is_named_and_comes_later),
+    ("tokens_are_renewed_in_time", tokens_are_renewed_in_time),
+    ("empty_dirs_are_the_groups_and_counted", empty_dirs_are_the_groups_and_counted),
+    ("sub_paths_stay_in_their_volume", sub_paths_stay_in_their_volume),
+    ("claims_lead_to_directories_that_outlive_pods", claims_lead_to_directories_that_outlive_pods),
+    ("a_restart_adopts_and_deaths_stop_no_update", a_restart_adopts_and_deaths_stop_no_update),
+    ("nothing_is_deleted_through_a_mount", nothing_is_deleted_through_a_mount),
+    ("a_storage_driver_is_registered_and_used", a_storage_driver_is_registered_and_used),
+];
+
+/// However slow the machine is.
+const LIMIT: Duration = Duration::from_secs(60);
+const UID: &str = "5e1f0000-0000-4000-8000-000000000001";
+
+/// A node's volumes, running.
+struct Node {
+    api: Api,
+    tree: Tree,
+    system: System,
+    volumes: Volumes,
+    root: PathBuf,
+}
+
+impl Node {
+    async fn start(api: &Api, root: &Path, clock: Clock) -> Self {
+        let config = VolumesConfig {
+            root: root.to_owned(),
+            node_name: "node".to_owned(),
+            allocatable: Allocatable { cpu_milli: 2000, memory: 1 << 30, ephemeral_storage: 1 << 30 },
+            mount_program: "no-such-program".into(),
+        };
+        let VolumesTree { spec, volumes } = tree(config, api.connect());
+        let system = System::new(clock);
+        let tree = system.start(spec);
+        tree.ready().await.unwrap();
+        Self { api: api.clone(), tree, system, volumes, root: root.to_owned() }
+    }
+
+    async fn stop(self) {
+        self.tree.stop();
+        self.tree.ended().await;
+    }
+
+    fn volume(&self, uid: &str, plugin: &str, name: &str) -> PathBuf {
+        self.root.join("pods").join(uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
+    }
+
+    /// Nothing is left of any pod.
+    fn is_clean(&self) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let below = self.root.join("pods");
+        assert!(!mounts.contains(below.to_str().unwrap()), "still mounted:\n{mounts}");
+        assert_eq!(fs::read_dir(&below).unwrap().count(), 0);
+    }
+}
+
+fn on_a_clock_of(is_paused: bool, test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(is_paused).build().unwrap();
+    runtime.block_on(async {
+        if is_paused {
+            test.await;
+        } else {
+            tokio::time::timeout(LIMIT, test).await.expect("the test ends in time");
+        }
+    });
+}
+
+fn real(test: impl Future<Output = ()>) {
+    on_a_clock_of(false, test);
+}
+
+/// Comes back when the file holds this.
+async fn holds(file: &Path, text: &str) {
+    while fs::read_to_string(file).ok().as_deref() != Some(text) {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn pod(uid: &str, volumes: &Value) -> Arc<Pod> {
+    let mounts: Vec<_> =
+        volumes.as_array().unwrap().iter().map(|volume| json!({"name": volume["name"], "mountPath": "/x"})).collect();
+    let pod = json!({
+        "metadata": {"name": "p", "namespace": "n", "uid": uid, "labels": {"a": "1"}},
+        "spec": {"containers": [{"name": "c", "volumeMounts": mounts}], "volumes": volumes, "serviceAccountName": "sa"},
+    });
+    Arc::new(serde_json::from_value(pod).unwrap())
+}
+
+fn who(uid: &str, fs_group: Option<u32>) -> PodIdentity {
+    PodIdentity { uid: uid.to_owned(), fs_group, memory_limit: None }
+}
+
+fn config_map(value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "n"}, "data": {"k": value}})
+}
+
+const MAP: &str = "/api/v1/namespaces/n/configmaps/m";
+
+fn is_tmpfs(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mounts.lines().any(|line| line.split(' ').nth(4) == path.to_str() && line.contains(" - tmpfs "))
+}
+
+fn files_follow_their_objects() {
+    real(async {
+        let (home, api) = (tempfile::tempdir().unwrap(), Api::new());
+        api.put(MAP, config_map("1"));
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "n"}, "data": {"x": "c2VjcmV0"}});
+        api.put("/api/v1/namespaces/n/secrets/s", secret);
+        let node = Node::start(&api, home.path(), Clock::system()).await;
+        let volumes = json!([
+            {"name": "map", "configMap": {"name": "m", "defaultMode": 420}},
+            {"name": "secret", "secret": {"secretName": "s", "defaultMode": 256}},
+            {"name": "all", "projected": {"defaultMode": 420, "sources": [
+                {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+                {"configMap": {"name": "m", "items": [{"key": "k", "path": "deep/k"}]}},
+                {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+            ]}},
+            {"name": "unused", "configMap": {"name": "none"}},
+        ]);
+        let mut object = Pod::clone(&pod(UID, &volumes));
+        object.spec.as_mut().unwrap().containers[0]
+            .volume_mounts
+            .as_mut()
+            .unwrap()
+            .retain(|mount| mount.name != "unused");
+        let object = Arc::new(object);
+        let mounted = node.volumes.set_up(&object, &who(UID, None)).await.unwrap();
+        assert_eq!(mounted.volumes.keys().collect::<Vec<_>>(), ["all", "map", "secret"]);
+        assert!(mounted.volumes.values().all(|volume| volume.read_only && !volume.is_block));
+        let at = |plugin, name| node.volume(UID, plugin, name);
+        assert_eq!(mounted.volumes["map"].path, at("configmap", "map"));
+        assert!(
+            is_tmpfs(&at("secret", "secret"))
+                && is_tmpfs(&at("projected", "all"))
+                && !is_tmpfs(&at("configmap", "map"))
+        );
+        assert_eq!(fs::read_to_string(at("secret", "secret").join("x")).unwrap(), "secret");
+        assert_eq!(fs::metadata(at("secret", "secret").join("x")).unwrap().mode() & 0o777, 0o400);
+        assert_eq!(fs::read_to_string(at("projected", "all").join("token")).unwrap(), "token-1");
+        api.put(MAP, config_map("2"));
+        holds(&at("configmap", "map").join("k"), "2").await;
+        holds(&at("projected", "all").join("deep/k"), "2").await;
+        let mut changed = Pod::clone(&object);
+        changed.metadata.labels.get_or_insert_default().insert("b".to_owned(), "2".to_owned());
+        node.volumes.pod_changed(UID, &Arc::new(changed)).await.unwrap();
+        holds(&at("projected", "all").join("labels"), "a=\"1\"\nb=\"2\"").await;
+        assert_eq!(node.volumes.set_up(&object, &who(UID, None)).await.unwrap(), mounted);
+        assert_eq!(api.tokens(), 1, "one token does for all of it");
+        assert_eq!(node.volumes.mounted_uids().await.unwrap(), [UID]);
+        node.volumes.tear_down(UID).await.unwrap();
+        node.volumes.tear_down(UID).await.unwrap();
+        node.is_clean();
+        node.stop().await;
+    });
+}
+
+fn what_is_missing_is_named_and_comes_later() {
+    real(async {
+        let (home, api) = (tempfile::tempdir().unwrap(), Api::new());
+        let node = Node::start(&api, home.path(), Clock::system()).await;
+        let volumes = json!([
+            {"name": "map", "configMap": {"name": "m", "items": [{"key": "k", "path": "k"}]}},
+            {"name": "maybe", "secret": {"secretName": "s", "optional": true}},
+        ]);
+        let object = pod(UID, &volumes);
+        let event = |error: VolumeError| error.event();
+        let text = node.volumes.set_up(&object, &who(UID, None)).await.map_err(event).unwrap_err();
+        assert_eq!(text, "MountVolume.SetUp failed for volume \"map\" : configmap \"m\" not found");
+        let mut other = config_map("1");
+        other["data"] = json!({"other": "1"});
+        api.put(MAP, other);
+        let wanted = "MountVolume.SetUp failed for volume \"map\" : configmap references non-existent config key: k";
+        while node.volumes.set_up(&object, &who(UID, None)).await.map_err(event).unwrap_err() != wanted {}
+        api.put(MAP, config_map("1"));
+        while node.volumes.set_up(&object, &who(UID, None)).await.is_err() {}
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "n"}, "data": {"x": "eA=="}});
+        api.put("/api/v1/namespaces/n/secrets/s", secret);
+        holds(&node.volume(UID, "secret", "maybe").join("x"), "x").await;
+        api.delete("/api/v1/namespaces/n/secrets/s");
+        while node.volume(UID, "secret", "maybe").join("x").exists() {
+            tokio::task::yield_now().await;
+        }
+        let odd = pod(UID, &json!([{"name": "i", "iscsi": {"iqn": "i", "lun": 0, "targetPortal": "t"}}]));
+        let text = event(node.volumes.set_up(&odd, &who(UID, None)).await.unwrap_err());
+        assert!(text.ends_with("no volume plugin of this node matches volume \"i\": iscsi"), "{text}");
+        let nfs = pod(UID, &json!([{"name": "f", "nfs": {"server": "h", "path": "/e"}}]));
+        let text = event(node.volumes.set_up(&nfs, &who(UID, None)).await.unwrap_err());
+        assert!(text.ends_with("no-such-program failed: it is not installed on this node"), "{text}");
+        node.volumes.tear_down(UID).await.unwrap();
+        node.is_clean();
+        node.stop().await;
+    });
+}
+
+fn tokens_are_renewed_in_time() {
+    on_a_clock_of(true, async {
+        let (home, api) = (tempfile::tempdir().unwrap(), Api::new());
+        api.token_seconds(3600);
+        let node = Node::start(&api, home.path(), Clock::simulated(1)).await;
+        let source = json!({"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}});
+        let object = pod(UID, &json!([{"name": "t", "projected": {"sources": [source]}}]));
+        node.volumes.set_up(&object, &who(UID, Some(2000))).await.unwrap();
+        let file = node.volume(UID, "projected", "t").join("token");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "token-1");
+        let found = fs::metadata(&file).unwrap();
+        assert_eq!((found.gid(), found.mode() & 0o777), (2000, 0o640));
+        tokio::time::advance(Duration::from_secs(2860)).await;
+        assert_eq!(api.tokens(), 1);
+        let clock = node.system.clock().clone();
+        clock.sleep_until(clock.now() + Duration::from_secs(60)).await;
+        assert_eq!(api.tokens(), 2);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "token-2");
+        node.volumes.tear_down(UID).await.unwrap();
+        clock.sleep_until(clock.now() + Duration::from_secs(50_000)).await;
+        assert_eq!(api.tokens(), 2, "nobody asks for a pod that is gone");
+        node.is_clean();
+        node.stop().await;
+    });
+}
+
+fn empty_dirs_are_the_groups_and_counted() {
+    real(async {
+        let (home, api) = (tempfile::tempdir().unwrap(), Api::new());
+        let node = Node::start(&api, home.path(), Clock::system()).await;
+        let volumes = json!([
+            {"name": "disk", "emptyDir": {}},
+            {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        ]);
+        let object = pod(UID, &volumes);
+        let mounted = node.volumes.set_up(&object, &who(UID, Some(3000))).await.unwrap();
+        for volume in mounted.volumes.values() {
+            let found = fs::metadata(&volume.path).unwrap();
+            assert_eq!((found.gid(), found.mode() & 0o7777), (3000, 0o2777), "{}", volume.path.display());
+        }
+        let (disk, memory) = (&mounted.volumes["disk"].path, &mounted.volumes["memory"].path);
+        assert!(is_tmpfs(memory));
+        assert!(fs::write(memory.join("big"), vec![0; 2 << 20]).is_err(), "the limit holds");
+        fs::remove_file(memory.join("big")).unwrap();
+        fs::create_dir(disk.join("d")).unwrap();
+        fs::write(disk.join("d/f"), vec![1; 100_000]).unwrap();
+        fs::hard_link(disk.join("d/f"), disk.join("again")).unwrap();
+        symlink("/", disk.join("out")).unwrap();
+        let usage = node.volumes.usage(UID).await.unwrap();
+        let used = usage["disk"];
+        assert!((100_000..200_000).contains(&used.used_bytes.unwrap()), "{used:?}");
+        assert_eq!(used.inodes_used, Some(4));
+        assert_eq!(usage["memory"].capacity_bytes, Some(1 << 20));
+        // A second time changes nothing, not even what the pod did to the directory.
+        fs::set_permissions(disk, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        node.volumes.set_up(&object, &who(UID, Some(3000))).await.unwrap();
+        assert_eq!(fs::metadata(disk).unwrap().mode() & 0o7777, 0o700);
+        node.volumes.tear_down(UID).await.unwrap();
+        node.is_clean();
+        node.stop().await;
+    });
+}
+
+fn sub_paths_stay_in_their_volume() {
+    real(async {
+        let (home, api) = (tempfile::tempdir().unwrap(), Api::new());
+        api.put(MAP, config_map("1"));
+        let node = Node::start(&api, home.path(), Clock::system()).await;
+        let volumes = json!([{"name": "e", "emptyDir": {}}, {"name": "m", "configMap": {"name": "m"}}]);
+        let Mounted { volumes } = node.volumes.set_up(&pod(UID, &volumes), &who(UID, None)).await.unwrap();
+        let part = |volume: &str, sub_path: &str, index: usize| SubPath {
+            uid: UID.to_owned(),
+            volume: volume.to_owned(),
+            host_path: volumes[volume].path.clone(),
+            sub_path: sub_path.to_owned(),
+            container: "c".to_owned(),
+            index,
+            read_only: volumes[volume].read_only,
+        };
+        let empty = &volumes["e"].path;
+        let made = node.volumes.sub_path(part("e", "a/b", 0)).await.unwrap();
+        assert_eq!(made, home.path().join(format!("pods/{UID}/volume-subpaths/e/c/0")));
+        fs::write(made.join("f"), "x").unwrap();
+        assert_eq!(fs::read_to_string(empty.join("a/b/f")).unwrap(), "x");
+        assert_eq!(fs::metadata(empty.join("a")).unwrap().mode() & 0o777, 0o777, "as open as the volume");
+        assert_eq!(node.volumes.sub_path(part("e", "a/b", 0)).await.unwrap(), made);
+        let file = node.volumes.sub_path(part("e", "a/b/f", 1)).await.unwrap();
+        assert_eq!(fs::read_to_string(file).unwrap(), "x");
+        let key = node.volumes.sub_path(part("m", "k", 0)).await.unwrap();
+        assert_eq!(fs::read_to_string(&key).unwrap(), "1");
+        symlink("/etc", empty.join("out")).unwrap();
+        symlink("../../../../../..", empty.join("up")).unwrap();
+        symlink("a", empty.join("inside")).unwrap();
+        for (index, escape) in ["out", "out/passwd", "up", "up/etc", "../e", "/etc", "a/../../x"].iter().enumerate() {
+            let outcome = node.volumes.sub_path(part("e", escape, 10 + index)).await;
+            assert!(outcome.is_err(), "{escape} led to {outcome:?}");
+        }
+        let inside = node.volumes.sub_path(part("e", "inside/b", 2)).await.unwrap();
+        assert_eq!(fs::read_to_string(inside.join("f")).unwrap(), "x");
+        node.volumes.tear_down(UID).await.unwrap();
+        assert!(Path::new("/etc/passwd").exists());
+        node.is_clean();
+        node.stop().await;
+    });
+}
+
+/// A claim that is bound to a volume of this source.
+fn claimed(api: &Api, source: Value) {
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c", "namespace": "n", "uid": "cu"},
+        "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"}});
+    api.put("/api/v1/namespaces/n/persistentvolumeclaims/c", claim);
+    let mut spec = json!({"claimRef": {"uid": "cu"}, "accessModes": ["ReadWriteOnce"]});
+    spec.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"}, "spec": spec});
+    api.put("/api/v1/persistentvolumes/pv", volume);
+}
+
+fn claims_lead_to_directories_that_outlive_pods() {
+    real(async {
+        let (home, data, api) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Api::new());
+        fs::write(data.path().join("kept"), "x").unwrap();
+        let node = Node::start(&api, home.path(), Clock::system()).await;
+        let object = pod(UID, &json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]));
+        let text = node.volumes.set_up(&object, &who(UID, None)).await.unwrap_err().event();
+        assert!(
+            text.starts_with("MountVolume.SetUp failed for volume \"v\" : failed to fetch PVC from API server"),
+            "{text}"
+        );
+        claimed(&api, json!({"local": {"path": data.path()}}));
+        let mounted = node.volumes.set_up(&object, &who(UID, Some(4000))).await.unwrap();
+        let path = &mounted.volumes["v"].path;
+        assert_eq!(*path, node.volume(UID, "local-volume", "pv"));
+        assert_eq!(fs::read_to_string(path.join("kept")).unwrap(), "x");
+        assert_eq!(fs::metadata(data.path().join("kept")).unwrap().gid(), 4000);
+        fs::write(path.join("new"), "y").unwrap();
+        node.volumes.set_up(&object, &who(UID, Some(4000))).await.unwrap();
+        node.volumes.tear_down(UID).await.unwrap();
+        assert_eq!(fs::read_to_string(data.path().join("new")).unwrap(), "y");
+        let read_only = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c", "readOnly": true}}]);
+        let mounted = node.volumes.set_up(&pod(UID, &read_only), &who(UID, None)).await.unwrap();
+        assert!(mounted.volumes["v"].read_only);
+        assert!(fs::write(mounted.volumes["v"].path.join("no"), "").is_err());
+        node.volumes.tear_down(UID).await.unwrap();
+        node.is_clean();
+        node.stop().await;
+    });
+}
+
+fn a_restart_adopts_and_deaths_stop_no_update() {
+    real(async {
+        let (home, api) = (tempfile::tempdir().unwrap(), Api::new());
+        api.put(MAP, config_map("1"));
+        let volumes = json!([
+            {"name": "m", "configMap": {"name": "m"}},
+            {"name": "e", "emptyDir": {"medium": "Memory"}},
+        ]);
+        let object = pod(UID, &volumes);
+        let node = Node::start(&api, home.path(), Clock::system()).await;
+        let before = node.volumes.set_up(&object, &who(UID, None)).await.unwrap();
+        fs::write(before.volumes["e"].path.join("f"), "kept").unwrap();
+        let file = before.volumes["m"].path.join("k");
+        for (turn, actor) in
+            ["files/keeper", "files/objects", "tokens", "disk-1", "disk-2", "disk-3", "disk-4"].iter().enumerate()
+        {
+            assert!(node.system.signal(actor, Signal::Kill), "{actor}");
+            let text = format!("after {turn}");
+            api.put(MAP, config_map(&text));
+            holds(&file, &text).await;
+        }
+        node.stop().await;
+        // Changed while nobody was there.
+        api.put(MAP, config_map("3"));
+        let node = Node::start(&api, home.path(), Clock::system()).await;
+        let after = node.volumes.set_up(&object, &who(UID, None)).await.unwrap();
+        assert_eq!(after, before);
+        assert_eq!(fs::read_to_string(after.volumes["e"].path.join("f")).unwrap(), "kept");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "3");
+        node.stop().await;
+        // A pod that nobody knows any more is found by its directory.
+        let node = Node::start(&api, home.path(), Clock::system()).await;
+        for uid in node.volumes.mounted_uids().await.unwrap() {
+            node.volumes.tear_down(&uid).await.unwrap();
+        }
+        node.is_clean();
+        node.stop().await;
+    });
+}
+
+fn nothing_is_deleted_through_a_mount() {
+    real(async {
+        let (home, precious, api) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Api::new());
+        fs::write(precious.path().join("kept"), "x").unwrap();
+        let node = Node::start(&api, home.path(), Clock::system()).await;
+        let mounted =
+            node.volumes.set_up(&pod(UID, &json!([{"name": "e", "emptyDir": {}}])), &who(UID, None)).await.unwrap();
+        let inner = mounted.volumes["e"].path.join("a b\\c");
+        fs::create_dir(&inner).unwrap();
+        symlink(precious.path(), mounted.volumes["e"].path.join("link")).unwrap();
+        assert!(Command::new("mount").arg("--bind").arg(precious.path()).arg(&inner).status().unwrap().success());
+        assert!(Command::new("mount").arg("--bind").arg(precious.path()).arg(&inner).status().unwrap().success());
+        // Somebody uses it, so that it can only be let go of.
+        let mut user = Command::new("sleep").arg("60").current_dir(&inner).spawn().unwrap();
+        node.volumes.tear_down(UID).await.unwrap();
+        assert_eq!(fs::read_to_string(precious.path().join("kept")).unwrap(), "x");
+        node.is_clean();
+        user.kill().unwrap();
+        user.wait().unwrap();
+        for uid in ["", "..", "a/b", "."] {
+            assert!(node.volumes.tear_down(uid).await.is_err(), "{uid:?}");
+        }
+        assert!(home.path().join("pods").is_dir());
+        node.stop().await;
+    });
+}
+
+fn a_storage_driver_is_registered_and_used() {
+    real(async {
+        let (home, data, api) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Api::new());
+        api.put(
+            "/api/v1/nodes/node",
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node", "uid": "nu"}}),
+        );
+        let modes = json!(["Persistent", "Ephemeral"]);
+        let spec = json!({"attachRequired": false, "podInfoOnMount": true, "volumeLifecycleModes": modes,
+            "tokenRequests": [{"audience": "vault"}]});
+        let object = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "test.example.com"}, "spec": spec});
+        api.put("/apis/storage.k8s.io/v1/csidrivers/test.example.com", object);
+        claimed(&api, json!({"csi": {"driver": "test.example.com", "volumeHandle": "disk-1", "fsType": "ext4"}}));
+        let node = Node::start(&api, home.path(), Clock::system()).await;
+        let volumes = json!([
+            {"name": "v", "persistentVolumeClaim": {"claimName": "c"}},
+            {"name": "inline", "csi": {"driver": "test.example.com", "volumeAttributes": {"color": "red"}}},
+        ]);
+        let (first, second) = (
+            pod("uid-1", &volumes),
+            pod("uid-2", &json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}])),
+        );
+        let text = node.volumes.set_up(&first, &who("uid-1", None)).await.unwrap_err().event();
+        assert!(
+            text.ends_with("driver name test.example.com not found in the list of registered CSI drivers"),
+            "{text}"
+        );
+        let driver = Driver::start(&home.path().join("plugins_registry"), data.path());
+        driver.wait("NotifyRegistrationStatus").await;
+        assert_eq!(driver.last("NotifyRegistrationStatus").get(&1).map(String::as_str), Some("1"));
+        let written = node.api.get("/apis/storage.k8s.io/v1/csinodes/node").unwrap();
+        let entry = json!({"name": "test.example.com", "nodeID": "node-id", "topologyKeys": ["topology.test/zone"], "allocatable": {"count": 3}});
+        assert_eq!(written["spec"]["drivers"], json!([entry]));
+        assert_eq!(node.api.get("/api/v1/nodes/node").unwrap()["metadata"]["labels"]["topology.test/zone"], "z1");
+        let mounted = loop {
+            if let Ok(mounted) = node.volumes.set_up(&first, &who("uid-1", Some(5000))).await {
+                break mounted;
+            }
+        };
+        assert_eq!(mounted.volumes["v"].path, node.volume("uid-1", "csi", "pv").join("mount"));
+        let context = driver.last("NodePublishVolume").get(&8).cloned().unwrap_or_default();
+        assert!(
+            context.contains("color") && context.contains("csi.storage.k8s.io/pod.name") && context.contains("vault")
+        );
+        fs::write(mounted.volumes["v"].path.join("f"), "x").unwrap();
+        assert_eq!(fs::metadata(driver.home().join("disk-1")).unwrap().gid(), 5000, "the policy gives it to the group");
+        let calls = driver.called().len();
+        node.volumes.set_up(&first, &who("uid-1", Some(5000))).await.unwrap();
+        assert!(driver.called()[calls..].iter().all(|method| method == "NodeGetCapabilities"));
+        node.volumes.set_up(&second, &who("uid-2", None)).await.unwrap();
+        assert_eq!(node.volumes.in_use().await.unwrap(), ["kubernetes.io/csi/test.example.com^disk-1"]);
+        let count = |method: &str| driver.called().iter().filter(|called| *called == method).count();
+        node.volumes.tear_down("uid-1").await.unwrap();
+        assert_eq!((count("NodeUnpublishVolume"), count("NodeUnstageVolume")), (2, 0), "another pod has it still");
+        // The node's part starts again, and takes back what it didn't give.
+        let api = node.api.clone();
+        node.stop().await;
+        let node = Node::start(&api, home.path(), Clock::system()).await;
+        while node.volumes.tear_down("uid-2").await.is_err() {}
+        assert_eq!((count("NodeUnpublishVolume"), count("NodeUnstageVolume")), (3, 1));
+        assert_eq!(fs::read_to_string(driver.home().join("disk-1/f")).unwrap(), "x");
+        node.is_clean();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(home.path().to_str().unwrap()), "{mounts}");
+        fs::remove_file(home.path().join("plugins_registry/test.example.com-reg.sock")).unwrap();
+        while node.api.get("/apis/storage.k8s.io/v1/csinodes/node").unwrap()["spec"]["drivers"] != json!([]) {
+            tokio::task::yield_now().await;
+        }
+        node.stop().await;
+    });
+}
