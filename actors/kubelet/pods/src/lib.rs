@@ -1,10 +1,36 @@
 //! Pods: an actor each, from the object to sandboxes and containers, and their status back.
+//!
+//! ```text
+//! API, files ─▶ manager ─▶ entry of a pod ─▶ its actor ─▶ CRI, cgroups, volumes
+//!                            ▲                 │
+//!     runtime ─▶ relist ─ nudge                ├─▶ status in the API
+//!                                              └─▶ snapshot of the node's pods
+//! ```
+//!
+//! * [`translate`], [`plan`] and [`status`] decide; they are pure.
+//! * `pod` is the actor of one pod: it looks at the runtime, decides, acts, and looks again.
+//! * `manager` says which pods there are; [`source`] and [`admit`] help it.
+//! * [`probes`], [`lifecycle`] and [`images`] are what their names say.
+//!
+//! What is deliberately absent: a cache of what runs. The runtime is asked, and an actor that restarts goes on from there.
 
+pub mod admit;
+pub mod config;
+mod http;
+pub mod images;
+pub mod lifecycle;
+mod manager;
 pub mod plan;
+mod pod;
 pub mod probes;
 pub mod runtime;
+pub mod source;
 pub mod spec;
 pub mod status;
 #[cfg(test)]
 mod testing;
 pub mod translate;
+mod tree;
+
+pub use crate::config::{PodVolumes, PodsConfig, PodsDeps};
+pub use crate::tree::{PodsHandle, PodsTree, tree};

@@ -40,6 +40,13 @@ impl Backoffs {
         (now < until).then_some((entry.wait, until))
     }
 
+    /// The wait that holds since the last try, and until when.
+    #[must_use]
+    pub fn since_try(&self, key: &str, now: Timestamp) -> Option<(Duration, Timestamp)> {
+        let tried = self.0.get(key)?.updated;
+        self.waiting(key, tried, now)
+    }
+
     /// Something that failed at `failed` is tried again now: the next wait is longer.
     pub fn next(&mut self, key: &str, failed: Timestamp, now: Timestamp) {
         let wait = match self.0.get(key) {

@@ -1,8 +1,11 @@
 //! Probes: whether containers have started, live and are ready.
 //!
-//! [`machine`] counts, and knows when the next try is; [`check`] tries. The tries of a pod are part of its actor.
+//! [`machine`] counts, and knows when the next try is; `check` tries. The tries of a pod are part of its actor.
 
+pub(crate) mod check;
+mod grpc;
 pub mod machine;
+pub(crate) mod run;
 
 use std::collections::BTreeMap;
 
@@ -73,7 +76,7 @@ impl Results {
         self.get(id, Kind::Readiness)
     }
 
-    fn get(&self, id: &str, kind: Kind) -> Option<Outcome> {
+    pub(crate) fn get(&self, id: &str, kind: Kind) -> Option<Outcome> {
         self.0.get(&(id.to_owned(), kind)).copied()
     }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k3sd_cri::{Cri, CriError, v1};
 
 use super::{Found, Limits, Runtime, Sandbox, State, state_of};
+use crate::status::message::{from_file, from_log};
 use crate::translate::labels;
 
 /// What was learned of containers that can't have changed since: the runtime isn't asked again. By id.
@@ -94,10 +95,33 @@ async fn container(cri: &Cri, listed: v1::Container, cache: &Cache) -> Result<Op
     Ok(Some(found(listed, status)))
 }
 
+/// The runtime's message with the container's last words: those in its file, or else, where it may be so and it failed, the
+/// end of its log.
+fn last_words(listed: &v1::Container, status: &v1::ContainerStatus, state: State) -> String {
+    if state != State::Exited {
+        return status.message.clone();
+    }
+    let annotation = |key: &str| listed.annotations.get(key).filter(|text| !text.is_empty());
+    let path = annotation(labels::MESSAGE_PATH);
+    let mount = path.and_then(|path| status.mounts.iter().find(|mount| mount.container_path == *path));
+    let own = mount.and_then(|mount| from_file(mount.host_path.as_ref()));
+    let falls_back = annotation(labels::MESSAGE_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
+    let own = own.or_else(|| {
+        let wanted = falls_back && status.exit_code != 0 && !status.log_path.is_empty();
+        wanted.then(|| from_log(status.log_path.as_ref())).flatten()
+    });
+    match (status.message.as_str(), own) {
+        (_, None) => status.message.clone(),
+        ("", Some(own)) => own,
+        (message, Some(own)) => format!("{message}: {own}"),
+    }
+}
+
 fn found(listed: v1::Container, status: v1::ContainerStatus) -> Found {
     let label = |key: &str| listed.labels.get(key).cloned().unwrap_or_default();
     let annotation = |key: &str| listed.annotations.get(key).filter(|text| !text.is_empty());
     let state = state_of(status.state);
+    let message = last_words(&listed, &status, state);
     let limits = status.resources.and_then(|resources| resources.linux).map(|linux| Limits {
         cpu_shares: linux.cpu_shares,
         cpu_quota: linux.cpu_quota,
@@ -116,7 +140,7 @@ fn found(listed: v1::Container, status: v1::ContainerStatus) -> Found {
         finished_at: if state == State::Exited { time(status.finished_at) } else { None },
         exit_code: status.exit_code,
         reason: status.reason,
-        message: status.message,
+        message,
         hash: annotation(labels::HASH).cloned().unwrap_or_default(),
         image: status
             .image

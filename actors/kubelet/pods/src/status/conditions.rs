@@ -9,6 +9,12 @@ use crate::spec::{container_status, init_containers, is_sidecar, main_containers
 /// The kinds that the node writes; others are kept as they are.
 const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
+/// Whether a condition is one that others write.
+#[must_use]
+pub fn is_foreign(kind: &str) -> bool {
+    !OWN.contains(&kind) && kind != "DisruptionTarget"
+}
+
 /// What a condition says.
 struct Said {
     kind: &'static str,

@@ -1,0 +1,102 @@
+//! What the pods of a node are run with.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use k3sd_client::api::Connect;
+use k3sd_client::events::Recorder;
+use k3sd_client::informer::Informer;
+use k3sd_cri::Cri;
+use k3sd_kubelet_cgroups::Cgroups;
+use k3sd_objects::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use tokio::sync::watch;
+
+use crate::translate::dns::DnsFacts;
+use crate::translate::mounts::HostVolume;
+
+/// How the node runs its pods.
+#[derive(Clone, Debug)]
+pub struct PodsConfig {
+    /// The node's name.
+    pub node: String,
+    /// The kubelet's directory, `/var/lib/kubelet`.
+    pub root: PathBuf,
+    /// Where logs of pods are, `/var/log/pods`.
+    pub logs: PathBuf,
+    /// Where links to logs by container are, `/var/log/containers`.
+    pub log_links: PathBuf,
+    /// The directory of static pods' files; without one there are none.
+    pub static_pods: Option<PathBuf>,
+    /// The host's names of hosts, `/etc/hosts`.
+    pub hosts_file: PathBuf,
+    /// Name servers of the cluster and of the host.
+    pub dns: DnsFacts,
+    /// Whether pods that name no profile of seccomp get the runtime's.
+    pub seccomp_default: bool,
+    /// The node's memory, in bytes, from which scores for its killer are made.
+    pub memory_capacity: i64,
+    /// Whether limits of CPU become quotas.
+    pub cpu_quota: bool,
+    /// Processes that a pod may have; no limit if none.
+    pub pids_max: Option<u64>,
+    /// Pods that the node takes.
+    pub pods_max: usize,
+    /// Images that are pulled at the same time; no limit if none.
+    pub pulls_max: Option<usize>,
+}
+
+/// Volumes, as pods need them.
+pub trait PodVolumes: Send + Sync + 'static {
+    /// Mounts what the pod needs; harmless to repeat. Its volumes by name.
+    fn set_up<'a>(&'a self, pod: &'a Arc<Pod>) -> BoxFuture<'a, Result<BTreeMap<String, HostVolume>, String>>;
+
+    /// Makes a part of a volume fit to be mounted, following no link out of it. `index` is the mount's place in the
+    /// container's list. Answers the path to mount.
+    fn sub_path<'a>(
+        &'a self,
+        pod: &'a Arc<Pod>,
+        volume: (&'a str, &'a HostVolume),
+        container: (&'a str, usize),
+        path: &'a str,
+    ) -> BoxFuture<'a, Result<String, String>>;
+
+    /// Unmounts and removes all that a pod had; harmless to repeat.
+    fn tear_down<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), String>>;
+
+    /// The pods of which something is left.
+    fn leftovers(&self) -> Vec<String>;
+}
+
+/// What the pods need from others.
+#[derive(Clone)]
+pub struct PodsDeps {
+    /// The runtime.
+    pub cri: Cri,
+    /// The way to the API, as the node.
+    pub connect: Connect,
+    /// Where events go, as `kubelet`, from this host.
+    pub recorder: Recorder,
+    /// Volumes.
+    pub volumes: Arc<dyn PodVolumes>,
+    /// The cgroup tree; without it the runtime puts containers where it likes.
+    pub cgroups: Option<Arc<Cgroups>>,
+    /// Services, for environment variables; without it pods learn of none.
+    pub services: Option<Informer<Service>>,
+    /// The node's own object, for admission; without it labels are not looked at.
+    pub own_node: Option<Informer<Node>>,
+    /// The node's addresses, the first one first.
+    pub addresses: watch::Receiver<Vec<String>>,
+    /// What pods may use altogether.
+    pub allocatable: watch::Receiver<BTreeMap<String, Quantity>>,
+    /// Changes when something happened in the runtime; without it the runtime is asked each second.
+    pub nudge: Option<watch::Receiver<()>>,
+}
+
+impl std::fmt::Debug for PodsDeps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PodsDeps").field("cri", &self.cri).finish_non_exhaustive()
+    }
+}

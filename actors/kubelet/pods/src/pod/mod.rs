@@ -1,0 +1,228 @@
+//! One pod: an actor that makes what runs into what is wanted, until nothing of the pod is left.
+//!
+//! ```text
+//! wanted, nudge, results ─▶ look at the runtime ─▶ status ─▶ plan ─▶ carry out ─▶ look again ...
+//! ```
+//!
+//! Owns:    what the runtime, the cgroup tree and the volumes have of one pod, and the pod's status in the API.
+//! Needs:   the runtime. The API may be away.
+//! Restart: transient. It looks, and goes on where things are: what isn't found in the runtime (waits after failures,
+//!          what probes said) is kept in its [`Entry`], which outlives it.
+//! Fails:   never on the world; everything is tried again.
+
+mod files;
+mod pull;
+mod start;
+mod stop;
+mod sync;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k3sd_kubelet_base::PodsPublisher;
+use k3sd_runtime::{ActorError, Clock, TaskHandle};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::{PodsConfig, PodsDeps};
+use crate::plan::backoff::Backoffs;
+use crate::probes::Results;
+use crate::runtime::Runtime;
+use crate::status::{Ending, Hindrance};
+
+/// Where a pod comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The API.
+    Api,
+    /// A file.
+    File,
+    /// Nowhere any more: what is left of it has to go.
+    Gone,
+}
+
+/// What is wanted of a pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) source: Source,
+    /// Why the node doesn't take it.
+    pub(crate) rejected: Option<(String, String)>,
+    /// Why the node ends it, and within how many seconds.
+    pub(crate) kill: Option<(Ending, Option<i64>)>,
+    /// A static pod's image in the API.
+    pub(crate) mirror: Option<Arc<Pod>>,
+}
+
+/// What is known of a pod, besides what can be looked up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) backoffs: Backoffs,
+    pub(crate) pull_backoffs: Backoffs,
+    pub(crate) hindrances: BTreeMap<String, Hindrance>,
+    pub(crate) ending: Option<Ending>,
+    /// Nothing of it will be started any more.
+    pub(crate) terminating: bool,
+    /// Nothing of it runs, and its resources are given back.
+    pub(crate) stopped: bool,
+    pub(crate) status: Option<PodStatus>,
+}
+
+/// What the API should be told of a pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Report {
+    pub(crate) status: Option<PodStatus>,
+    /// The object may go now.
+    pub(crate) delete: bool,
+}
+
+/// What probes are run for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) pod: Option<Arc<Pod>>,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) terminating: bool,
+}
+
+/// What a pod's actor is told, and keeps. Outlives the actor.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) uid: String,
+    pub(crate) wanted: watch::Sender<Wanted>,
+    pub(crate) nudge: watch::Sender<u64>,
+    pub(crate) memory: watch::Sender<Memory>,
+    pub(crate) results: watch::Sender<Results>,
+    pub(crate) report: watch::Sender<Report>,
+    pub(crate) view: watch::Sender<View>,
+    /// Nothing is left of it; the entry may go.
+    pub(crate) finished: watch::Sender<bool>,
+}
+
+impl Entry {
+    pub(crate) fn new(uid: &str, wanted: Wanted) -> Self {
+        Self {
+            uid: uid.to_owned(),
+            wanted: watch::channel(wanted).0,
+            nudge: watch::channel(0).0,
+            memory: watch::channel(Memory::default()).0,
+            results: watch::channel(Results::default()).0,
+            report: watch::channel(Report::default()).0,
+            view: watch::channel(View::default()).0,
+            finished: watch::channel(false).0,
+        }
+    }
+}
+
+/// What all pods of the node share.
+pub(crate) struct Shared {
+    pub(crate) config: PodsConfig,
+    pub(crate) deps: PodsDeps,
+    pub(crate) publisher: PodsPublisher,
+    /// Permits to pull an image.
+    pub(crate) pulls: Semaphore,
+    /// Tells the manager that a pod has gone on.
+    pub(crate) progress: watch::Sender<u64>,
+}
+
+/// Now, for people.
+pub(crate) fn now(clock: &Clock) -> Timestamp {
+    let since_1970 = jiff::SignedDuration::try_from(clock.wall()).unwrap_or_default();
+    Timestamp::from_duration(since_1970).unwrap_or_default()
+}
+
+/// What comes after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The next one, at once.
+    Again,
+    /// Nothing, until something changes or this moment comes.
+    Wait(Option<Timestamp>),
+    /// Nothing is left.
+    Finished,
+}
+
+/// The actor's body.
+pub(crate) async fn run(handle: TaskHandle, shared: Arc<Shared>, entry: Arc<Entry>) -> Result<(), ActorError> {
+    let clock = handle.system().clock().clone();
+    let mut wanted = entry.wanted.subscribe();
+    let (mut nudge, mut results) = (entry.nudge.subscribe(), entry.results.subscribe());
+    let (probes_rng, write_rng) = (handle.rng(), handle.rng());
+    drop(handle);
+    let beside = async {
+        tokio::join!(
+            crate::probes::run::run(&shared, &entry, &clock, probes_rng),
+            write::run(&shared, &entry, &clock, write_rng),
+        )
+    };
+    let mut beside = std::pin::pin!(beside);
+    let mut worker = sync::Worker::new(&shared, &entry, &clock);
+    loop {
+        nudge.mark_unchanged();
+        results.mark_unchanged();
+        let now_wanted = wanted.borrow_and_update().clone();
+        let next = tokio::select! {
+            biased;
+            _ = &mut beside => unreachable!("they go on for ever"),
+            () = overtaken(&mut wanted, &now_wanted) => Next::Again,
+            next = worker.step(&now_wanted) => next,
+        };
+        let until = match next {
+            Next::Again => continue,
+            Next::Finished => break,
+            Next::Wait(until) => until,
+        };
+        let alarm = async {
+            match until {
+                Some(until) => {
+                    let left = until.duration_since(now(&clock)).max(jiff::SignedDuration::ZERO).unsigned_abs();
+                    clock.sleep_until(clock.now() + left).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = &mut beside => unreachable!("they go on for ever"),
+            changed = wanted.changed() => changed?,
+            changed = nudge.changed() => changed?,
+            changed = results.changed() => changed?,
+            () = alarm => {}
+        }
+    }
+    entry.finished.send_replace(true);
+    shared.progress.send_modify(|count| *count += 1);
+    // The manager takes this actor away; until then there is nothing to do.
+    std::future::pending().await
+}
+
+/// Waits until something more urgent is wanted than what is being done: an end, or an earlier one.
+async fn overtaken(wanted: &mut watch::Receiver<Wanted>, doing: &Wanted) {
+    let urgency = stop::urgency(doing);
+    if wanted.wait_for(|other| stop::urgency(other) < urgency).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Writes an event about a pod, or one of its containers. Of a static pod the mirror is what events are about, which has
+/// the same name.
+pub(crate) fn event(shared: &Shared, pod: &Pod, container: Option<&str>, kind: &'static str, reason: &str, text: &str) {
+    let mut about = k3sd_client::events::reference(pod);
+    if let Some(name) = container {
+        let list = match crate::spec::find(pod, name) {
+            Some((crate::spec::Role::Init, _)) => "initContainers",
+            Some((crate::spec::Role::Ephemeral, _)) => "ephemeralContainers",
+            _ => "containers",
+        };
+        about.field_path = Some(format!("spec.{list}{{{name}}}"));
+    }
+    shared.deps.recorder.about(about, kind, reason, text);
+}
+
+/// The address at which a pod's probes find it.
+pub(crate) fn address(view: &View, shared: &Shared) -> String {
+    let of_pod = view.runtime.sandboxes.first().and_then(|sandbox| sandbox.addresses.first().cloned());
+    let host = || shared.deps.addresses.borrow().first().cloned();
+    let on_host = view.pod.as_ref().is_some_and(|pod| crate::spec::is_host_network(pod));
+    if on_host { host() } else { of_pod }.unwrap_or_else(|| "127.0.0.1".to_owned())
+}

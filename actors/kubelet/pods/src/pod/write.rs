@@ -1,0 +1,180 @@
+//! Telling the API about a pod: its status, and at last that its object may go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k3sd_runtime::{Backoff, Clock, Rng};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::{Value, json};
+
+use super::{Entry, Report, Shared, Source, Wanted};
+use crate::source::{HASH, is_mirror_of, mirror};
+use crate::spec;
+
+/// Waits after refusals.
+const RETRY: Backoff = Backoff::RESTART;
+/// After the object was told to go, the watch says that it has; if it doesn't, it is told again.
+const DELETE_AGAIN: Duration = Duration::from_secs(10);
+
+/// Writes what is reported, as often as it takes. Never ends.
+pub(super) async fn run(shared: &Shared, entry: &Entry, clock: &Clock, mut rng: Rng) {
+    let (mut reports, mut wanted) = (entry.report.subscribe(), entry.wanted.subscribe());
+    let mut failures = 0;
+    let mut written: Option<PodStatus> = None;
+    loop {
+        let (report, now) = (reports.borrow_and_update().clone(), wanted.borrow_and_update().clone());
+        let delay = match write(shared, &report, &now, &mut written).await {
+            Ok(again) => {
+                failures = 0;
+                again
+            }
+            Err(error) => {
+                tracing::info!(pod = spec::shown(&now.pod), error, "a pod's status can't be written");
+                failures += 1;
+                Some(RETRY.delay(failures, &mut rng))
+            }
+        };
+        let alarm = async {
+            match delay {
+                Some(delay) => clock.sleep_until(clock.now() + delay).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = reports.changed() => if changed.is_err() { std::future::pending::<()>().await },
+            changed = wanted.changed() => if changed.is_err() { std::future::pending::<()>().await },
+            () = alarm => {}
+        }
+    }
+}
+
+/// Whether an answer says that the object isn't there, or is another one: then there is nothing to write to.
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
+}
+
+/// Writes once. Says when to write again, if need be.
+async fn write(
+    shared: &Shared,
+    report: &Report,
+    wanted: &Wanted,
+    written: &mut Option<PodStatus>,
+) -> Result<Option<Duration>, String> {
+    let pod = &wanted.pod;
+    let api: Api<Pod> = Api::namespaced(shared.deps.connect.client(), spec::namespace(pod));
+    let target = match wanted.source {
+        Source::Gone => return Ok(None),
+        Source::Api => Some(pod.clone()),
+        Source::File => mirrored(&api, shared, wanted, written).await?,
+    };
+    let (Some(target), Some(status)) = (target, &report.status) else { return Ok(None) };
+    let live = spec::status(&target).into_owned();
+    if written.as_ref() != Some(status) && live != *status {
+        let body = patch(&live, status, spec::uid(&target));
+        let patched = api.patch_status(spec::name(&target), &PatchParams::default(), &Patch::Strategic(body)).await;
+        match patched {
+            Ok(_) => {}
+            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    *written = Some(status.clone());
+    if report.delete && wanted.source == Source::Api && spec::is_being_deleted(&target) {
+        delete(&api, &target).await?;
+        return Ok(Some(DELETE_AGAIN));
+    }
+    Ok(None)
+}
+
+async fn delete(api: &Api<Pod>, pod: &Pod) -> Result<(), String> {
+    let preconditions = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+    let how = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default().grace_period(0) };
+    match api.delete(spec::name(pod), &how).await {
+        Err(error) if !is_gone(&error) => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}
+
+/// The static pod's mirror. One of another file, or one that somebody deletes, goes first; a missing one is made.
+async fn mirrored(
+    api: &Api<Pod>,
+    shared: &Shared,
+    wanted: &Wanted,
+    written: &mut Option<PodStatus>,
+) -> Result<Option<Arc<Pod>>, String> {
+    let pod = &wanted.pod;
+    if let Some(found) = &wanted.mirror {
+        if is_mirror_of(found, pod) && !spec::is_being_deleted(found) {
+            return Ok(Some(found.clone()));
+        }
+        *written = None;
+        delete(api, found).await?;
+    }
+    let node = shared.deps.own_node.as_ref().and_then(|informer| informer.snapshot());
+    let owner = node.as_ref().and_then(|all| all.get("", &shared.config.node)).cloned();
+    let made = mirror(pod, owner.as_deref());
+    match api.create(&PostParams::default(), &made).await {
+        Ok(created) => {
+            *written = None;
+            tracing::debug!(pod = spec::shown(pod), hash = spec::annotation(pod, HASH), "a static pod has a mirror");
+            Ok(Some(Arc::new(created)))
+        }
+        // The informer will tell of it.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What turns one status into another, for the pod of this uid only.
+fn patch(live: &PodStatus, status: &PodStatus, uid: &str) -> Value {
+    let before = serde_json::to_value(live).unwrap_or_default();
+    let mut after = serde_json::to_value(status).unwrap_or_default();
+    let Some(fields) = after.as_object_mut() else { return json!({}) };
+    for (key, old) in before.as_object().into_iter().flatten() {
+        match fields.get(key) {
+            // It isn't said any more.
+            None => {
+                fields.insert(key.clone(), Value::Null);
+            }
+            Some(new) if new == old => {
+                fields.remove(key);
+            }
+            Some(_) => {}
+        }
+    }
+    for key in ["podIPs", "hostIPs", "conditions"] {
+        // These are merged by their keys; what isn't there any more would stay.
+        if let (Some(Value::Array(list)), Some(Value::Array(old))) = (fields.get_mut(key), before.get(key)) {
+            let merge_key = if key == "conditions" { "type" } else { "ip" };
+            let stale: Vec<Value> = old
+                .iter()
+                .filter(|one| !list.iter().any(|other| other[merge_key] == one[merge_key]))
+                .map(|one| json!({"$patch": "delete", merge_key: one[merge_key]}))
+                .collect();
+            list.extend(stale);
+        }
+    }
+    json!({"metadata": {"uid": uid}, "status": after})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_changed_is_written() {
+        let of = |value: Value| -> PodStatus { serde_json::from_value(value).unwrap() };
+        let live = of(json!({"phase": "Pending", "reason": "R", "hostIP": "h", "podIPs": [{"ip": "a"}],
+            "conditions": [{"type": "X", "status": "True"}, {"type": "Y", "status": "True"}]}));
+        let made = of(json!({"phase": "Running", "hostIP": "h", "podIPs": [{"ip": "b"}],
+            "conditions": [{"type": "X", "status": "False"}]}));
+        assert_eq!(
+            patch(&live, &made, "u"),
+            json!({"metadata": {"uid": "u"}, "status": {"phase": "Running", "reason": null,
+                "podIPs": [{"ip": "b"}, {"$patch": "delete", "ip": "a"}],
+                "conditions": [{"type": "X", "status": "False"}, {"$patch": "delete", "type": "Y"}]}})
+        );
+    }
+}
