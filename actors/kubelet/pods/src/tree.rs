@@ -64,6 +64,12 @@ impl PodsHandle {
     pub fn is_synced(&self) -> bool {
         *self.synced.borrow()
     }
+
+    /// The same, to wait for.
+    #[must_use]
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.synced.clone()
+    }
 }
 
 /// Deaths of pods' actors that are borne: each is one pod's own trouble, and there may be hundreds.
