@@ -3,6 +3,7 @@
 //! Started under a plugin's name, this program is the plugin; otherwise it is the tests.
 
 mod chains;
+mod leaks;
 mod ports;
 mod support;
 
@@ -22,6 +23,7 @@ const TESTS: &[Test] = &[
     ("a_killed_add_leaks_nothing", chains::a_killed_add_leaks_nothing),
     ("deleting_without_a_namespace", chains::deleting_without_a_namespace),
     ("collection", chains::collection),
+    ("what_nobody_knows_is_freed", leaks::what_nobody_knows_is_freed),
     ("host_ports", ports::host_ports),
     ("limits", ports::limits),
 ];
