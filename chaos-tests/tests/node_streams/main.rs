@@ -25,8 +25,14 @@ async fn containers_are_spoken_to() {
         commands(&world, web_sockets).await;
         ports(&world, web_sockets).await;
     }
+    for web_sockets in [false, true] {
+        terminals(&world, web_sockets).await;
+    }
+    old_web_sockets(&world).await;
     refusals(&world).await;
+    absent(&world).await;
     proxies(&world).await;
+    pages(&world).await;
     follow(&world).await;
     world.stop().await;
 }
@@ -96,6 +102,100 @@ async fn ports(world: &World, web_sockets: bool) {
         assert!(page.ends_with("hello from within\n"), "web sockets {web_sockets}: {page}");
     }
     child.kill().await.expect("it runs");
+}
+
+/// A terminal has the size of the client's.
+async fn terminals(world: &World, web_sockets: bool) {
+    let kubectl = world.kubectl("admin-token", web_sockets, &["exec", "-it", "p", "--", "sh", "-c"]);
+    let kubectl = kubectl.as_std();
+    let words = std::iter::once(kubectl.get_program()).chain(kubectl.get_args());
+    let line = words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ");
+    // The size comes a moment after the process.
+    let wait = "for i in 1 2 3 4 5; do stty size; sleep 0.1; done";
+    let mut command = tokio::process::Command::new("script");
+    command.args(["-qec", &format!("stty rows 33 cols 77; {line} \"{wait}\""), "/dev/null"]);
+    command.envs(kubectl.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(std::process::Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(LIMIT, command.output()).await.expect("in time").expect("script is installed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("33 77"), "web sockets {web_sockets}: {text}");
+}
+
+/// WebSockets of before version 5 are led to the runtime as they are; those of logs end here.
+async fn old_web_sockets(world: &World) {
+    let opened = |path: &str, protocol: &str| {
+        let mut command = tokio::process::Command::new("curl");
+        command.args(["-s", "-i", "-N", "--http1.1", "--max-time", "10", "--cacert", &world.pki.path("ca.crt")]);
+        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==".to_owned();
+        let token = "Authorization: Bearer admin-token".to_owned();
+        let version = "Sec-WebSocket-Version: 13".to_owned();
+        let protocol = format!("Sec-WebSocket-Protocol: {protocol}");
+        for header in ["Connection: Upgrade".to_owned(), "Upgrade: websocket".to_owned(), key, token, version, protocol]
+        {
+            command.args(["-H", &header]);
+        }
+        command.arg(format!("https://127.0.0.1:{}/api/v1/namespaces/default/pods/p/{path}", world.port));
+        async move { String::from_utf8_lossy(&command.output().await.expect("curl is installed").stdout).into_owned() }
+    };
+    let said = opened("exec?command=echo&command=old&stdout=true&stderr=true", "v4.channel.k8s.io").await;
+    assert!(said.starts_with("HTTP/1.1 101 ") && said.contains("\u{1}old\n"), "{said}");
+    assert!(said.contains("\u{3}{\"metadata\":{},\"status\":\"Success\"}"), "{said}");
+    // A token among the protocols is for the API server, and nobody else is shown it.
+    let secret = "base64url.bearer.authorization.k8s.io.YWRtaW4tdG9rZW4, v4.channel.k8s.io";
+    let said = opened("exec?command=echo&command=old&stdout=true", secret).await;
+    assert!(said.contains("\u{1}old\n") && !said.contains("bearer"), "{said}");
+    let said = opened("log", "base64.binary.k8s.io").await;
+    assert!(said.starts_with("HTTP/1.1 101 ") && said.contains("b25lCnR3bwp0aHJlZQo="), "{said}");
+    let said = opened("exec?command=echo&stdout=true", "nonsense").await;
+    assert!(!said.starts_with("HTTP/1.1 101 "), "{said}");
+}
+
+/// A node that is not there.
+async fn absent(world: &World) {
+    for web_sockets in [false, true] {
+        let (code, _, err) = world.admin(web_sockets, &["exec", "lost", "--", "sh"]).await;
+        assert!(
+            code == 1 && err.contains("dialing backend: dial tcp 127.0.0.1:1: connect: connection refused"),
+            "{err}"
+        );
+    }
+    let (code, _, err) = world.admin(true, &["logs", "lost"]).await;
+    let wanted =
+        "Get \"https://127.0.0.1:1/containerLogs/default/lost/c?\": dial tcp 127.0.0.1:1: connect: connection refused";
+    assert!(code == 1 && err.contains(wanted), "{err}");
+    let (code, _, err) = world.admin(true, &["get", "--raw", "/api/v1/nodes/lost/proxy/pods"]).await;
+    assert!(code == 1 && err.contains("error trying to reach service: dial tcp 127.0.0.1:1"), "{err}");
+    // A pod without a node has written nothing, and nobody can speak to it.
+    let (code, out, err) = world.admin(true, &["logs", "waiting"]).await;
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    let (code, _, err) = world.admin(true, &["exec", "waiting", "--", "sh"]).await;
+    assert!(code == 1 && err.contains("pod waiting does not have a host assigned"), "{err}");
+}
+
+/// Pages of a pod and of a service, at an address that isn't this machine's alone.
+async fn pages(world: &World) {
+    let Some(address) = world.address().await else {
+        println!("ignored: proxies of pods, the machine has no address");
+        return;
+    };
+    let httpd = ["exec", "p", "--", "httpd", "-p", &format!("{address}:{}", world.page_port), "-h", "/www"];
+    assert_eq!(world.admin(false, &httpd).await.0, 0);
+    for place in [format!("pods/p:{}", world.page_port), "services/s:web".to_owned(), "services/s:80".to_owned()] {
+        let before = format!("/api/v1/namespaces/default/{place}/proxy");
+        let raw = |path: &'static str| {
+            let path = format!("{before}{path}");
+            async move { world.admin(true, &["get", "--raw", &path]).await }
+        };
+        let (code, out, err) = raw("/index.html").await;
+        assert_eq!((code, out.as_str()), (0, "hello from within\n"), "{place}: {err}");
+        assert_eq!(raw("/link.html").await.1, format!("<a href=\"{before}/rewriteme\">test</a>\n"));
+        // Followed to where it leads, through the proxy again.
+        assert_eq!(raw("").await.1, "hello from within\n", "{place}");
+        assert_eq!(raw("/absent").await.0, 1);
+    }
+    let (code, _, err) =
+        world.admin(true, &["get", "--raw", "/api/v1/namespaces/default/services/s:other/proxy/"]).await;
+    assert!(code == 1 && err.contains("no endpoints available for service \"s\""), "{err}");
 }
 
 async fn refusals(world: &World) {

@@ -48,6 +48,7 @@ fn image(directory: &Path) -> PathBuf {
     fs::create_dir_all(root.join("bin")).expect("a directory");
     fs::create_dir_all(root.join("www")).expect("a directory");
     fs::write(root.join("www/index.html"), "hello from within\n").expect("a file");
+    fs::write(root.join("www/link.html"), "<a href=\"/rewriteme\">test</a>\n").expect("a file");
     fs::copy("/bin/busybox", root.join("bin/busybox")).expect("a copy");
     for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet)).expect("a link");

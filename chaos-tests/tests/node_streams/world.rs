@@ -16,8 +16,8 @@ use k3sd_kubelet_base::{ContainerState, ContainerView, PodView, PodsPublisher, P
 use k3sd_kubelet_server::{Checks, Configz, ServerArgs, ServerConfig};
 use k3sd_runtime::lend::Lend;
 use k3sd_runtime::{Spec, Strategy, System, Tree, subtree};
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) publisher: PodsPublisher,
     pub(crate) port: u16,
     pub(crate) kubelet_port: u16,
+    /// A port that is free, for pages from within.
+    pub(crate) page_port: u16,
     pub(crate) pki: Pki,
     tree: Tree,
 }
@@ -104,9 +106,10 @@ impl World {
     pub(crate) async fn start() -> Self {
         let (runtime, pki) = (Runtime::start().await, Pki::new());
         let socket = async || TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let (listener, kubelet) = (socket().await, socket().await);
+        let (listener, kubelet, free) = (socket().await, socket().await, socket().await);
         let port = |socket: &TcpListener| socket.local_addr().expect("bound").port();
-        let (port, kubelet_port) = (port(&listener), port(&kubelet));
+        let (port, kubelet_port, page_port) = (port(&listener), port(&kubelet), port(&free));
+        drop(free);
         let system = System::new(k3sd_runtime::Clock::system());
         let config = ApiServerConfig {
             static_tokens: Arc::new(
@@ -152,28 +155,66 @@ impl World {
             Spec::new(Strategy::RestForOne).child(subtree("apiserver", api.spec)).child(subtree("server", server));
         let tree = system.start(root);
         tokio::time::timeout(LIMIT, tree.ready()).await.expect("in time").expect("it starts");
-        let world = Self { runtime, publisher, port, kubelet_port, pki, tree };
+        let world = Self { runtime, publisher, port, kubelet_port, page_port, pki, tree };
         world.objects(&api.pipeline).await;
         world
     }
 
+    /// An address of this machine that others may use.
+    pub(crate) async fn address(&self) -> Option<std::net::IpAddr> {
+        // Nothing is sent: the kernel is asked which address it would be sent from.
+        let socket = tokio::net::UdpSocket::bind("0.0.0.0:0").await.ok()?;
+        socket.connect("192.0.2.1:9").await.ok()?;
+        Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback())
+    }
+
     async fn objects(&self, pipeline: &Pipeline) {
         let client = Connect::over(pipeline.local(User::new("admin", &["system:masters"]))).client();
-        let node = json!({
-            "metadata": { "name": "n" },
-            "status": { "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
-                "daemonEndpoints": { "kubeletEndpoint": { "Port": self.kubelet_port } } },
+        let node = |name: &str, port: u16| {
+            json!({
+                "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
+                "status": { "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
+                    "daemonEndpoints": { "kubeletEndpoint": { "Port": port } } },
+            })
+        };
+        let pod = |name: &str, node: Option<&str>| {
+            json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
+                "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "i" }] },
+            })
+        };
+        let address = self.address().await.map(|address| address.to_string()).unwrap_or_default();
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": "s", "namespace": "default" },
+            "spec": { "ports": [{ "name": "web", "port": 80 }, { "name": "other", "port": 81 }] },
         });
-        let node: Node = serde_json::from_value(node).expect("a node");
-        let nodes: Api<Node> = Api::all(client.clone());
-        nodes.create(&PostParams::default(), &node).await.expect("a node");
-        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(client.clone(), "default");
-        let account = json!({ "metadata": { "name": "default" } });
-        let account = serde_json::from_value(account).expect("an account");
-        accounts.create(&PostParams::default(), &account).await.expect("an account");
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": { "name": "s-1", "namespace": "default", "labels": { "kubernetes.io/service-name": "s" } },
+            "endpoints": [{ "addresses": [address], "conditions": { "ready": true } }],
+            "ports": [{ "name": "web", "port": self.page_port }],
+        });
+        let account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default", "namespace": "default" },
+        });
+        // Nobody listens on port 1.
+        let nodes = [node("n", self.kubelet_port), node("lost", 1)];
+        let pods = [pod("p", Some("n")), pod("lost", Some("lost")), pod("waiting", None)];
+        let rest = if address.is_empty() { vec![] } else { vec![service, slice] };
+        for object in nodes.into_iter().chain([account]).chain(pods).chain(rest) {
+            let made: DynamicObject = serde_json::from_value(object).expect("an object");
+            let types = made.types.clone().expect("it says what it is");
+            let kind = GroupVersionKind::try_from(&types).expect("a kind");
+            let resource = ApiResource::from_gvk(&kind);
+            let all: Api<DynamicObject> = match made.metadata.namespace.as_deref() {
+                Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+                None => Api::all_with(client.clone(), &resource),
+            };
+            all.create(&PostParams::default(), &made).await.expect("it is made");
+        }
         let pods: Api<Pod> = Api::namespaced(client, "default");
-        pods.create(&PostParams::default(), &pod()).await.expect("a pod");
-        let status = Patch::Merge(json!({ "status": { "phase": "Running" } }));
+        let addresses = if address.is_empty() { vec![] } else { vec![json!({ "ip": address })] };
+        let status = Patch::Merge(json!({ "status": { "phase": "Running", "podIP": address, "podIPs": addresses } }));
         pods.patch_status("p", &PatchParams::default(), &status).await.expect("a status");
     }
 
