@@ -11,12 +11,14 @@ use k3sd_cri::Cri;
 use k3sd_kubelet_base::Pods;
 use k3sd_kubelet_cgroups::Cgroups;
 use k3sd_objects::quantity::Quantity;
-use k3sd_runtime::{Spec, Strategy, worker};
+use k3sd_runtime::lend::Lend;
+use k3sd_runtime::{Spec, Strategy, subtree, worker};
 use k8s_openapi::api::core::v1::Node;
 use tokio::sync::watch;
 
 use crate::collect::{ContainerKeeper, ImageKeeper, ImageKeeperArgs, ImagePolicy, KeeperArgs, LogPolicy};
 use crate::config::KubeletConfiguration;
+use crate::devices::{self, Devices, DevicesArgs, Socket};
 use crate::error::NodeError;
 use crate::eviction::{Evict, EvictionArgs, EvictionConfig, EvictionManager, Pressures, parse};
 use crate::figures::{Figures, Meter, MeterArgs, VolumeFigures};
@@ -69,8 +71,8 @@ pub struct NodeDeps {
     pub volumes_in_use: Ask,
     /// What else keeps the node from being ready.
     pub problems: Ask,
-    /// Resources of device plugins.
-    pub devices: watch::Receiver<DeviceCounts>,
+    /// Where device plugins register; [`crate::devices::bind`] opens it. Lent, so that a restart refuses nobody.
+    pub device_socket: Lend<Socket>,
 }
 
 /// The subtree, and what others read of it.
@@ -84,6 +86,8 @@ pub struct NodeTree {
     pub pressures: watch::Receiver<Pressures>,
     /// What it uses.
     pub figures: Figures,
+    /// Devices for containers.
+    pub devices: Devices,
     /// Its Node, as the API has it.
     pub node: Informer<Node>,
     /// What pods get of it, and don't.
@@ -105,10 +109,12 @@ pub fn tree(config: NodeConfig, deps: NodeDeps) -> Result<NodeTree, NodeError> {
     let (node_spec, node) = informer("node", InformerArgs::<Node>::all(deps.connect.clone()).fields(&selector));
     let (standing_place, standing) = watch::channel(Standing::default());
     let (pressures_place, pressures) = watch::channel(Pressures::default());
+    let (devices_place, devices_seen) = watch::channel(None);
+    let (counts_place, counts) = watch::channel(DeviceCounts::default());
     let (meter_place, meter) = watch::channel(None);
     let (images_place, images) = watch::channel(None);
     let (containers_place, containers) = watch::channel(None);
-    let figures = Figures(meter);
+    let (figures, devices_way) = (Figures(meter), Devices(devices_seen));
     let reporter = ReporterArgs {
         config: Arc::new(status_config(&config, reserved.clone())),
         identity: Arc::new(config.identity.clone()),
@@ -117,7 +123,7 @@ pub fn tree(config: NodeConfig, deps: NodeDeps) -> Result<NodeTree, NodeError> {
         cri: deps.cri.clone(),
         node: node.clone(),
         pressures: pressures.clone(),
-        devices: deps.devices.clone(),
+        devices: counts,
         volumes_in_use: deps.volumes_in_use.clone(),
         problems: deps.problems.clone(),
         recorder: recorder.clone(),
@@ -167,6 +173,14 @@ pub fn tree(config: NodeConfig, deps: NodeDeps) -> Result<NodeTree, NodeError> {
         log_interval: kubelet.container_log_monitor_interval,
         place: Arc::new(containers_place),
     };
+    let manager = DevicesArgs {
+        directory: config.root_dir.join("device-plugins"),
+        pods: deps.pods.clone(),
+        pods_complete: deps.pods_complete.clone(),
+        counts: Arc::new(counts_place),
+        place: Arc::new(devices_place),
+    };
+    let device_plugins = devices::spec(manager, deps.device_socket, devices_way.clone());
     let spec = Spec::new(Strategy::OneForOne)
         .child(node_spec)
         .child(worker::<Reporter>("status", reporter))
@@ -174,8 +188,9 @@ pub fn tree(config: NodeConfig, deps: NodeDeps) -> Result<NodeTree, NodeError> {
         .child(worker::<Meter>("figures", meter))
         .child(worker::<ImageKeeper>("images", image_keeper))
         .child(worker::<ContainerKeeper>("containers", keeper))
-        .child(worker::<EvictionManager>("eviction", eviction));
-    Ok(NodeTree { spec, standing, pressures, figures, node, reserved })
+        .child(worker::<EvictionManager>("eviction", eviction))
+        .child(subtree("device-plugins", device_plugins));
+    Ok(NodeTree { spec, standing, pressures, figures, devices: devices_way, node, reserved })
 }
 
 fn status_config(config: &NodeConfig, reserved: Reserved) -> StatusConfig {

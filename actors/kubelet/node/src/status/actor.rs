@@ -162,7 +162,7 @@ pub(crate) struct Reporter {
     /// The Node as the last write left it.
     written: Option<Node>,
     /// When it has to be told again although nothing is new.
-    report_due: Moment,
+    report_due: Option<Moment>,
     boot_told: bool,
 }
 
@@ -195,7 +195,7 @@ impl Actor for Reporter {
             features: None,
             images: (None, Vec::new()),
             written: None,
-            report_due: now,
+            report_due: None,
             boot_told: false,
             args,
         })
@@ -249,6 +249,15 @@ pub(crate) fn reference(name: &str) -> ObjectReference {
         uid: Some(name.to_owned()),
         ..ObjectReference::default()
     }
+}
+
+/// When a status that was told before is due again: a restart changes nothing about that.
+fn next_report(node: &Node, every: Duration, now: Moment, wall: Timestamp) -> Moment {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let last = conditions.filter_map(|condition| condition.last_heartbeat_time.as_ref()).map(|time| time.0).max();
+    let passed = last.map(|last| wall.as_second().saturating_sub(last.as_second()));
+    let passed = passed.map_or(every, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+    now + every.saturating_sub(passed)
 }
 
 fn is_status(error: &kube::Error, code: u16) -> bool {
@@ -306,8 +315,10 @@ impl Reporter {
         let before = node.status.clone().unwrap_or_default();
         let made = status(&node, &facts, self.wall());
         let found = difference(&before, &made);
-        let now = self.clock.now();
-        let is_due = now >= self.report_due;
+        let (now, wall) = (self.clock.now(), self.wall());
+        let due =
+            *self.report_due.get_or_insert_with(|| next_report(&node, self.args.config.report_frequency, now, wall));
+        let is_due = now >= due;
         if let Some(patch) = found.patch.filter(|_| found.is_news || is_due) {
             let sent = self.api.patch_status(self.name(), &PatchParams::default(), &Patch::Strategic(patch)).await?;
             self.tell_changes(&node, &made.conditions.clone().unwrap_or_default(), &facts);
@@ -316,7 +327,7 @@ impl Reporter {
             let every = self.args.config.report_frequency;
             // After news the next report comes at another time than those of nodes that had the same news.
             let spread = if found.is_news { 0.5 + ctx.rng().fraction() } else { 1.0 };
-            self.report_due = now + every.mul_f64(spread);
+            self.report_due = Some(now + every.mul_f64(spread));
         }
         let is_ready = facts.problems.is_empty();
         self.args.standing.send_if_modified(|standing| std::mem::replace(&mut standing.is_ready, is_ready) != is_ready);

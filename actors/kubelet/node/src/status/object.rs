@@ -109,7 +109,7 @@ pub fn status(node: &Node, facts: &Facts, now: Timestamp) -> NodeStatus {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(facts.port) }),
         }),
         features: facts.features.clone(),
-        images: Some(facts.images.clone()),
+        images: (!facts.images.is_empty()).then(|| facts.images.clone()),
         node_info: Some(NodeSystemInfo {
             architecture: architecture().to_owned(),
             boot_id: machine.boot_id.clone(),
