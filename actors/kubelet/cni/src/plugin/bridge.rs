@@ -9,7 +9,7 @@ use std::path::Path;
 
 use k3sd_netlink::nft::Netfilter;
 use k3sd_netlink::route::{Desired, Kind, LinkSpec, Mac, Peer, Route, RouteSpec, TABLE_MAIN};
-use k3sd_netlink::{Cidr, Namespace, read_sysctl, write_sysctl};
+use k3sd_netlink::{Cidr, Namespace, NetlinkError, read_sysctl, write_sysctl};
 use serde::Deserialize;
 
 use super::call::{Call, Command, Config};
@@ -284,9 +284,20 @@ fn set_up_host(
         alias: Some(call.owner()),
         ..LinkSpec::default()
     };
-    route.converge(&Desired { links: vec![bridge, port], ..Desired::default() })?;
+    route.converge(&Desired { links: vec![bridge], ..Desired::default() })?;
+    // Before the first pod is connected: a pod that plays the router would otherwise become the host's.
+    disable(&format!("net/ipv6/conf/{}/accept_ra", settings.bridge))?;
+    route.converge(&Desired { links: vec![port], ..Desired::default() })?;
     if settings.is_gateway {
         forward(places)?;
+    }
+    Ok(())
+}
+
+/// Sets a switch to 0, where the kernel has it.
+fn disable(key: &str) -> Result<(), NetlinkError> {
+    if read_sysctl(key)?.is_some() {
+        write_sysctl(key, "0")?;
     }
     Ok(())
 }
@@ -319,11 +330,12 @@ fn forward(places: &[Place]) -> Result<(), CniError> {
 
 fn set_up_container(call: &Call, namespace: &Namespace, places: &[Place], result: &CniResult) -> Result<(), CniError> {
     let has_ipv6 = places.iter().any(|place| place.cidr.is_ipv6());
-    let key = format!("net/ipv6/conf/{}/disable_ipv6", call.interface);
+    // Namespaces may be born with IPv6 switched off. And nobody is asked whether an address is taken: the bridge sends
+    // the question back to who asks.
+    let keys = ["disable_ipv6", "accept_dad"].map(|name| format!("net/ipv6/conf/{}/{name}", call.interface));
     let mut inside = namespace.enter(|| {
-        // Namespaces may be born with IPv6 switched off.
-        if has_ipv6 && read_sysctl(&key)?.is_some() {
-            write_sysctl(&key, "0")?;
+        if has_ipv6 {
+            keys.iter().try_for_each(|key| disable(key))?;
         }
         Route::open()
     })?;

@@ -20,6 +20,9 @@ use crate::rules::{
 pub(crate) const TABLE: &str = "k3sd-cni";
 const FAMILY: Family = Family::Inet;
 
+/// Looks at elements that others change at the same moment.
+const ATTEMPTS_MAX: u32 = 5;
+
 const HOST_PORTS: &str = "hostports";
 const HAIRPIN: &str = "hairpin-";
 const MASQUERADE: &str = "masquerade-";
@@ -217,6 +220,19 @@ pub(crate) fn put(netfilter: &mut Netfilter, entries: &[Entry], owner: &str) -> 
         }
     }
     netfilter.converge_from(FAMILY, TABLE, |found| wanted(found, &chains))?;
+    let mut attempts = ATTEMPTS_MAX;
+    loop {
+        attempts -= 1;
+        let changes = replacing(netfilter, entries, owner)?;
+        match netfilter.apply(FAMILY, TABLE, &changes, None) {
+            // The one who had the port gave it back just now, or another took it.
+            Err(error) if attempts > 0 && (error.is_gone() || error.is_exists()) => {}
+            other => return other,
+        }
+    }
+}
+
+fn replacing(netfilter: &mut Netfilter, entries: &[Entry], owner: &str) -> Result<Vec<Change>, NetlinkError> {
     let mut changes = Vec::new();
     for entry in entries {
         let (set, (key, element)) = (entry.set(), entry.element(owner));
@@ -231,7 +247,7 @@ pub(crate) fn put(netfilter: &mut Netfilter, entries: &[Entry], owner: &str) -> 
         }
         changes.push(Change::AddElements { set, elements: Contents::from([(key, element)]) });
     }
-    netfilter.apply(FAMILY, TABLE, &changes, None)
+    Ok(changes)
 }
 
 /// Whether all of a pod's entries are there.

@@ -41,6 +41,10 @@ pub(crate) fn a_pod_of_two_families(host: &Host) {
     let link: Value = serde_json::from_str(&host.space.run(&["ip", "-j", "link", "show", "cni0"])).unwrap();
     assert_eq!((&link[0]["mtu"], &link[0]["address"]), (&json!(1400), &json!("0a:58:0a:2a:01:01")));
 
+    let switch = |space: &Space, key: &str| space.run(&["sysctl", "-n", key]).trim().to_owned();
+    assert_eq!(switch(&host.space, "net.ipv6.conf.cni0.accept_ra"), "0", "no pod becomes the host's router");
+    assert_eq!(switch(&one.space, "net.ipv6.conf.eth0.accept_dad"), "0");
+
     host.each("CHECK", &one, &NOTHING, &one.space.path()).unwrap();
     one.space.run(&["ip", "addr", "del", "10.42.1.2/24", "dev", "eth0"]);
     assert!(host.each("CHECK", &one, &NOTHING, &one.space.path()).is_err(), "a lost address is noticed");

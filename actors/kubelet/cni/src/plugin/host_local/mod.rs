@@ -4,6 +4,7 @@ mod allocate;
 mod ranges;
 mod store;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -149,30 +150,31 @@ fn settings(call: &Call, config: &Config) -> Result<Settings, CniError> {
 fn add(call: &Call, settings: &Settings) -> Result<CniResult, CniError> {
     let dns = settings.ipam.resolv_conf.as_deref().map(read_resolv_conf).transpose()?;
     let store = Store::open(&settings.dir)?;
-    let held = store.held_by(&call.container, &call.interface)?;
-    if let Some(ip) = held.first() {
+    let all = store.all()?;
+    let its = |owner: &Owner| owner.container == call.container && owner.is_interface(&call.interface);
+    if let Some((ip, _)) = all.iter().find(|(_, owner)| owner.as_ref().is_some_and(its)) {
         let text = format!("{ip} has been allocated to {}, duplicate allocation is not allowed", call.container);
         return Err(CniError::new(error::INTERNAL, text));
     }
-    let ips = reserve_all(&store, call, settings).inspect_err(|_| {
+    let taken = all.into_iter().filter(|(_, owner)| owner.is_some()).map(|(address, _)| address).collect();
+    let ips = reserve_all(&store, call, settings, &taken).inspect_err(|_| {
         // All addresses or none; that it can't be given back is no news beside the first failure.
         store.release(|owner| owner.container == call.container && owner.is_interface(&call.interface)).ok();
     })?;
     Ok(CniResult { ips, routes: settings.ipam.routes.clone(), dns: dns.unwrap_or_default(), ..CniResult::default() })
 }
 
-fn reserve_all(store: &Store, call: &Call, settings: &Settings) -> Result<Vec<Ip>, CniError> {
+fn reserve_all(store: &Store, call: &Call, settings: &Settings, taken: &BTreeSet<IpAddr>) -> Result<Vec<Ip>, CniError> {
     let owner = Owner { container: call.container.clone(), interface: call.interface.clone() };
     let mut wishes = settings.wishes.clone();
-    let taken = store.taken()?;
     let mut ips = Vec::new();
     for (place, set) in settings.sets.iter().enumerate() {
         let wish = wishes.iter().position(|wish| set.range_of(*wish).is_some()).map(|at| wishes.remove(at));
         let (address, range) = match wish {
-            Some(address) => (address, wished(set, address, &taken, place)?),
+            Some(address) => (address, wished(set, address, taken, place)?),
             None => {
                 let last = store.last_reserved(place)?;
-                pick(set, last, &taken).ok_or_else(|| {
+                pick(set, last, taken).ok_or_else(|| {
                     CniError::new(
                         error::INTERNAL,
                         format!("failed to allocate for range {place}: no IP addresses available in range set: {set}"),
@@ -195,7 +197,7 @@ fn reserve_all(store: &Store, call: &Call, settings: &Settings) -> Result<Vec<Ip
 fn wished<'a>(
     set: &'a RangeSet,
     address: IpAddr,
-    taken: &std::collections::BTreeSet<IpAddr>,
+    taken: &BTreeSet<IpAddr>,
     place: usize,
 ) -> Result<&'a Range, CniError> {
     let failed = |why: String| CniError::new(error::INTERNAL, format!("failed to allocate for range {place}: {why}"));

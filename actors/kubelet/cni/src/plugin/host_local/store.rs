@@ -4,7 +4,6 @@
 //! Whoever changes anything holds the lock. A file appears with all its contents or not at all. One without an owner was
 //! left by a program that writes in two steps and died between them; as the lock is ours, it is nobody's.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -106,14 +105,6 @@ impl Store {
             Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(CniError::file("read", &path, &source)),
         }
-    }
-
-    /// Addresses that have an owner.
-    ///
-    /// # Errors
-    /// As [`Store::all`].
-    pub(crate) fn taken(&self) -> Result<BTreeSet<IpAddr>, CniError> {
-        Ok(self.all()?.into_iter().filter(|(_, owner)| owner.is_some()).map(|(address, _)| address).collect())
     }
 
     /// What one container's interface has.
