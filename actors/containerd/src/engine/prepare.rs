@@ -32,9 +32,11 @@ pub(crate) fn prepare(config: &ContainerdConfig) -> Result<Prepared, ContainerdE
     let program = find_program("containerd", config)?;
     let program = program.canonicalize().map_err(|error| ContainerdError::file("find", program, error))?;
     let (version, format) = version(&program)?;
-    for dir in [config.root_dir(), config.etc_dir(), config.certs_dir(), config.state_dir.clone()] {
-        directory(&dir)?;
+    for dir in [config.root_dir(), config.etc_dir(), config.certs_dir()] {
+        directory(&dir, 0o700)?;
     }
+    // The root directories of containers are below it, also of those whose root is somebody else.
+    directory(&config.state_dir, 0o711)?;
     check_snapshotter(config)?;
     let registries = registries(config)?;
     if !version.contains("-k3s") && registries.mirrors.values().any(|mirror| !mirror.rewrites.is_empty()) {
@@ -80,9 +82,9 @@ fn version(program: &Path) -> Result<(String, Format), ContainerdError> {
     render::parse_version(&printed).ok_or_else(|| failed(format!("it printed {:?}", printed.trim())))
 }
 
-/// Makes a directory that only its owner sees into; one that is there stays as it is.
-fn directory(path: &Path) -> Result<(), ContainerdError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+/// Makes a directory; one that is there stays as it is.
+fn directory(path: &Path, mode: u32) -> Result<(), ContainerdError> {
+    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
     made.map_err(|error| ContainerdError::file("make the directory", path, error))
 }
 
@@ -92,7 +94,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), ContainerdError> {
         return Ok(());
     }
     let failed = |error| ContainerdError::file("write", path, error);
-    directory(path.parent().unwrap_or(Path::new("/")))?;
+    directory(path.parent().unwrap_or(Path::new("/")), 0o700)?;
     let mut half = path.as_os_str().to_owned();
     half.push(".partial");
     let half = PathBuf::from(half);

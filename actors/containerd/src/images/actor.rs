@@ -240,7 +240,7 @@ impl Actor for Images {
                 if self.answers() {
                     self.pause(ctx);
                 } else {
-                    self.args.ready.send_if_modified(|ready| std::mem::take(ready));
+                    self.args.ready.send_if_modified(std::mem::take);
                 }
                 self.listen(ctx);
             }

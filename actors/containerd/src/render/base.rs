@@ -279,3 +279,7 @@ pub(crate) fn tidy(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+#[path = "base_tests.rs"]
+mod tests;

@@ -71,7 +71,7 @@ struct Parser<'a> {
 /// What ended a list of nodes.
 enum End<'a> {
     Template,
-    End(&'a Action),
+    Closed(&'a Action),
     Else(&'a Action),
 }
 
@@ -84,7 +84,7 @@ pub(super) fn parse(parts: &[Part]) -> Result<Vec<Node>, Fault> {
     };
     match end {
         End::Template => Ok(nodes),
-        End::End(action) => stray(action, "end"),
+        End::Closed(action) => stray(action, "end"),
         End::Else(action) => stray(action, "else"),
     }
 }
@@ -107,7 +107,7 @@ impl<'a> Parser<'a> {
             };
             let keyword = action.words.first().map(|word| &word.token);
             match keyword {
-                Some(Token::Name(name)) if name == "end" => return Ok((nodes, End::End(action))),
+                Some(Token::Name(name)) if name == "end" => return Ok((nodes, End::Closed(action))),
                 Some(Token::Name(name)) if name == "else" => return Ok((nodes, End::Else(action))),
                 _ => nodes.push(self.node(action, &action.words)?),
             }
@@ -155,7 +155,7 @@ impl<'a> Parser<'a> {
         let open = || Fault::new(at, format!("there is no {{{{ end }}}} for this {name}"));
         let (then, end) = self.list()?;
         let action = match end {
-            End::End(_) => return Ok((then, Vec::new())),
+            End::Closed(_) => return Ok((then, Vec::new())),
             End::Else(action) => action,
             End::Template => return Err(open()),
         };
@@ -166,7 +166,7 @@ impl<'a> Parser<'a> {
             return Ok((then, vec![self.node(action, chained)?]));
         }
         match self.list()? {
-            (otherwise, End::End(_)) => Ok((then, otherwise)),
+            (otherwise, End::Closed(_)) => Ok((then, otherwise)),
             (_, End::Else(action)) => Err(Fault::new(first(action), "there is an {{ else }} already")),
             (_, End::Template) => Err(open()),
         }

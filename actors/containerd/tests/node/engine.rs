@@ -100,6 +100,34 @@ async fn other_settings_replace_it_and_wrong_ones_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_template_of_the_user_is_what_it_runs_with() {
+    let Some(node) = node() else { return };
+    let file = node.config.config_file().with_file_name("config.toml.tmpl");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let registries =
+        "configs:\n  r.example:\n    auth: {username: u, password: p}\nmirrors:\n  docker.io:\n    endpoint: [a]\n";
+    fs::write(&node.config.private_registry, registries).unwrap();
+    let cri = "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.custom]\n  runtime_type = \"io.containerd.runc.v2\"";
+    let options = "{{ if not .IsRunningInUserNS }}\n# root is {{ .NodeConfig.Containerd.Root }}\n{{ end }}";
+    fs::write(&file, format!("{{{{ template \"base\" . }}}}\n{cri}\n{options}\n")).unwrap();
+    let running = node.start().await;
+    let config = fs::read_to_string(node.config.config_file()).unwrap();
+    assert!(config.contains(&format!("# root is {}", node.config.root_dir().display())), "{config}");
+    let answer = running.cri.status(v1::StatusRequest { verbose: true }).await.unwrap();
+    let info = answer.info.get("config").cloned().unwrap_or_default();
+    assert!(info.contains("\"custom\":"), "the engine knows the runtime: {info}");
+    let hosts = node.config.config_file().with_file_name("certs.d/docker.io/hosts.toml");
+    assert!(fs::read_to_string(hosts).unwrap().contains("[host.\"https://a/v2\"]"));
+    running.stop().await;
+
+    fs::write(&file, "{{ template \"base\" . }}\n{{ .Wrong }}\n").unwrap();
+    let running = node.start().await;
+    let status = running.engine().await;
+    assert!(status.adopted && status.error.contains("line 2, column 4"), "{status:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_program_it_says_so_and_goes_on_trying() {
     let Some(mut node) = node() else { return };
     node.config.environment = vec![("PATH".into(), node.dir.path().into())];

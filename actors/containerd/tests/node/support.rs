@@ -47,7 +47,6 @@ pub(crate) fn node() -> Option<Node> {
     Some(Node { dir, config })
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests find programs as their user does")]
 fn path() -> String {
     std::env::var("PATH").unwrap_or_default()
 }
