@@ -21,7 +21,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 
-pub use self::arguments::{KubeletSettings, apply};
+pub use self::arguments::{KubeletArgumentError, KubeletSettings, apply};
 pub use self::files::{ConfigError, Loaded, load, merge};
 pub use self::gates::{GateNote, check as check_gates};
 pub use self::k3s::{K3sDefaults, defaults as k3s_defaults};
