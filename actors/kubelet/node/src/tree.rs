@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k3sd_client::api::Connect;
 use k3sd_client::events::Recorder;
@@ -215,7 +214,7 @@ fn image_policy(kubelet: &KubeletConfiguration) -> ImagePolicy {
     ImagePolicy {
         high_percent: kubelet.image_gc_high_threshold_percent,
         low_percent: kubelet.image_gc_low_threshold_percent,
-        age_min: kubelet.image_minimum_gc_age.max(Duration::from_secs(1)),
+        age_min: kubelet.image_minimum_gc_age,
         unused_max: kubelet.image_maximum_gc_age,
     }
 }

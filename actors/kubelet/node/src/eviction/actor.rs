@@ -11,10 +11,10 @@ use std::time::Duration;
 use k3sd_client::events::Recorder;
 use k3sd_kubelet_base::PodView;
 use k3sd_kubelet_base::stats::{FsStats, PodStats};
-use k3sd_runtime::{Actor, ActorError, Address, Context, message_kinds};
+use k3sd_runtime::{Actor, ActorError, Address, AskError, Context, message_kinds};
 use tokio::sync::watch;
 
-use super::local::{LocalUse, over_limit};
+use super::local::{LocalUse, has_limit, over_limit};
 use super::manager::{Manager, Settings};
 use super::rank::{PodUse, Usage, is_critical, rank};
 use super::signal::{Observation, Observations, Signal, Threshold};
@@ -76,40 +76,45 @@ impl Actor for EvictionManager {
     }
 
     async fn handle(&mut self, ctx: &mut Context<EvictionMsg>, _: EvictionMsg) -> Result<(), ActorError> {
-        let evicted = match self.args.figures.look().await {
+        let evicted = match self.args.figures.look_at_node().await {
             Ok(found) => self.act(ctx, &found).await,
-            Err(error) => {
-                tracing::debug!(%error, "the node can't be measured");
-                false
-            }
+            Err(error) => Err(error),
         };
+        let evicted = evicted.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the node can't be measured");
+            false
+        });
         ctx.send_after(if evicted { AFTER_EVICTION } else { EVERY }, EvictionMsg::LookTick);
         Ok(())
     }
 }
 
 impl EvictionManager {
-    /// Whether a pod was made to go.
-    async fn act(&mut self, ctx: &mut Context<EvictionMsg>, found: &Snapshot) -> bool {
-        let seen = observations(found);
+    /// Whether a pod was made to go. Pods are only measured when it matters.
+    async fn act(&mut self, ctx: &mut Context<EvictionMsg>, node: &Snapshot) -> Result<bool, AskError> {
+        let seen = observations(node);
         let decision = self.manager.look(&seen, ctx.clock().now());
         let pressures = decision.pressures;
         self.args.pressures.send_if_modified(|told| std::mem::replace(told, pressures) != pressures);
-        if self.args.holds_to_limits && self.hold_to_limits(found).await {
-            return true;
+        let holds = self.args.holds_to_limits && node.pods.pods.values().any(|view| has_limit(&view.pod));
+        if !holds && decision.reclaim.is_none() {
+            return Ok(false);
         }
-        let Some(threshold) = decision.reclaim else { return false };
+        let found = self.args.figures.look().await?;
+        if holds && self.hold_to_limits(&found).await {
+            return Ok(true);
+        }
+        let Some(threshold) = decision.reclaim else { return Ok(false) };
         let resource = threshold.signal.resource();
         tracing::warn!(resource, signal = threshold.signal.name(), "the node runs out of something");
         let text = format!("Attempting to reclaim {resource}");
         self.args.recorder.about(reference(&self.args.node), "Warning", "EvictionThresholdMet", text);
         if self.collect(threshold.signal).await
-            && let Ok(after) = self.args.figures.look().await
-            && self.manager.is_resolved(&observations(&after))
+            && self.manager.is_resolved(&observations(&*self.args.figures.look_at_node().await?))
         {
-            return false;
+            return Ok(false);
         }
-        self.evict_first(found, &threshold, seen.get(&threshold.signal).copied()).await
+        Ok(self.evict_first(&found, &threshold, seen.get(&threshold.signal).copied()).await)
     }
 
     /// Ends pods that use more local storage than they may.

@@ -18,6 +18,14 @@ fn limit(container: &Container) -> Option<u64> {
     amount(container.resources.as_ref()?.limits.as_ref(), "ephemeral-storage")
 }
 
+/// Whether a pod has a limit that [`over_limit`] looks at.
+pub(super) fn has_limit(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let whole = spec.resources.as_ref().and_then(|resources| amount(resources.limits.as_ref(), "ephemeral-storage"));
+    let volumes = || spec.volumes.iter().flatten().filter_map(|volume| volume.empty_dir.as_ref());
+    whole.is_some() || containers(pod).any(|one| limit(one).is_some()) || volumes().any(|one| one.size_limit.is_some())
+}
+
 /// Why a pod has to go, in upstream's words; `None` if it is within its limits.
 #[must_use]
 pub fn over_limit(pod: &Pod, used: &LocalUse) -> Option<String> {

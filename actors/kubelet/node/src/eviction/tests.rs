@@ -244,7 +244,11 @@ fn pods_keep_to_their_own_limits() {
         "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "10Mi"}}, {"name": "free", "emptyDir": {}}],
         "containers": [container("a", json!({}), limit("20Mi")), container("b", json!({}), limit("30Mi"))],
     });
-    let pod = pod("p", spec).pod.clone();
+    let pod = self::pod("p", spec).pod.clone();
+    assert!(super::local::has_limit(&pod));
+    let without =
+        json!({"volumes": [{"name": "free", "emptyDir": {}}], "containers": [container("a", json!({}), json!({}))]});
+    assert!(!super::local::has_limit(&self::pod("q", without).pod));
     let used = |volumes: &[(&str, u64)], containers: &[(&str, u64)]| {
         let own = |rows: &[(&str, u64)]| rows.iter().map(|(name, mib)| ((*name).to_owned(), mib << 20)).collect();
         over_limit(&pod, &LocalUse { volumes: own(volumes), containers: own(containers) })

@@ -99,6 +99,8 @@ pub(crate) struct MeterArgs {
 pub(crate) enum MeterMsg {
     /// Measure.
     Look {
+        /// Whether pods are measured too, which costs a call to each of their shims.
+        whole: bool,
         /// What was measured.
         reply: ReplyPort<Arc<Snapshot>>,
     },
@@ -116,9 +118,21 @@ impl Figures {
     /// # Errors
     /// Whoever measures is away, or something takes too long.
     pub async fn look(&self) -> Result<Arc<Snapshot>, AskError> {
+        self.ask(true).await
+    }
+
+    /// The same of the node alone, which costs little: in the summary there are no pods.
+    ///
+    /// # Errors
+    /// As [`Figures::look`].
+    pub async fn look_at_node(&self) -> Result<Arc<Snapshot>, AskError> {
+        self.ask(false).await
+    }
+
+    async fn ask(&self, whole: bool) -> Result<Arc<Snapshot>, AskError> {
         let mut place = self.0.clone();
         let found = place.wait_for(Option::is_some).await.map_err(|_| AskError::Gone)?.clone();
-        found.ok_or(AskError::Gone)?.call(ANSWER_LIMIT, |reply| MeterMsg::Look { reply }).await
+        found.ok_or(AskError::Gone)?.call(ANSWER_LIMIT, |reply| MeterMsg::Look { whole, reply }).await
     }
 
     /// The answer of `/stats/summary`.
@@ -171,7 +185,7 @@ impl Actor for Meter {
     }
 
     async fn handle(&mut self, ctx: &mut Context<MeterMsg>, message: MeterMsg) -> Result<(), ActorError> {
-        let MeterMsg::Look { reply } = message;
+        let MeterMsg::Look { whole, reply } = message;
         let now = ctx.clock().now();
         let fresh = self.last.as_ref().filter(|(at, _)| now.since(*at) < FRESH).map(|(_, found)| found.clone());
         let found = match fresh {
@@ -179,9 +193,13 @@ impl Actor for Meter {
             None => {
                 let seconds = i64::try_from(ctx.clock().wall().as_secs()).unwrap_or(0);
                 let wall = time(Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH));
-                let found = Arc::new(self.measure(now, &wall).await?);
-                self.last = Some((now, found.clone()));
-                found
+                if whole {
+                    let found = Arc::new(self.measure(now, &wall).await?);
+                    self.last = Some((now, found.clone()));
+                    found
+                } else {
+                    Arc::new(self.measure_node(&wall).await?)
+                }
             }
         };
         reply.send(found);
@@ -190,6 +208,23 @@ impl Actor for Meter {
 }
 
 impl Meter {
+    /// What the node as a whole has and uses.
+    async fn measure_node(&self, wall: &Time) -> Result<Snapshot, ActorError> {
+        let pods = self.args.pods.borrow().clone();
+        let image_fs = self.image_fs().await;
+        let (args, at) = (self.args.clone(), wall.clone());
+        let raw = self.files.run(move |()| Raw::read(&args, &PodsSnapshot::default(), &HashMap::new(), &at)).await?;
+        let images = image_fs.unwrap_or(raw.root_fs);
+        Ok(Snapshot {
+            summary: Summary { node: self.node(&raw, &images, None, wall), pods: Vec::new() },
+            has_image_fs: images.id != raw.root_fs.id,
+            all_pods: raw.all_pods,
+            cpus: Some(raw.cpus),
+            pods,
+            ..Snapshot::default()
+        })
+    }
+
     async fn measure(&mut self, now: Moment, wall: &Time) -> Result<Snapshot, ActorError> {
         let pods = self.args.pods.borrow().clone();
         self.find_pids(&pods).await;
