@@ -56,23 +56,29 @@ pub(crate) fn host_ports(host: &Host) {
     let v6 = serve(&pod, "[::]:80");
     assert_eq!(seen(&outside, "[2001:db8::1]:8080", &v6).as_deref(), Some("2001:db8::2"));
     drop(v6);
-    datagrams(&outside, &pod);
+    let client = datagrams(&outside, &pod);
     host.each("CHECK", &pod, &ports, &pod.space.path()).unwrap();
 
     // Another takes the port over; deleting the one that had it takes nothing from the other.
-    let taker = host.add("taker", &json!({"portMappings": [mapping(8080, 80, "tcp", "")]}));
+    let taken = json!({"portMappings": [mapping(8080, 80, "tcp", ""), mapping(5353, 53, "udp", "")]});
+    let taker = host.add("taker", &taken);
+    // The client goes on as before, and the kernel no longer remembers whom it talked to.
+    let resolver = taker.space.inside(|| UdpSocket::bind("0.0.0.0:53").unwrap());
+    resolver.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.send_to(b"again", "192.0.2.1:5353").unwrap();
+    assert_eq!(resolver.recv_from(&mut [0; 16]).unwrap().0, 5);
     assert!(host.each("CHECK", &pod, &ports, &pod.space.path()).is_err());
     let server = serve(&taker, "0.0.0.0:80");
     host.delete(&pod, &ports);
     assert_eq!(seen(&outside, "192.0.2.1:8080", &server).as_deref(), Some("192.0.2.2"));
-    host.delete(&taker, &ports);
+    host.delete(&taker, &taken);
     assert_eq!(seen(&outside, "192.0.2.1:8080", &server), None);
     host.delete(&other, &json!({}));
     host.assert_clean();
 }
 
 /// UDP has no connections to end, so those that the kernel remembers have to be forgotten.
-fn datagrams(outside: &Space, pod: &Pod) {
+fn datagrams(outside: &Space, pod: &Pod) -> UdpSocket {
     let server = pod.space.inside(|| UdpSocket::bind("0.0.0.0:53").unwrap());
     let client = outside.inside(|| UdpSocket::bind("0.0.0.0:40000").unwrap());
     server.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -83,6 +89,7 @@ fn datagrams(outside: &Space, pod: &Pod) {
     server.send_to(b"answer", who).unwrap();
     let (length, from) = client.recv_from(&mut buffer).unwrap();
     assert_eq!((&buffer[..length], from.to_string().as_str()), (&b"answer"[..], "192.0.2.1:5353"));
+    client
 }
 
 /// How long it takes to send so many bytes from one to the other.
