@@ -67,7 +67,7 @@ pub trait PodVolumes: Send + Sync + 'static {
     fn tear_down<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), String>>;
 
     /// The pods of which something is left.
-    fn leftovers(&self) -> Vec<String>;
+    fn leftovers(&self) -> BoxFuture<'_, Vec<String>>;
 }
 
 /// What the pods need from others.

@@ -31,6 +31,7 @@ pub mod status;
 mod testing;
 pub mod translate;
 mod tree;
+mod volumes;
 
 pub use crate::config::{PodVolumes, PodsConfig, PodsDeps};
 pub use crate::tree::{PodsHandle, PodsTree, tree};

@@ -10,7 +10,6 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
 use super::Table;
-use crate::config::PodVolumes;
 use crate::pod::Shared;
 use crate::translate::labels;
 
@@ -46,7 +45,7 @@ pub(crate) async fn run(handle: TaskHandle, args: RelistArgs) -> Result<(), Acto
             Ok((now, pods)) => {
                 tell(&args.table, &before, &now);
                 before = now;
-                orphans(&args, pods, first);
+                orphans(&args, pods, first).await;
                 first = false;
             }
             Err(error) => tracing::info!(%error, "the runtime can't be asked for its pods"),
@@ -116,9 +115,9 @@ fn tell(table: &Table, before: &BTreeMap<String, Seen>, now: &BTreeMap<String, S
 }
 
 /// Publishes the pods that only the runtime knows; and at first, those that have left volumes or cgroups.
-fn orphans(args: &RelistArgs, mut pods: BTreeMap<String, Pod>, first: bool) {
+async fn orphans(args: &RelistArgs, mut pods: BTreeMap<String, Pod>, first: bool) {
     if first {
-        let of_volumes = PodVolumes::leftovers(&*args.shared.deps.volumes);
+        let of_volumes = args.shared.deps.volumes.leftovers().await;
         let cgroups = args.shared.deps.cgroups.as_ref().and_then(|cgroups| cgroups.list_pods().ok());
         for uid in of_volumes.into_iter().chain(cgroups.into_iter().flatten().map(|(uid, _)| uid)) {
             pods.entry(uid.clone()).or_insert_with(|| {

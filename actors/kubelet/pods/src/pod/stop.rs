@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use k3sd_cri::v1;
+use k3sd_kubelet_cgroups::Removal;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 
 use super::sync::Worker;
@@ -122,7 +123,10 @@ impl Worker<'_> {
     pub(super) async fn give_back(&self) -> Result<(), String> {
         self.shared.deps.volumes.tear_down(&self.entry.uid).await?;
         if let Some(cgroups) = &self.shared.deps.cgroups {
-            cgroups.remove_pod(&self.entry.uid).map_err(|error| error.to_string())?;
+            let removed = cgroups.remove_pod(&self.entry.uid).map_err(|error| error.to_string())?;
+            if let Removal::Busy { processes } = removed {
+                return Err(format!("{processes} processes are still in the pod's cgroup"));
+            }
         }
         Ok(())
     }

@@ -178,10 +178,8 @@ impl<'a> Worker<'a> {
             return Ok(Next::Again);
         }
         self.prepare(pod)?;
-        let volumes = self.shared.deps.volumes.set_up(pod).await.map_err(|error| {
-            self.warn(pod, "FailedMount", &error);
-            error
-        })?;
+        let set_up = self.shared.deps.volumes.set_up(pod).await;
+        let volumes = set_up.inspect_err(|error| self.warn(pod, "FailedMount", error))?;
         let sandbox = match actions.sandbox {
             None => runtime.ready_sandbox().cloned(),
             Some(attempt) => {

@@ -1,5 +1,6 @@
 //! Asking the runtime what it has of a pod.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use futures_util::future::try_join_all;
@@ -43,8 +44,8 @@ pub async fn look(cri: &Cri, uid: &str, cache: &mut Cache) -> Result<Runtime, Cr
         sandboxes: sandboxes.into_iter().flatten().collect(),
         containers: containers.into_iter().flatten().collect(),
     };
-    found.sandboxes.sort_by(|one, other| (other.attempt, other.created_at).cmp(&(one.attempt, one.created_at)));
-    found.containers.sort_by(|one, other| (other.created_at, other.attempt).cmp(&(one.created_at, one.attempt)));
+    found.sandboxes.sort_by_key(|one| Reverse((one.attempt, one.created_at)));
+    found.containers.sort_by_key(|one| Reverse((one.created_at, one.attempt)));
     cache.sandboxes = found.sandboxes.iter().map(|one| (one.id.clone(), one.clone())).collect();
     cache.containers = found.containers.iter().map(|one| (one.id.clone(), one.clone())).collect();
     Ok(found)
