@@ -14,6 +14,9 @@ use tempfile::TempDir;
 /// Longer than anything takes on a small machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// So many looks in a row find no process of a node that is gone.
+const QUIET_LOOKS: u32 = 5;
+
 /// Directories for one containerd.
 pub(crate) struct Node {
     pub(crate) dir: TempDir,
@@ -91,15 +94,15 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // The engine first, so that it doesn't start anything again; then what it leaves running on purpose.
-        for word in [self.config.config_file(), self.config.socket()] {
-            for pid in processes_with(&word) {
-                kill(pid);
-            }
-        }
+        // Also what a subtree that a failed test left behind starts again meanwhile.
         let deadline = std::time::Instant::now() + PATIENCE;
-        while !processes_with(&self.config.socket()).is_empty() && std::time::Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
+        let mut quiet_looks = 0;
+        while quiet_looks < QUIET_LOOKS && std::time::Instant::now() < deadline {
+            let mut found = processes_with(&self.config.config_file());
+            found.extend(processes_with(&self.config.socket()));
+            quiet_looks = if found.is_empty() { quiet_looks + 1 } else { 0 };
+            found.into_iter().for_each(kill);
+            std::thread::sleep(Duration::from_millis(20));
         }
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let below = self.dir.path().to_string_lossy().into_owned();
@@ -129,6 +132,12 @@ pub(crate) fn kill(pid: u32) {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     for victim in std::iter::once(pid.to_string()).chain(children.split_whitespace().map(str::to_owned)) {
         Command::new("kill").args(["-9", &victim]).stderr(std::process::Stdio::null()).status().ok();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tree.kill();
     }
 }
 
