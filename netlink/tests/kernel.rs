@@ -340,6 +340,19 @@ fn a_batch_is_refused_as_a_whole() {
 }
 
 #[test]
+fn others_chains_that_drop() {
+    let Some(space) = TestSpace::new() else { return };
+    let mut netfilter = space.netfilter();
+    netfilter.converge(&table()).unwrap();
+    assert_eq!(netfilter.dropping(Hook::Forward).unwrap(), [""; 0]);
+    space.run(&["nft", "add table ip filter"]);
+    space.run(&["nft", "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"]);
+    space.run(&["nft", "add chain ip filter INPUT { type filter hook input priority 0; policy accept; }"]);
+    assert_eq!(netfilter.dropping(Hook::Forward).unwrap(), ["filter/FORWARD"]);
+    assert_eq!(netfilter.dropping(Hook::Input).unwrap(), [""; 0]);
+}
+
+#[test]
 fn many_elements_fit() {
     let Some(space) = TestSpace::new() else { return };
     let mut netfilter = space.netfilter();

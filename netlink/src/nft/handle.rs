@@ -4,7 +4,7 @@ use rustix::io::Errno;
 use rustix::net::netlink;
 
 use super::codec::{self, about};
-use super::model::{Change, Contents, Family, Set, Table};
+use super::model::{Change, Contents, Family, Hook, Set, Table};
 use super::plan::plan;
 use crate::error::NetlinkError;
 use crate::namespace::Namespace;
@@ -57,6 +57,21 @@ impl Netfilter {
     pub fn tables(&mut self) -> Result<Vec<(Family, String)>, NetlinkError> {
         let question = codec::message(codec::GET_TABLE, 0, 0);
         self.socket.dump("list tables", &question, |_, payload| codec::table_of(payload))
+    }
+
+    /// Base chains of any table, whosever it is, that drop what reaches their end at this hook, as `table/chain`. A packet
+    /// has to pass all of them, so nothing that another table accepts gets past one.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn dropping(&mut self, hook: Hook) -> Result<Vec<String>, NetlinkError> {
+        let question = codec::message(codec::GET_CHAIN, 0, 0);
+        self.socket.dump("list chains", &question, |_, payload| {
+            let (_, table) = codec::table_of(payload)?;
+            let chain = codec::read_chain(payload)?;
+            let drops = chain.base.is_some_and(|base| base.hook == hook && base.drops);
+            drops.then(|| format!("{table}/{}", chain.name))
+        })
     }
 
     /// A table with all that is in it, as of one moment.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use k3sd_kubelet_cni::{Backend, Cidr, NetworkConfig, collect, tree};
-use k3sd_runtime::{Clock, Signal, System, Tree};
+use k3sd_runtime::{Clock, Signal, System, Tree, testkit};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -203,6 +203,19 @@ fn pods_get_out_as_the_node() {
         assert!(pod.pings("192.0.2.2") && pod.pings("2001:db8::2"), "outside knows only the node");
         let shown = node.space.run(&["nft", "list", "chain", "inet", "k3sd-pods", "masquerade4"]);
         assert!(shown.contains("ip daddr 10.42.0.0/16 return"), "{shown}");
+        stop(tree).await;
+    });
+}
+
+#[test]
+fn a_chain_of_others_that_drops_is_named() {
+    on_node(|node| async move {
+        node.publish(&BOTH);
+        node.space.run(&["nft", "add table ip filter"]);
+        node.space.run(&["nft", "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"]);
+        let tree = node.start(node.config()).await;
+        let notes = testkit::notes(tree.system(), "network").join("\n");
+        assert!(notes.contains("the nftables chain filter/FORWARD drops what is forwarded"), "{notes}");
         stop(tree).await;
     });
 }

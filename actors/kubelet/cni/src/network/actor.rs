@@ -64,7 +64,7 @@ pub(crate) struct Network {
     retry: Option<TimerId>,
     collection: Option<TimerId>,
     news: Option<Arc<AsyncFd<News>>>,
-    /// What was last told of switches that can't be set; it is told once.
+    /// What was last warned of; it is told once.
     warned: Vec<String>,
 }
 
@@ -151,14 +151,16 @@ impl Network {
     fn tell(&mut self, ctx: &Context<NetworkMsg>, cidrs: &[Cidr], applied: Applied) {
         let texts: Vec<String> = cidrs.iter().map(ToString::to_string).collect();
         let pods = if texts.is_empty() { "none yet".to_owned() } else { texts.join(", ") };
-        ctx.note(vec![format!("pod networks: {pods}"), format!("mtu: {}", applied.mtu)]);
+        let mut notes = vec![format!("pod networks: {pods}"), format!("mtu: {}", applied.mtu)];
+        notes.extend(applied.warnings.iter().cloned());
+        ctx.note(notes);
         if applied.table_changes + applied.files_written > 0 {
             let (changes, files) = (applied.table_changes, applied.files_written);
             tracing::info!(pods, mtu = applied.mtu, changes, files, "the network of pods is set up");
         }
         if applied.warnings != self.warned {
             for warning in &applied.warnings {
-                tracing::warn!(warning, "a switch of the kernel could not be set");
+                tracing::warn!(warning, "the network of pods may not work everywhere");
             }
             self.warned = applied.warnings;
         }

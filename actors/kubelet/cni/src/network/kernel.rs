@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use k3sd_netlink::nft::{Netfilter, News};
+use k3sd_netlink::nft::{Hook, Netfilter, News};
 use k3sd_netlink::route::{Route, State};
 use k3sd_netlink::{Cidr, Namespace, NetlinkError, write_sysctl};
 
@@ -22,7 +22,7 @@ pub(crate) struct Applied {
     pub(crate) files_written: usize,
     /// Bytes of the longest packet.
     pub(crate) mtu: u32,
-    /// Switches that could not be set, with the reason.
+    /// What may keep pods' packets from getting through, for people.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -85,10 +85,15 @@ fn in_namespace(config: &NetworkConfig, pod_cidrs: &[Cidr]) -> Result<Applied, N
     let routes = route.routes().map_err(failed("list routes"))?;
     applied.mtu = core::mtu(&State { links, addresses: Vec::new(), routes });
     let table = core::table(config, pod_cidrs);
-    let kept = Netfilter::open().and_then(|mut netfilter| netfilter.converge(&table));
+    let mut netfilter = Netfilter::open().map_err(failed("ask the kernel for nftables"))?;
+    let kept = netfilter.converge(&table);
     // What the kernel says of a missing feature is "no such file".
     let what = "keep the nftables table of pods (needs nf_tables with inet, nat and masq)";
     applied.table_changes = kept.map_err(failed(what))?;
+    // Ours accepts what is forwarded for pods, which counts for nothing in the tables of others.
+    for chain in netfilter.dropping(Hook::Forward).map_err(failed("list chains"))? {
+        applied.warnings.push(format!("the nftables chain {chain} drops what is forwarded; let pods' packets through"));
+    }
     Ok(applied)
 }
 
