@@ -36,13 +36,12 @@ pub enum VolumeError {
         kind: &'static str,
     },
     /// The API said no, or nothing.
-    #[error("{what}")]
+    #[error("{what}: {reason}")]
     Api {
         /// What was asked for.
         what: String,
         /// What came back.
-        #[source]
-        source: Box<kube::Error>,
+        reason: String,
     },
     /// The file system said no.
     #[error("{what} {}", path.display())]
@@ -93,6 +92,12 @@ impl VolumeError {
         move |errno| Self::Io { what, path, source: errno.into() }
     }
 
+    /// An answer of the API in its own words; the client's would show the whole answer, twice.
+    pub(crate) fn api(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let what = what.into();
+        move |error| Self::Api { what, reason: api_reason(&error) }
+    }
+
     pub(crate) fn refused(text: impl Into<String>) -> Self {
         Self::Refused(text.into())
     }
@@ -105,13 +110,22 @@ impl VolumeError {
     #[must_use]
     pub fn event(&self) -> String {
         let mut text = self.to_string();
+        let mut separator = if matches!(self, Self::SetUp { .. }) { " : " } else { ": " };
         let mut next = self.source();
         while let Some(error) = next {
-            let separator = if matches!(self, Self::SetUp { .. }) && next.is_some() { " : " } else { ": " };
             text.push_str(separator);
             text.push_str(&error.to_string());
+            separator = ": ";
             next = error.source();
         }
         text
+    }
+}
+
+/// Why the API didn't do what it was asked for.
+pub(crate) fn api_reason(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }

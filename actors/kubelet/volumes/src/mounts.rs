@@ -1,8 +1,8 @@
 //! What is mounted, as the kernel says, and mounting itself.
 
 use std::ffi::CString;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 
@@ -63,10 +63,17 @@ fn unescape(text: &[u8]) -> PathBuf {
     PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(plain))
 }
 
-/// A file system in memory, of at most so many bytes; no limit but the machine's without.
+/// A file system in memory, of at most so many bytes; no limit but the machine's without. It is kept out of swap where the
+/// kernel can do that (6.4 can).
 pub(crate) fn tmpfs(at: &Path, bytes: Option<u64>) -> Result<(), VolumeError> {
     let size = bytes.map(|bytes| format!("size={bytes}"));
-    special(at, "tmpfs", size.as_deref())
+    let without_swap = size.as_ref().map_or_else(|| "noswap".to_owned(), |size| format!("noswap,{size}"));
+    match special(at, "tmpfs", Some(&without_swap)) {
+        Err(VolumeError::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidInput => {
+            special(at, "tmpfs", size.as_deref())
+        }
+        outcome => outcome,
+    }
 }
 
 /// A file system of huge pages of one size, in bytes.

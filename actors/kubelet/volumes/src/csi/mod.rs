@@ -228,8 +228,7 @@ impl Csi {
     /// What the cluster says of a driver; the defaults if it says nothing.
     async fn driver(&self, name: &str) -> Result<CSIDriverSpec, VolumeError> {
         let api: Api<CSIDriver> = Api::all(self.connect.client());
-        let failed =
-            |source| VolumeError::Api { what: format!("failed to get CSIDriver {name}"), source: Box::new(source) };
+        let failed = VolumeError::api(format!("failed to get CSIDriver {name}"));
         Ok(api.get_opt(name).await.map_err(failed)?.map(|driver| driver.spec).unwrap_or_default())
     }
 
@@ -237,10 +236,7 @@ impl Csi {
     async fn attached(&self, volume: &CsiVolume) -> Result<HashMap<String, String>, VolumeError> {
         let name = attachment(&volume.handle, &volume.driver, &self.node);
         let api: Api<VolumeAttachment> = Api::all(self.connect.client());
-        let failed = |source| VolumeError::Api {
-            what: format!("failed to get VolumeAttachment {name}"),
-            source: Box::new(source),
-        };
+        let failed = VolumeError::api(format!("failed to get VolumeAttachment {name}"));
         let found = api.get_opt(&name).await.map_err(failed)?;
         let status = found.and_then(|attachment| attachment.status);
         let problem = status.as_ref().and_then(|status| status.attach_error.as_ref()?.message.clone());
@@ -256,10 +252,7 @@ impl Csi {
     async fn secrets(&self, secret: Option<&(String, String)>) -> Result<HashMap<String, String>, VolumeError> {
         let Some((namespace, name)) = secret else { return Ok(HashMap::new()) };
         let api: Api<Secret> = Api::namespaced(self.connect.client(), namespace);
-        let failed = |source| VolumeError::Api {
-            what: format!("failed to get secret {namespace}/{name}"),
-            source: Box::new(source),
-        };
+        let failed = VolumeError::api(format!("failed to get secret {namespace}/{name}"));
         let data = api.get(name).await.map_err(failed)?.data.unwrap_or_default();
         Ok(data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned())).collect())
     }

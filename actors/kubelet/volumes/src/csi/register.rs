@@ -72,8 +72,7 @@ async fn write_down(
     entry: &CSINodeDriver,
     info: &NodeInfo,
 ) -> Result<(), VolumeError> {
-    let failed =
-        |what: &'static str| move |source| VolumeError::Api { what: what.to_owned(), source: Box::new(source) };
+    let failed = |what: &'static str| VolumeError::api(what);
     let nodes: Api<Node> = Api::all(client.clone());
     let known = nodes.get(node).await.map_err(failed("failed to get this node"))?;
     let labels: BTreeMap<&String, &String> = info.topology.iter().flat_map(|topology| &topology.segments).collect();
@@ -128,8 +127,7 @@ fn node_ids(known: Option<&String>, driver: &str, id: Option<&str>) -> String {
 
 /// A driver is gone: nothing more is scheduled here for it.
 pub(super) async fn forget(client: kube::Client, node: &str, driver: &str) -> Result<(), VolumeError> {
-    let failed =
-        |what: &'static str| move |source| VolumeError::Api { what: what.to_owned(), source: Box::new(source) };
+    let failed = |what: &'static str| VolumeError::api(what);
     let api: Api<CSINode> = Api::all(client);
     let Some(mut found) = api.get_opt(node).await.map_err(failed("failed to get this node's CSINode"))? else {
         return Ok(());

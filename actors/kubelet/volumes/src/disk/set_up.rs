@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, symlink};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use super::job::{Group, Medium, Planned, What, make_directories, set_mode};
@@ -144,7 +144,10 @@ impl Pod<'_> {
         {
             mounts::tmpfs(&path, (bytes > 0).then_some(bytes))?;
         }
-        set_mode(&path, ANYBODY)?;
+        let found = fs::metadata(&path).map_err(VolumeError::io("look at", &path))?;
+        if found.permissions().mode() & ANYBODY != ANYBODY {
+            set_mode(&path, ANYBODY)?;
+        }
         let group = self.group.id;
         atomic::write(&path, payload, self.stamp, |fresh| {
             group.map_or(Ok(()), |group| trees::give_to_group(fresh, group, true))

@@ -60,13 +60,11 @@ impl Maker {
     ) -> Result<What, VolumeError> {
         let client = self.connect.client();
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace(pod));
-        let failed = |what: &str, source| VolumeError::Api { what: what.to_owned(), source: Box::new(source) };
-        let claim = claims.get(name).await.map_err(|error| failed("failed to fetch PVC from API server", error))?;
+        let claim = claims.get(name).await.map_err(VolumeError::api("failed to fetch PVC from API server"))?;
         let volume_name = bound_volume(&claim, pod, is_owned)?;
         let volumes: Api<PersistentVolume> = Api::all(client);
         let volume = volumes.get(volume_name).await;
-        let volume =
-            volume.map_err(|error| failed(&format!("failed to fetch PV {volume_name:?} from API server"), error))?;
+        let volume = volume.map_err(VolumeError::api(format!("failed to fetch PV {volume_name:?} from API server")))?;
         let is_block = is_block(&volume, name, how.is_mounted, how.is_device)?;
         let place = volume_name.to_owned();
         match backing(&volume, &claim)? {

@@ -17,8 +17,9 @@ use kube::Api;
 use kube::api::PostParams;
 use tokio::sync::watch;
 
-use super::core::{JITTER_MAX, refresh_after};
+use super::core::{JITTER_MAX, RETRY, refresh_after};
 use super::{NoToken, Token, TokenRef, TokensMsg};
+use crate::error::api_reason;
 
 /// How long the API may take for a token.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -87,8 +88,12 @@ impl TokensActor {
                 Ok(fresh)
             }
             // The old one does as long as it is good.
-            Err(error) => match self.tokens.get(&token).filter(|known| clock.wall() < known.expires) {
-                Some(known) => Ok(known.clone()),
+            Err(error) => match self.tokens.get_mut(&token).filter(|known| clock.wall() < known.expires) {
+                Some(known) => {
+                    tracing::warn!(pod = token.pod_uid, reason = error.0, "a token can't be renewed yet");
+                    known.refresh = clock.now() + RETRY;
+                    Ok(known.clone())
+                }
                 None => {
                     self.tokens.remove(&token);
                     Err(error)
@@ -117,7 +122,7 @@ async fn request(client: kube::Client, token: &TokenRef, clock: &Clock, jitter: 
     let body = TokenRequest { spec, ..TokenRequest::default() };
     let api: Api<ServiceAccount> = Api::namespaced(client, &token.namespace);
     let answer = api.create_token_request(&token.account, &PostParams::default(), &body).await;
-    let failed = |error: kube::Error| NoToken(format!("failed to fetch token: {error}"));
+    let failed = |error: kube::Error| NoToken(format!("failed to fetch token: {}", api_reason(&error)));
     let status = answer.map_err(failed)?.status.ok_or_else(|| NoToken("the API gave no token".to_owned()))?;
     let expires = u64::try_from(status.expiration_timestamp.0.as_second()).unwrap_or(0);
     let expires = Duration::from_secs(expires);
