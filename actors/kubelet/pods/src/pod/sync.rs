@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Entry, Next, Shared, Source, View, Wanted, files, now, stop};
 use crate::plan::{Actions, plan};
+use crate::probes::{Kind, Outcome};
 use crate::runtime::{Cache, Runtime, State, look};
 use crate::spec::{self, is_final, shown};
 use crate::status::{Ending, StatusFacts, rejected, status};
@@ -80,8 +81,33 @@ impl<'a> Worker<'a> {
         let runtime = Arc::new(found);
         let view = View { pod: Some(wanted.pod.clone()), runtime: runtime.clone(), terminating };
         self.address = super::address(&view, self.shared);
+        self.inherit(wanted, &runtime);
         self.entry.view.send_replace(view);
         Ok(runtime)
+    }
+
+    /// What the API knows of containers that run is believed until probes say otherwise: a restart of ours makes no pod
+    /// unready.
+    fn inherit(&self, wanted: &Wanted, runtime: &Runtime) {
+        if self.entry.memory.borrow().status.is_some() {
+            return;
+        }
+        let told = spec::status(&wanted.pod);
+        self.entry.results.send_if_modified(|results| {
+            for found in runtime.running() {
+                let Some(before) = spec::container_status(&told, &found.name) else { continue };
+                if before.container_id.as_deref().and_then(|id| id.strip_prefix("containerd://")) != Some(&found.id) {
+                    continue;
+                }
+                for (kind, held) in [(Kind::Startup, before.started == Some(true)), (Kind::Readiness, before.ready)] {
+                    if held && results.get(&found.id, kind).is_none() {
+                        results.set(&found.id, kind, Outcome::Success);
+                    }
+                }
+            }
+            // Nobody has to be woken: the status is made next.
+            false
+        });
     }
 
     async fn try_step(&mut self, wanted: &Wanted) -> Result<Next, String> {

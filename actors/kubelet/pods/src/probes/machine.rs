@@ -71,6 +71,17 @@ impl Machine {
         Self { kind, pace, last_good: None, row: 0, outcome: kind.initial(), over: false }
     }
 
+    /// As it was left: what it said before a restart of ours holds until tries say otherwise.
+    #[must_use]
+    pub fn resumed(kind: Kind, pace: Pace, outcome: Outcome) -> Self {
+        let over = match kind {
+            Kind::Startup => outcome != Outcome::Unknown,
+            Kind::Liveness => outcome == Outcome::Failure,
+            Kind::Readiness => false,
+        };
+        Self { outcome, over, ..Self::new(kind, pace) }
+    }
+
     /// What it says now.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -155,6 +166,17 @@ mod tests {
             let shown = format!("{letter}{}", if machine.is_over() { "!" } else { "" });
             assert_eq!(shown, expected, "{kind:?} {successes}/{failures} {tries}");
         }
+    }
+
+    #[test]
+    fn what_was_said_holds_until_tries_say_otherwise() {
+        let mut machine = Machine::resumed(Kind::Readiness, pace(1, 2), Outcome::Success);
+        for expected in [Outcome::Success, Outcome::Failure] {
+            machine.count(&Try::Bad(String::new()));
+            assert_eq!(machine.outcome(), expected);
+        }
+        assert!(Machine::resumed(Kind::Startup, pace(1, 3), Outcome::Success).is_over());
+        assert!(!Machine::resumed(Kind::Startup, pace(1, 3), Outcome::Unknown).is_over());
     }
 
     #[test]

@@ -94,12 +94,12 @@ fn wanted(view: &View) -> Vec<Wanted> {
 /// Tries until the probe has decided for good or the container is gone.
 async fn tries(shared: &Shared, entry: &Entry, clock: &Clock, one: Wanted, jitter: f64) -> Key {
     let pace = Pace::of(&one.probe);
-    let mut machine = Machine::new(one.kind, pace);
-    entry.results.send_if_modified(|results| match one.kind {
-        // After a restart of ours, what was said before holds until something else is.
-        _ if results.get(&one.id, one.kind).is_some() => false,
-        kind => results.set(&one.id, kind, kind.initial()),
-    });
+    let said = entry.results.borrow().get(&one.id, one.kind);
+    let mut machine = Machine::resumed(one.kind, pace, said.unwrap_or(one.kind.initial()));
+    entry.results.send_if_modified(|results| said.is_none() && results.set(&one.id, one.kind, machine.outcome()));
+    if machine.is_over() {
+        return one.key();
+    }
     let now = crate::pod::now(clock);
     let age = one
         .started_at
