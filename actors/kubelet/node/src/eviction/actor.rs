@@ -11,7 +11,7 @@ use std::time::Duration;
 use k3sd_client::events::Recorder;
 use k3sd_kubelet_base::PodView;
 use k3sd_kubelet_base::stats::{FsStats, PodStats};
-use k3sd_runtime::{Actor, ActorError, Address, AskError, Context, message_kinds};
+use k3sd_runtime::{Actor, ActorError, Address, AskError, Context, Moment, message_kinds};
 use tokio::sync::watch;
 
 use super::local::{LocalUse, has_limit, over_limit};
@@ -26,8 +26,8 @@ use crate::status::reference;
 
 /// How often it looks; upstream's.
 const EVERY: Duration = Duration::from_secs(10);
-/// How soon it looks again after it made a pod go, so that the next one isn't chosen from old figures.
-const AFTER_EVICTION: Duration = Duration::from_secs(10);
+/// For so long it waits for a pod to be gone before it makes the next one go; upstream's.
+const LEAVING_MAX: Duration = Duration::from_secs(30);
 /// How long garbage collection may take.
 const COLLECT_LIMIT: Duration = Duration::from_secs(120);
 
@@ -61,6 +61,8 @@ message_kinds!(EvictionMsg { LookTick });
 pub(crate) struct EvictionManager {
     args: EvictionArgs,
     manager: Manager,
+    /// The pod that goes, and since when.
+    leaving: Option<(String, Moment)>,
 }
 
 impl Actor for EvictionManager {
@@ -72,39 +74,38 @@ impl Actor for EvictionManager {
     async fn init(ctx: &mut Context<EvictionMsg>, args: EvictionArgs) -> Result<Self, ActorError> {
         ctx.send_self(EvictionMsg::LookTick);
         let manager = Manager::new(args.config.clone());
-        Ok(Self { args, manager })
+        Ok(Self { args, manager, leaving: None })
     }
 
     async fn handle(&mut self, ctx: &mut Context<EvictionMsg>, _: EvictionMsg) -> Result<(), ActorError> {
-        let evicted = match self.args.figures.look_at_node().await {
-            Ok(found) => self.act(ctx, &found).await,
+        let looked = match self.args.figures.look_at_node().await {
+            Ok(found) => self.act(ctx.clock().now(), &found).await,
             Err(error) => Err(error),
         };
-        let evicted = evicted.unwrap_or_else(|error| {
+        if let Err(error) = looked {
             tracing::debug!(%error, "the node can't be measured");
-            false
-        });
-        ctx.send_after(if evicted { AFTER_EVICTION } else { EVERY }, EvictionMsg::LookTick);
+        }
+        ctx.send_after(EVERY, EvictionMsg::LookTick);
         Ok(())
     }
 }
 
 impl EvictionManager {
-    /// Whether a pod was made to go. Pods are only measured when it matters.
-    async fn act(&mut self, ctx: &mut Context<EvictionMsg>, node: &Snapshot) -> Result<bool, AskError> {
+    /// Decides, and does what is due. Pods are only measured when it matters.
+    async fn act(&mut self, now: Moment, node: &Snapshot) -> Result<(), AskError> {
         let seen = observations(node);
-        let decision = self.manager.look(&seen, ctx.clock().now());
+        let decision = self.manager.look(&seen, now);
         let pressures = decision.pressures;
         self.args.pressures.send_if_modified(|told| std::mem::replace(told, pressures) != pressures);
         let holds = self.args.holds_to_limits && node.pods.pods.values().any(|view| has_limit(&view.pod));
-        if !holds && decision.reclaim.is_none() {
-            return Ok(false);
+        if (!holds && decision.reclaim.is_none()) || self.is_leaving(now, node) {
+            return Ok(());
         }
         let found = self.args.figures.look().await?;
         if holds && self.hold_to_limits(&found).await {
-            return Ok(true);
+            return Ok(());
         }
-        let Some(threshold) = decision.reclaim else { return Ok(false) };
+        let Some(threshold) = decision.reclaim else { return Ok(()) };
         let resource = threshold.signal.resource();
         tracing::warn!(resource, signal = threshold.signal.name(), "the node runs out of something");
         let text = format!("Attempting to reclaim {resource}");
@@ -112,9 +113,17 @@ impl EvictionManager {
         if self.collect(threshold.signal).await
             && self.manager.is_resolved(&observations(&*self.args.figures.look_at_node().await?))
         {
-            return Ok(false);
+            return Ok(());
         }
-        Ok(self.evict_first(&found, &threshold, seen.get(&threshold.signal).copied()).await)
+        let uid = self.evict_first(&found, &threshold, seen.get(&threshold.signal).copied()).await;
+        self.leaving = uid.map(|uid| (uid, now));
+        Ok(())
+    }
+
+    /// Whether the pod that was made to go last is still there, and has time.
+    fn is_leaving(&self, now: Moment, node: &Snapshot) -> bool {
+        let Some((uid, since)) = &self.leaving else { return false };
+        now.since(*since) < LEAVING_MAX && node.pods.pods.get(uid).is_some_and(|view| view.sandbox.is_some())
     }
 
     /// Ends pods that use more local storage than they may.
@@ -149,19 +158,19 @@ impl EvictionManager {
         true
     }
 
-    /// Ends the first pod, in their order, that may be ended.
-    async fn evict_first(&self, found: &Snapshot, threshold: &Threshold, seen: Option<Observation>) -> bool {
+    /// Ends the first pod, in their order, that may be ended; its uid.
+    async fn evict_first(&self, found: &Snapshot, threshold: &Threshold, seen: Option<Observation>) -> Option<String> {
         for pod in rank(&uses(found, threshold.signal), threshold.signal) {
             let spec = pod.view.pod.spec.as_ref();
             let wanted = spec.and_then(|spec| spec.termination_grace_period_seconds);
             let grace_seconds = self.manager.grace_seconds(threshold, wanted);
             let message = message(&pod, threshold, seen);
             if self.evict(&pod.view, message, grace_seconds).await {
-                return true;
+                return Some(pod.view.uid.clone());
             }
         }
         tracing::warn!(resource = threshold.signal.resource(), "there is no pod that could be evicted");
-        false
+        None
     }
 
     async fn evict(&self, view: &PodView, message: String, grace_seconds: i64) -> bool {

@@ -17,7 +17,7 @@ use k3sd_cri::{Cri, v1};
 use k3sd_kubelet_base::stats::{
     ContainerStats, CpuStats, MemoryStats, NodeStats, RlimitStats, RuntimeStats, Summary, SwapStats, VolumeStats,
 };
-use k3sd_kubelet_base::{PodView, Pods, PodsSnapshot};
+use k3sd_kubelet_base::{ContainerView, PodView, Pods, PodsSnapshot};
 use k3sd_kubelet_cgroups::{CgroupStats, Cgroups, QosClass};
 use k3sd_runtime::blocking::Blocking;
 use k3sd_runtime::{Actor, ActorError, Address, AskError, Context, Moment, ReplyPort, message_kinds};
@@ -25,7 +25,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::sync::watch;
 
 use super::network::{default_interface, parse};
-use super::summary::{Measured, cpu, fs, is_running, memory, pod, swap};
+use super::summary::{Measured, cpu, fs, is_running, memory, pod, running, swap};
 use crate::status::{FileSystem, Memory, Roots, processes, text, time};
 
 /// Who asks within this time gets the same answer.
@@ -68,7 +68,7 @@ impl fmt::Debug for VolumeFigures {
 pub struct Snapshot {
     /// As the summary API has it.
     pub summary: Summary,
-    /// What cgroups say of pods, by uid; more than a summary holds.
+    /// What cgroups say of pods, by uid, and of containers, by id; more than a summary holds.
     pub cgroups: BTreeMap<String, CgroupStats>,
     /// What the runtime says of containers, by id.
     pub containers: HashMap<String, v1::ContainerStats>,
@@ -165,7 +165,7 @@ pub(crate) struct Meter {
     args: MeterArgs,
     files: Blocking<()>,
     last: Option<(Moment, Arc<Snapshot>)>,
-    /// Processor time of pods, by uid, and of the node, by the empty name, at a moment.
+    /// Processor time of pods and containers, by uid and id, and of the node, by the empty name, at a moment.
     before: Option<(Moment, HashMap<String, u64>)>,
     /// The first process of each sandbox.
     pids: HashMap<String, u64>,
@@ -241,7 +241,12 @@ impl Meter {
             let of = Measured {
                 view,
                 cgroup: own.cgroup.map(|stats| (stats, cores.get(uid).copied())),
-                containers: view.containers.iter().filter_map(|one| containers.get(&one.id)).collect(),
+                containers: &containers,
+                own_cgroups: own
+                    .containers
+                    .into_iter()
+                    .map(|(id, stats)| (id.clone(), (stats, cores.get(&id).copied())))
+                    .collect(),
                 logs: own.logs,
                 volumes,
                 network: own.network,
@@ -251,15 +256,22 @@ impl Meter {
             measured.push(pod(&of, wall));
         }
         let summary = Summary { node: self.node(&raw, &images, cores.get("").copied(), wall), pods: measured };
-        let cgroups = raw.pods.into_iter().filter_map(|(uid, own)| Some((uid, own.cgroup?))).collect();
+        let cgroups = raw.pods.into_iter().flat_map(|(uid, own)| {
+            let pod = own.cgroup.map(|stats| (uid, stats));
+            own.containers.into_iter().chain(pod)
+        });
+        let cgroups = cgroups.collect();
         let has_image_fs = images.id != raw.root_fs.id;
         let (all_pods, cpus) = (raw.all_pods, Some(raw.cpus));
         Ok(Snapshot { summary, cgroups, containers, pods, has_image_fs, all_pods, cpus })
     }
 
-    /// Nanoseconds of cores per second since the measurement before, of pods and of the node.
+    /// Nanoseconds of cores per second since the measurement before, of pods, containers and of the node.
     fn cores(&mut self, now: Moment, raw: &Raw) -> HashMap<String, u64> {
-        let used = raw.pods.iter().filter_map(|(uid, own)| Some((uid.clone(), own.cgroup?.cpu_usage_ns?)));
+        let used = raw.pods.iter().flat_map(|(uid, own)| {
+            let pod = own.cgroup.as_ref().map(|stats| (uid, stats));
+            own.containers.iter().chain(pod).filter_map(|(id, stats)| Some((id.clone(), stats.cpu_usage_ns?)))
+        });
         let used: HashMap<String, u64> = used.chain([(String::new(), raw.cpu_ns)]).collect();
         let mut cores = HashMap::new();
         if let Some((at, before)) = &self.before {
@@ -372,6 +384,8 @@ fn inodes_used(found: &FileSystem) -> Option<u64> {
 #[derive(Clone, Debug, Default)]
 struct RawPod {
     cgroup: Option<CgroupStats>,
+    /// By id.
+    containers: BTreeMap<String, CgroupStats>,
     logs: Vec<(String, u64)>,
     network: Option<k3sd_kubelet_base::stats::NetworkStats>,
 }
@@ -400,7 +414,12 @@ impl Raw {
             let table = pid.map(|pid| text(&proc.join(pid.to_string()).join("net/dev")));
             let own = RawPod {
                 cgroup: view.cgroup.as_deref().and_then(|path| args.cgroups.stats(path).ok().flatten()),
-                logs: view.containers.iter().filter_map(|one| Some((one.id.clone(), log_bytes(&one.log)?))).collect(),
+                containers: view
+                    .cgroup
+                    .as_deref()
+                    .map(|path| containers(&args.cgroups, path, view))
+                    .unwrap_or_default(),
+                logs: running(view).filter_map(|one| Some((one.id.clone(), log_bytes(&one.log)?))).collect(),
                 network: table.and_then(|table| parse(&table, None, wall)),
             };
             (uid.clone(), own)
@@ -418,6 +437,17 @@ impl Raw {
             pods: pods.pods.iter().filter(|(_, view)| is_running(view)).map(one).collect(),
         }
     }
+}
+
+/// What the cgroups of a pod's containers say, where the runtime puts them: by their ids, or in scopes of systemd.
+fn containers(cgroups: &Cgroups, pod: &Path, view: &PodView) -> BTreeMap<String, CgroupStats> {
+    let one = |container: &ContainerView| {
+        let id = &container.id;
+        let names = [id.clone(), format!("cri-containerd-{id}.scope")];
+        let found = names.iter().find_map(|name| cgroups.stats(&pod.join(name)).ok().flatten())?;
+        Some((id.clone(), found))
+    };
+    running(view).filter_map(one).collect()
 }
 
 /// The cgroup of all pods: that of a Guaranteed one is right below.

@@ -8,6 +8,7 @@ use k3sd_runtime::exposition::{head, line};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::measure::Snapshot;
+use super::summary::running;
 
 /// A value between quotes.
 fn quoted(value: &str) -> String {
@@ -192,13 +193,14 @@ fn subjects(snapshot: &Snapshot) -> Vec<Subject> {
                 limits: None,
             });
         }
-        for container in &view.containers {
-            let Some(found) = snapshot.containers.get(&container.id) else { continue };
+        for container in running(view) {
+            let found = snapshot.containers.get(&container.id);
             let Some(own) = pod.containers.iter().find(|one| one.name == container.name) else { continue };
             let id = format!("{cgroup}/{}", container.id);
             all.push(Subject {
                 labels: identity(&container.name, &id, &container.image, &container.id, pod),
-                layer: found.writable_layer.as_ref().and_then(|layer| value(layer.used_bytes.as_ref())),
+                layer: found.and_then(|found| value(found.writable_layer.as_ref()?.used_bytes.as_ref())),
+                cgroup: snapshot.cgroups.get(&container.id).copied(),
                 limits: Some(container_limits(view, &container.name)),
                 ..of_container(own)
             });

@@ -1,10 +1,12 @@
 //! From measurements to the types of the summary API: pure.
 
+use std::collections::HashMap;
+
 use k3sd_cri::v1;
 use k3sd_kubelet_base::stats::{
     ContainerStats, CpuStats, FsStats, MemoryStats, PodReference, PodStats, ProcessStats, SwapStats, VolumeStats,
 };
-use k3sd_kubelet_base::{ContainerState, PodView};
+use k3sd_kubelet_base::{ContainerState, ContainerView, PodView};
 use k3sd_kubelet_cgroups::CgroupStats;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -59,8 +61,10 @@ pub(super) struct Measured<'a> {
     pub(super) view: &'a PodView,
     /// Its cgroup, with its cores.
     pub(super) cgroup: Option<(CgroupStats, Option<u64>)>,
-    /// What the runtime says of its containers.
-    pub(super) containers: Vec<&'a v1::ContainerStats>,
+    /// What the runtime says of containers, by id.
+    pub(super) containers: &'a HashMap<String, v1::ContainerStats>,
+    /// What cgroups say of its containers, by id, with their cores.
+    pub(super) own_cgroups: HashMap<String, (CgroupStats, Option<u64>)>,
     /// Bytes of the log of each container, by the container's id.
     pub(super) logs: Vec<(String, u64)>,
     pub(super) volumes: Vec<VolumeStats>,
@@ -74,27 +78,16 @@ fn value(found: Option<&v1::UInt64Value>) -> Option<u64> {
     found.map(|found| found.value)
 }
 
-fn container(measured: &Measured<'_>, stats: &v1::ContainerStats, time: &Time) -> Option<ContainerStats> {
-    let id = &stats.attributes.as_ref()?.id;
-    let view = measured.view.containers.iter().find(|container| container.id == *id)?;
-    let cpu = stats.cpu.as_ref().map(|cpu| CpuStats {
-        time: Some(time.clone()),
-        usage_nano_cores: value(cpu.usage_nano_cores.as_ref()),
-        usage_core_nano_seconds: value(cpu.usage_core_nano_seconds.as_ref()),
-        ..CpuStats::default()
-    });
-    let memory = stats.memory.as_ref().map(|memory| MemoryStats {
-        time: Some(time.clone()),
-        // A container without a limit says nothing useful here.
-        available_bytes: value(memory.available_bytes.as_ref()).filter(|available| *available < 1 << 62),
-        usage_bytes: value(memory.usage_bytes.as_ref()),
-        working_set_bytes: value(memory.working_set_bytes.as_ref()),
-        rss_bytes: value(memory.rss_bytes.as_ref()),
-        page_faults: value(memory.page_faults.as_ref()),
-        major_page_faults: value(memory.major_page_faults.as_ref()),
-        ..MemoryStats::default()
-    });
-    let layer = stats.writable_layer.as_ref();
+/// A container by its cgroup; by what the runtime says where that isn't to be seen.
+fn container(measured: &Measured<'_>, view: &ContainerView, time: &Time) -> Option<ContainerStats> {
+    let id = &view.id;
+    let (stats, own) = (measured.containers.get(id), measured.own_cgroups.get(id));
+    if stats.is_none() && own.is_none() {
+        return None;
+    }
+    let cpu = own.map(|(own, cores)| cpu(own, *cores, time)).or_else(|| runtime_cpu(stats?, time));
+    let memory = own.map(|(own, _)| memory(own, time)).or_else(|| runtime_memory(stats?, time));
+    let layer = stats.and_then(|stats| stats.writable_layer.as_ref());
     let used = layer.and_then(|layer| value(layer.used_bytes.as_ref()));
     let inodes = layer.and_then(|layer| value(layer.inodes_used.as_ref()));
     let log = measured.logs.iter().find(|(of, _)| of == id).map(|(_, bytes)| *bytes);
@@ -106,6 +99,29 @@ fn container(measured: &Measured<'_>, stats: &v1::ContainerStats, time: &Time) -
         rootfs: Some(fs(measured.image_fs, used, inodes, time)),
         logs: log.map(|bytes| fs(measured.root_fs, Some(bytes), None, time)),
         ..ContainerStats::default()
+    })
+}
+
+fn runtime_cpu(stats: &v1::ContainerStats, time: &Time) -> Option<CpuStats> {
+    stats.cpu.as_ref().map(|cpu| CpuStats {
+        time: Some(time.clone()),
+        usage_nano_cores: value(cpu.usage_nano_cores.as_ref()),
+        usage_core_nano_seconds: value(cpu.usage_core_nano_seconds.as_ref()),
+        ..CpuStats::default()
+    })
+}
+
+fn runtime_memory(stats: &v1::ContainerStats, time: &Time) -> Option<MemoryStats> {
+    stats.memory.as_ref().map(|memory| MemoryStats {
+        time: Some(time.clone()),
+        // A container without a limit says nothing useful here.
+        available_bytes: value(memory.available_bytes.as_ref()).filter(|available| *available < 1 << 62),
+        usage_bytes: value(memory.usage_bytes.as_ref()),
+        working_set_bytes: value(memory.working_set_bytes.as_ref()),
+        rss_bytes: value(memory.rss_bytes.as_ref()),
+        page_faults: value(memory.page_faults.as_ref()),
+        major_page_faults: value(memory.major_page_faults.as_ref()),
+        ..MemoryStats::default()
     })
 }
 
@@ -127,7 +143,7 @@ fn total(all: impl IntoIterator<Item = Option<u64>>) -> Option<u64> {
 pub(super) fn pod(measured: &Measured<'_>, time: &Time) -> PodStats {
     let metadata = &measured.view.pod.metadata;
     let containers: Vec<ContainerStats> =
-        measured.containers.iter().filter_map(|stats| container(measured, stats, time)).collect();
+        running(measured.view).filter_map(|view| container(measured, view, time)).collect();
     let (cgroup, cores) = match &measured.cgroup {
         Some((stats, cores)) => (Some(stats), *cores),
         None => (None, None),
@@ -172,7 +188,12 @@ pub(super) fn pod(measured: &Measured<'_>, time: &Time) -> PodStats {
     }
 }
 
+/// Its containers that run.
+pub(super) fn running(view: &PodView) -> impl Iterator<Item = &ContainerView> {
+    view.containers.iter().filter(|container| container.state == ContainerState::Running)
+}
+
 /// Whether anything of a pod runs.
 pub(super) fn is_running(view: &PodView) -> bool {
-    view.sandbox.is_some() || view.containers.iter().any(|container| container.state == ContainerState::Running)
+    view.sandbox.is_some() || running(view).next().is_some()
 }
