@@ -30,6 +30,35 @@ pub(crate) fn names(sandbox_image: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::process::Command;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test waits for another process")]
+    fn it_waits_until_it_is_told_to_end_and_then_ends_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pause");
+        fs::write(&file, PROGRAM).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        for signal in ["-TERM", "-INT"] {
+            let mut child = Command::new(&file).spawn().unwrap();
+            let pid = child.id();
+            // The only thing that it ever sleeps in is the wait for a signal.
+            let is_asleep = || fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| s.contains("State:\tS"));
+            for _ in 0..500 {
+                if is_asleep() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            assert!(is_asleep(), "it doesn't wait");
+            Command::new("kill").args(["-CHLD", &pid.to_string()]).status().unwrap();
+            assert!(child.try_wait().unwrap().is_none(), "a dead child is no reason to end");
+            Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(0), "{signal}");
+        }
+    }
 
     #[test]
     fn it_is_small_and_always_the_same() {
