@@ -23,6 +23,7 @@ async fn containers_are_spoken_to() {
     logs(&world).await;
     for web_sockets in [false, true] {
         commands(&world, web_sockets).await;
+        attached(&world, web_sockets).await;
         ports(&world, web_sockets).await;
     }
     for web_sockets in [false, true] {
@@ -71,6 +72,18 @@ async fn commands(world: &World, web_sockets: bool) {
     assert!(code != 0 && err.contains("absent"), "{how}: {err}");
     let (code, _, err) = world.admin(web_sockets, &["exec", "p", "-c", "x", "--", "sh"]).await;
     assert!(code != 0 && err.contains("container x is not valid for pod p"), "{how}: {err}");
+}
+
+/// What a container says while somebody listens.
+async fn attached(world: &World, web_sockets: bool) {
+    let mut child =
+        world.kubectl("admin-token", web_sockets, &["attach", "ticker"]).spawn().expect("kubectl is installed");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    for _ in 0..3 {
+        let line = tokio::time::timeout(LIMIT, lines.next_line()).await.expect("in time").expect("text");
+        assert_eq!(line.as_deref(), Some("tick"), "web sockets {web_sockets}");
+    }
+    child.kill().await.expect("it runs");
 }
 
 /// Asks busybox's httpd, which runs within, through a port of ours.
@@ -165,6 +178,13 @@ async fn absent(world: &World) {
     assert!(code == 1 && err.contains(wanted), "{err}");
     let (code, _, err) = world.admin(true, &["get", "--raw", "/api/v1/nodes/lost/proxy/pods"]).await;
     assert!(code == 1 && err.contains("error trying to reach service: dial tcp 127.0.0.1:1"), "{err}");
+    // Nor is anything said to a server that isn't the node's, except by whoever doesn't care.
+    let (code, _, err) = world.admin(true, &["get", "--raw", "/api/v1/nodes/false/proxy/healthz"]).await;
+    assert!(code == 1 && err.contains("tls: invalid peer certificate"), "{err}");
+    let (code, _, err) = world.admin(true, &["logs", "twin"]).await;
+    assert!(code == 1 && err.contains("tls: invalid peer certificate"), "{err}");
+    let (code, _, err) = world.admin(true, &["logs", "twin", "--insecure-skip-tls-verify-backend"]).await;
+    assert!(code == 1 && err.contains("pod \"twin\" does not exist"), "{err}");
     // A pod without a node has written nothing, and nobody can speak to it.
     let (code, out, err) = world.admin(true, &["logs", "waiting"]).await;
     assert_eq!((code, out.as_str()), (0, ""), "{err}");
@@ -227,7 +247,7 @@ async fn proxies(world: &World) {
     assert!(raw("n/proxy/pods").await.1.contains("\"kind\":\"PodList\""));
     assert!(raw("n/proxy/stats/summary").await.1.contains("\"nodeName\":\"n\""));
     assert!(raw("n/proxy/metrics/resource").await.1.contains("node_cpu_usage_seconds_total 1"));
-    assert!(raw("n/proxy/metrics").await.1.contains("kubelet_running_pods 1"));
+    assert!(raw("n/proxy/metrics").await.1.contains("kubelet_running_pods 2"));
     assert!(raw("n/proxy/configz").await.1.contains("KubeletConfiguration"));
     let (code, _, err) = raw("n/proxy/absent").await;
     assert!(code == 1 && err.contains("404") || err.contains("could not find"), "{err}");

@@ -56,7 +56,7 @@ impl Pki {
         vec![CertificateDer::from_pem_file(Path::new(&self.path(&format!("{name}.crt")))).expect("a certificate")]
     }
 
-    pub(crate) fn key(&self, name: &str) -> PrivateKeyDer<'static> {
+    fn key(&self, name: &str) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_file(Path::new(&self.path(&format!("{name}.key")))).expect("a key")
     }
 
@@ -77,14 +77,16 @@ impl Pki {
         Arc::new(Fixed(Arc::new(CertifiedKey::new(self.chain("server"), key))))
     }
 
-    pub(crate) fn server(&self) -> ServerConfig {
+    /// A server with a certificate of `authority`, for clients of ours.
+    pub(crate) fn server(&self, authority: &Self) -> ServerConfig {
         ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .expect("versions")
             .with_client_cert_verifier(self.clients())
-            .with_cert_resolver(self.certificate())
+            .with_cert_resolver(authority.certificate())
     }
 
+    /// Whoever has this certificate, and believes the authority.
     pub(crate) fn client(&self, name: &str) -> ClientConfig {
         ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()

@@ -22,6 +22,8 @@ pub(crate) struct Runtime {
     pub(crate) cri: Cri,
     pub(crate) sandbox: String,
     pub(crate) container: String,
+    /// A container beside it that says something all the time.
+    pub(crate) ticker: String,
 }
 
 fn run(command: &mut Command) -> String {
@@ -126,7 +128,8 @@ impl Runtime {
             .args(["-n", "k8s.io", "images", "import"])
             .args(["--snapshotter", "native"])
             .arg(archive));
-        let mut runtime = Self { directory, child, cri, sandbox: String::new(), container: String::new() };
+        let mut runtime =
+            Self { directory, child, cri, sandbox: String::new(), container: String::new(), ticker: String::new() };
         runtime.pod().await;
         runtime
     }
@@ -138,7 +141,7 @@ impl Runtime {
 
     async fn pod(&mut self) {
         let logs = self.directory.path().join("logs");
-        fs::create_dir_all(logs.join("c")).expect("a directory");
+        fs::create_dir_all(&logs).expect("a directory");
         let host = v1::NamespaceMode::Node as i32;
         let namespaces = v1::NamespaceOption { network: host, ..Default::default() };
         let security = v1::LinuxSandboxSecurityContext { namespace_options: Some(namespaces), ..Default::default() };
@@ -155,26 +158,34 @@ impl Runtime {
         };
         let request = v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
         self.sandbox = self.cri.run_pod_sandbox(request).await.expect("a sandbox").pod_sandbox_id;
-        let script = "echo one; echo two; echo three; exec sleep 100000";
+        let counts = "echo one; echo two; echo three; exec sleep 100000";
+        self.container = self.run("c", counts, &config).await;
+        self.ticker = self.run("d", "while sleep 0.1; do echo tick; done", &config).await;
+    }
+
+    /// Has a script run in a container of its own.
+    async fn run(&self, name: &str, script: &str, sandbox: &v1::PodSandboxConfig) -> String {
+        let host = v1::NamespaceMode::Node as i32;
         let namespaces = v1::NamespaceOption { network: host, ..Default::default() };
         let security = v1::LinuxContainerSecurityContext { namespace_options: Some(namespaces), ..Default::default() };
         let container = v1::ContainerConfig {
-            metadata: Some(v1::ContainerMetadata { name: "c".to_owned(), attempt: 0 }),
+            metadata: Some(v1::ContainerMetadata { name: name.to_owned(), attempt: 0 }),
             image: Some(v1::ImageSpec { image: IMAGE.to_owned(), ..Default::default() }),
             command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             envs: vec![v1::KeyValue { key: "PATH".to_owned(), value: "/bin".to_owned() }],
-            log_path: "c/0.log".to_owned(),
+            log_path: format!("{name}/0.log"),
             linux: Some(v1::LinuxContainerConfig { security_context: Some(security), ..Default::default() }),
             ..Default::default()
         };
         let request = v1::CreateContainerRequest {
             pod_sandbox_id: self.sandbox.clone(),
             config: Some(container),
-            sandbox_config: Some(config),
+            sandbox_config: Some(sandbox.clone()),
         };
-        self.container = self.cri.create_container(request).await.expect("a container").container_id;
-        let container_id = self.container.clone();
-        self.cri.start_container(v1::StartContainerRequest { container_id }).await.expect("it starts");
+        let container_id = self.cri.create_container(request).await.expect("a container").container_id;
+        let request = v1::StartContainerRequest { container_id: container_id.clone() };
+        self.cri.start_container(request).await.expect("it starts");
+        container_id
     }
 
     /// Adds a line to the log, as the runtime would.
@@ -184,7 +195,7 @@ impl Runtime {
     }
 
     /// Removes all of it.
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(self) {
         let pod_sandbox_id = self.sandbox.clone();
         self.cri.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() }).await.ok();
         self.cri.remove_pod_sandbox(v1::RemovePodSandboxRequest { pod_sandbox_id }).await.ok();
@@ -194,7 +205,7 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         // What a test left that failed.
-        for id in [&self.container, &self.sandbox].into_iter().filter(|id| !id.is_empty()) {
+        for id in [&self.container, &self.ticker, &self.sandbox].into_iter().filter(|id| !id.is_empty()) {
             let mut command = Command::new("ctr");
             command.arg("-a").arg(self.directory.path().join("sock")).args(["-n", "k8s.io", "tasks", "rm", "-f", id]);
             command.output().ok();

@@ -1,6 +1,5 @@
 //! An API server and a node's server, on sockets of their own, with a pod in a real runtime.
 
-use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +35,8 @@ pub(crate) struct World {
     pub(crate) publisher: PodsPublisher,
     pub(crate) port: u16,
     pub(crate) kubelet_port: u16,
+    /// Where a server answers whose certificate is somebody else's.
+    impostor_port: u16,
     /// A port that is free, for pages from within.
     pub(crate) page_port: u16,
     pub(crate) pki: Pki,
@@ -67,48 +68,52 @@ impl Figures for Fixed {
     }
 }
 
-/// A pod as its node has it, in this state.
-fn view(runtime: &Runtime, pod: &Pod, state: ContainerState) -> Arc<PodsSnapshot> {
-    let mut pod = pod.clone();
-    let id = format!("containerd://{}", runtime.container);
+/// The pods as their node has them, the first one's container in this state.
+fn views(runtime: &Runtime, state: ContainerState) -> Arc<PodsSnapshot> {
+    let first = view(runtime, ("p", "u"), ("c", &runtime.container), state);
+    let second = view(runtime, ("ticker", "v"), ("d", &runtime.ticker), ContainerState::Running);
+    Arc::new(PodsSnapshot { pods: [first, second].into_iter().map(|view| (view.uid.clone(), view)).collect() })
+}
+
+fn view(
+    runtime: &Runtime,
+    (pod, uid): (&str, &str),
+    (container, id): (&str, &str),
+    state: ContainerState,
+) -> Arc<PodView> {
     let running = json!({ "running": { "startedAt": "2030-01-01T00:00:00Z" } });
-    let status = json!({ "containerStatuses": [{ "name": "c", "image": "i", "imageID": "", "ready": true,
-        "restartCount": 0, "containerID": id, "state": running }] });
-    pod.status = Some(serde_json::from_value(status).expect("a status"));
+    let object = json!({
+        "metadata": { "name": pod, "namespace": "default" },
+        "spec": { "containers": [{ "name": container }] },
+        "status": { "containerStatuses": [{ "name": container, "image": "i", "imageID": "", "ready": true,
+            "restartCount": 0, "containerID": format!("containerd://{id}"), "state": running }] },
+    });
     let container = ContainerView {
-        name: "c".to_owned(),
-        id: runtime.container.clone(),
+        name: container.to_owned(),
+        id: id.to_owned(),
         attempt: 0,
         state,
         log: runtime.log(),
         image: "i".to_owned(),
     };
-    let view = PodView {
-        pod: Arc::new(pod),
-        uid: "u".to_owned(),
+    Arc::new(PodView {
+        pod: Arc::new(serde_json::from_value(object).expect("a pod")),
+        uid: uid.to_owned(),
         sandbox: Some(runtime.sandbox.clone()),
         addresses: vec!["127.0.0.1".to_owned()],
         cgroup: None,
         containers: vec![container],
-    };
-    Arc::new(PodsSnapshot { pods: BTreeMap::from([("u".to_owned(), Arc::new(view))]) })
-}
-
-fn pod() -> Pod {
-    let pod = json!({
-        "metadata": { "name": "p", "namespace": "default" },
-        "spec": { "nodeName": "n", "containers": [{ "name": "c", "image": "i" }] },
-    });
-    serde_json::from_value(pod).expect("a pod")
+    })
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
         let (runtime, pki) = (Runtime::start().await, Pki::new());
         let socket = async || TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let (listener, kubelet, free) = (socket().await, socket().await, socket().await);
+        let (listener, kubelet, impostor, free) = (socket().await, socket().await, socket().await, socket().await);
         let port = |socket: &TcpListener| socket.local_addr().expect("bound").port();
-        let (port, kubelet_port, page_port) = (port(&listener), port(&kubelet), port(&free));
+        let (impostor_port, page_port) = (port(&impostor), port(&free));
+        let (port, kubelet_port) = (port(&listener), port(&kubelet));
         drop(free);
         let system = System::new(k3sd_runtime::Clock::system());
         let config = ApiServerConfig {
@@ -137,25 +142,28 @@ impl World {
             checks: Vec::new(),
         });
         let api = api.expect("the settings make sense");
-        let (publisher, pods) = watch::channel(view(&runtime, &pod(), ContainerState::Running));
-        let server = k3sd_kubelet_server::tree(ServerArgs {
-            config: ServerConfig::new("n"),
-            socket: Lend::new(kubelet),
-            tls: Arc::new(pki.server()),
-            health_socket: None,
-            connect: node_connect(&api.pipeline),
-            pods,
-            cri: runtime.cri.clone(),
-            figures: Arc::new(Fixed),
-            checks: Checks::new(|| vec![("syncloop".to_owned(), Ok(()))]),
-            configz: Configz::new(|| json!({ "kind": "KubeletConfiguration" })),
-            clock: system.clock().clone(),
-        });
-        let root =
-            Spec::new(Strategy::RestForOne).child(subtree("apiserver", api.spec)).child(subtree("server", server));
+        let (publisher, pods) = watch::channel(views(&runtime, ContainerState::Running));
+        let server = |socket: TcpListener, authority: &Pki| {
+            k3sd_kubelet_server::tree(ServerArgs {
+                config: ServerConfig::new("n"),
+                socket: Lend::new(socket),
+                tls: Arc::new(pki.server(authority)),
+                health_socket: None,
+                connect: node_connect(&api.pipeline),
+                pods: pods.clone(),
+                cri: runtime.cri.clone(),
+                figures: Arc::new(Fixed),
+                checks: Checks::new(|| vec![("syncloop".to_owned(), Ok(()))]),
+                configz: Configz::new(|| json!({ "kind": "KubeletConfiguration" })),
+                clock: system.clock().clone(),
+            })
+        };
+        let servers = [("server", server(kubelet, &pki)), ("impostor", server(impostor, &Pki::new()))];
+        let root = Spec::new(Strategy::RestForOne).child(subtree("apiserver", api.spec));
+        let root = servers.into_iter().fold(root, |root, (name, server)| root.child(subtree(name, server)));
         let tree = system.start(root);
         tokio::time::timeout(LIMIT, tree.ready()).await.expect("in time").expect("it starts");
-        let world = Self { runtime, publisher, port, kubelet_port, page_port, pki, tree };
+        let world = Self { runtime, publisher, port, kubelet_port, impostor_port, page_port, pki, tree };
         world.objects(&api.pipeline).await;
         world
     }
@@ -177,10 +185,10 @@ impl World {
                     "daemonEndpoints": { "kubeletEndpoint": { "Port": port } } },
             })
         };
-        let pod = |name: &str, node: Option<&str>| {
+        let pod = |name: &str, container: &str, node: Option<&str>| {
             json!({
                 "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
-                "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "i" }] },
+                "spec": { "nodeName": node, "containers": [{ "name": container, "image": "i" }] },
             })
         };
         let address = self.address().await.map(|address| address.to_string()).unwrap_or_default();
@@ -198,8 +206,15 @@ impl World {
             "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default", "namespace": "default" },
         });
         // Nobody listens on port 1.
-        let nodes = [node("n", self.kubelet_port), node("lost", 1)];
-        let pods = [pod("p", Some("n")), pod("lost", Some("lost")), pod("waiting", None)];
+        let nodes = [node("n", self.kubelet_port), node("lost", 1), node("false", self.impostor_port)];
+        let pods = [
+            ("p", "c", Some("n")),
+            ("ticker", "d", Some("n")),
+            ("lost", "c", Some("lost")),
+            ("waiting", "c", None),
+            ("twin", "c", Some("false")),
+        ];
+        let pods = pods.map(|(name, container, node)| pod(name, container, node));
         let rest = if address.is_empty() { vec![] } else { vec![service, slice] };
         for object in nodes.into_iter().chain([account]).chain(pods).chain(rest) {
             let made: DynamicObject = serde_json::from_value(object).expect("an object");
@@ -214,13 +229,15 @@ impl World {
         }
         let pods: Api<Pod> = Api::namespaced(client, "default");
         let addresses = if address.is_empty() { vec![] } else { vec![json!({ "ip": address })] };
-        let status = Patch::Merge(json!({ "status": { "phase": "Running", "podIP": address, "podIPs": addresses } }));
-        pods.patch_status("p", &PatchParams::default(), &status).await.expect("a status");
+        for name in ["p", "ticker"] {
+            let status = json!({ "status": { "phase": "Running", "podIP": address, "podIPs": addresses } });
+            pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.expect("a status");
+        }
     }
 
     /// Says that the container has ended.
     pub(crate) fn end_container(&self) {
-        self.publisher.send_replace(view(&self.runtime, &pod(), ContainerState::Exited));
+        self.publisher.send_replace(views(&self.runtime, ContainerState::Exited));
     }
 
     /// `kubectl` with this token. `web_sockets` says how it speaks to containers.

@@ -173,7 +173,8 @@ async fn both_ways_are_carried_at_once_and_nobody_is_drowned() {
         };
         let ((), (), heard) = tokio::join!(sending, echoing, hearing);
         assert_eq!(heard, 100 * piece.len());
-        tell.send(Message::Close(None)).await.ok();
+        // The answer to the good-bye is on its way.
+        tell.flush().await.ok();
     };
     tokio::join!(carried, talk);
 }
