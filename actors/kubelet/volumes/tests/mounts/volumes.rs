@@ -28,6 +28,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("sub_paths_stay_in_their_volume", sub_paths_stay_in_their_volume),
     ("claims_lead_to_directories_that_outlive_pods", claims_lead_to_directories_that_outlive_pods),
     ("a_restart_adopts_and_deaths_stop_no_update", a_restart_adopts_and_deaths_stop_no_update),
+    ("nfs_is_mounted_by_the_hosts_program_once", nfs_is_mounted_by_the_hosts_program_once),
+    ("whatever_dies_and_whenever_nothing_is_left", whatever_dies_and_whenever_nothing_is_left),
     ("nothing_is_deleted_through_a_mount", nothing_is_deleted_through_a_mount),
     ("a_storage_driver_is_registered_and_used", a_storage_driver_is_registered_and_used),
 ];
@@ -47,11 +49,15 @@ struct Node {
 
 impl Node {
     async fn start(api: &Api, root: &Path, clock: Clock) -> Self {
+        Self::with_program(api, root, clock, "no-such-program".into()).await
+    }
+
+    async fn with_program(api: &Api, root: &Path, clock: Clock, mount_program: PathBuf) -> Self {
         let config = VolumesConfig {
             root: root.to_owned(),
             node_name: "node".to_owned(),
             allocatable: Allocatable { cpu_milli: 2000, memory: 1 << 30, ephemeral_storage: 1 << 30 },
-            mount_program: "no-such-program".into(),
+            mount_program,
         };
         let VolumesTree { spec, volumes } = tree(config, api.connect());
         let system = System::new(clock);
@@ -500,6 +506,109 @@ fn a_storage_driver_is_registered_and_used() {
         while node.api.get("/apis/storage.k8s.io/v1/csinodes/node").unwrap()["spec"]["drivers"] != json!([]) {
             tokio::task::yield_now().await;
         }
+        node.stop().await;
+    });
+}
+
+/// There is no server here; the program writes down what it was told, and mounts something.
+fn nfs_is_mounted_by_the_hosts_program_once() {
+    real(async {
+        let (home, api) = (tempfile::tempdir().unwrap(), Api::new());
+        let (program, told) = (home.path().join("mount"), home.path().join("told"));
+        let script = "#!/bin/sh\necho \"$@\" >> $0.told\n[ \"$2\" = nfs ] || exit 1\nfor at; do :; done\nexec mount -t tmpfs none \"$at\"\n";
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let node = Node::with_program(&api, home.path(), Clock::system(), program).await;
+        claimed(
+            &api,
+            json!({"nfs": {"server": "fd00::1", "path": "/export"}, "mountOptions": ["nfsvers=4.2", "hard"]}),
+        );
+        let volumes = json!([
+            {"name": "inline", "nfs": {"server": "host", "path": "/a b", "readOnly": true}},
+            {"name": "claim", "persistentVolumeClaim": {"claimName": "c"}},
+        ]);
+        let object = pod(UID, &volumes);
+        let mounted = node.volumes.set_up(&object, &who(UID, Some(6000))).await.unwrap();
+        let (inline, claim) = (node.volume(UID, "nfs", "inline"), node.volume(UID, "nfs", "pv"));
+        assert_eq!((&mounted.volumes["inline"].path, &mounted.volumes["claim"].path), (&inline, &claim));
+        assert!(mounted.volumes["inline"].read_only && !mounted.volumes["claim"].read_only);
+        assert_ne!(fs::metadata(&claim).unwrap().gid(), 6000, "a server's files are its own");
+        node.volumes.set_up(&object, &who(UID, None)).await.unwrap();
+        let wanted = [
+            format!("-t nfs -o ro host:/a b {}", inline.display()),
+            format!("-t nfs -o nfsvers=4.2,hard [fd00::1]:/export {}", claim.display()),
+        ];
+        let told = fs::read_to_string(told.with_extension("").with_file_name("mount.told")).unwrap();
+        assert_eq!(told.lines().collect::<Vec<_>>(), wanted);
+        node.volumes.tear_down(UID).await.unwrap();
+        node.is_clean();
+        node.stop().await;
+    });
+}
+
+fn kill(node: &Node, victim: &str) {
+    node.system.signal(victim, Signal::Kill);
+}
+
+/// Before the next attempt. There is an end to how often a pod worker has to ask.
+async fn wait(clock: &Clock, attempts: u32, error: &VolumeError) -> u32 {
+    assert!(attempts < 300, "a minute was not enough: {}", error.event());
+    clock.sleep_until(clock.now() + Duration::from_millis(200)).await;
+    attempts + 1
+}
+
+/// Pods come and go while every actor is killed now and then; what fails is tried again, as pod workers do.
+fn whatever_dies_and_whenever_nothing_is_left() {
+    const ACTORS: [&str; 9] =
+        ["files", "files/watches", "files/objects", "files/keeper", "tokens", "plugins", "disk-1", "disk-2", "disk-3"];
+    const PODS: u64 = 40;
+    let seed = 20_261_121;
+    println!("seed {seed}");
+    on_a_clock_of(true, async move {
+        let (home, api) = (tempfile::tempdir().unwrap(), Api::new());
+        api.put(MAP, config_map("1"));
+        let clock = Clock::simulated(seed);
+        let mut rng = clock.rng("test");
+        let node = Node::start(&api, home.path(), clock.clone()).await;
+        let volumes = json!([
+            {"name": "e", "emptyDir": {"medium": "Memory"}},
+            {"name": "all", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "token"}}, {"configMap": {"name": "m"}}]}},
+        ]);
+        let mut there: Vec<String> = Vec::new();
+        for number in 0..PODS {
+            let uid = format!("uid-{number}");
+            let object = pod(&uid, &volumes);
+            kill(&node, ACTORS[usize::try_from(rng.below(ACTORS.len() as u64)).unwrap()]);
+            let mut attempts = 0;
+            while let Err(error) = node.volumes.set_up(&object, &who(&uid, None)).await {
+                attempts = wait(&clock, attempts, &error).await;
+            }
+            there.push(uid);
+            // The tree bears five deaths in thirty seconds.
+            clock.sleep_until(clock.now() + Duration::from_secs(15 + rng.below(20))).await;
+            if there.len() > 5 {
+                let gone = there.remove(usize::try_from(rng.below(5)).unwrap());
+                kill(&node, ACTORS[usize::try_from(rng.below(ACTORS.len() as u64)).unwrap()]);
+                let mut attempts = 0;
+                while let Err(error) = node.volumes.tear_down(&gone).await {
+                    attempts = wait(&clock, attempts, &error).await;
+                }
+            }
+        }
+        // Those that stay follow; the others don't come back.
+        api.put(MAP, config_map("last"));
+        clock.sleep_until(clock.now() + Duration::from_secs(300)).await;
+        let mut found = node.volumes.mounted_uids().await.unwrap();
+        found.sort();
+        there.sort();
+        assert_eq!(found, there);
+        for uid in &there {
+            assert_eq!(fs::read_to_string(node.volume(uid, "projected", "all").join("k")).unwrap(), "last");
+            node.volumes.tear_down(uid).await.unwrap();
+        }
+        clock.sleep_until(clock.now() + Duration::from_secs(300)).await;
+        node.is_clean();
         node.stop().await;
     });
 }
