@@ -5,6 +5,7 @@
 //! holds the commands that need no daemon, [`process`] what the process is to the machine. Subsystems are crates of their own and never read the environment.
 
 pub mod actors_command;
+pub mod agent;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -16,6 +16,11 @@ const FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     let mut environment = environment();
+    // The container runtime starts it so, once for each pod: before anything else is read.
+    let name = Path::new(&environment.argv0).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if k3sd_kubelet::is_plugin(name) {
+        return k3sd_kubelet::run_plugin(name);
+    }
     let program = Alias::of(&environment.argv0).program();
     let done = hide::take_over(&mut environment).map_err(Into::into);
     match done.and_then(|hidden| carry_out(&environment, program, hidden)) {
@@ -69,7 +74,7 @@ fn carry_out(
     match invocation {
         Invocation::Print(text) => print(&text),
         Invocation::Run { role, command_line } => match config::load(environment, role, &command_line)? {
-            Loaded::Run(config) => Ok(k3sd::run::run(&config)?),
+            Loaded::Run(config) => Ok(k3sd::run::run(&config, environment)?),
             Loaded::Print { text, problem } => {
                 print(&text)?;
                 problem.map_or(Ok(ExitCode::SUCCESS), |problem| Err(problem.into()))

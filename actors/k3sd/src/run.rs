@@ -13,6 +13,8 @@ use k3sd_runtime::signals::{Ended, run_until_signalled};
 use k3sd_runtime::{Clock, Exit, Spec, System, Tree};
 use thiserror::Error;
 
+use crate::agent::{AgentArgs, AgentError, agent};
+use crate::cli::Environment;
 use crate::config::{DatastoreConfig, InspectConfig, LogConfig, RoleConfig, RunConfig, ServerConfig};
 use crate::logging::{self, LogError};
 use crate::server::{Identity, ServerError, apiserver, loops, name_filter, pki_config};
@@ -69,6 +71,9 @@ pub enum RunError {
     /// What a server has to know of itself.
     #[error("put the server together")]
     Server(#[source] ServerError),
+    /// What the node needs of this machine.
+    #[error("put the node together")]
+    Agent(#[source] AgentError),
     /// The signals that stop the daemon.
     #[error("listen for signals")]
     Signals(#[source] io::Error),
@@ -81,11 +86,11 @@ pub enum RunError {
 ///
 /// # Errors
 /// See [`RunError`]. Nothing of the tree is left then; the log file and the socket's directory may have been created.
-pub fn run(config: &RunConfig) -> Result<ExitCode, RunError> {
+pub fn run(config: &RunConfig, environment: &Environment) -> Result<ExitCode, RunError> {
     let mut kine_socket = None;
     let root = async |system: &System, inspector| {
         let parts = match &config.role {
-            RoleConfig::Server(server) => Some(parts(system, &config.data_dir, server, &mut kine_socket).await?),
+            RoleConfig::Server(server) => Some(parts(system, config, server, environment, &mut kine_socket).await?),
             RoleConfig::Agent(_) => None,
         };
         Ok(tree::root(config, inspector, parts))
@@ -101,12 +106,14 @@ pub fn run(config: &RunConfig) -> Result<ExitCode, RunError> {
 /// What a server is made of. `opened` is told of the datastore's socket once it is there.
 async fn parts(
     system: &System,
-    data_dir: &Path,
+    run: &RunConfig,
     config: &ServerConfig,
+    environment: &Environment,
     opened: &mut Option<PathBuf>,
 ) -> Result<ServerParts, RunError> {
+    let data_dir = &run.data_dir;
     let identity = Identity::new(config).map_err(RunError::Server)?;
-    let pki = pki_config(config, &identity, &data_dir.join("server"));
+    let pki = pki_config(config, &identity, data_dir);
     let filter = name_filter(config, &pki.names);
     let kine = kine(data_dir, &config.datastore, opened).await?;
     let pki = k3sd_pki::tree(pki, filter);
@@ -116,7 +123,25 @@ async fn parts(
     let loops =
         apiserver.as_ref().map(|apiserver| loops(config, &identity, system, &apiserver.pipeline, &pki.certificates));
     let loops = loops.transpose().map_err(RunError::Server)?;
-    Ok(ServerParts { pki, kine, apiserver, loops })
+    let agent = match (&config.node, &apiserver) {
+        (Some(node), Some(apiserver)) => {
+            let args = AgentArgs {
+                server: config,
+                node,
+                identity: &identity,
+                environment,
+                data_dir,
+                system,
+                pipeline: &apiserver.pipeline,
+                certificates: &pki.certificates,
+                debug: run.log.debug,
+            };
+            Some(agent(args).await.map_err(RunError::Agent)?)
+        }
+        // Without an API of its own a server would have to join another one for its node.
+        _ => None,
+    };
+    Ok(ServerParts { pki, kine, apiserver, loops, agent })
 }
 
 /// A server's datastore. `opened` is told of the socket once it is there. An external etcd is asked directly by whoever

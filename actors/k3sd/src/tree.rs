@@ -23,12 +23,14 @@ pub fn root(config: &RunConfig, inspector: InspectorArgs, parts: Option<ServerPa
     let drill = config.probe.actors > 0;
     let mut children = vec![subtree("inspector", inspect::tree(inspector))];
     match &config.role {
-        RoleConfig::Server(server) => {
-            let server_tree = parts.map_or_else(|| Spec::new(Strategy::RestForOne), |parts| parts.tree(drill));
-            children.push(subtree("server", server_tree));
-            children.extend(server.node.as_ref().map(|_| subtree("agent", agent_tree())));
+        RoleConfig::Server(_) => {
+            let (server, agent) =
+                parts.map_or_else(|| (Spec::new(Strategy::RestForOne), None), |parts| parts.trees(drill));
+            children.push(subtree("server", server));
+            children.extend(agent.map(|agent| subtree("agent", agent)));
         }
-        RoleConfig::Agent(_) => children.push(subtree("agent", agent_tree())),
+        // It can't join anybody yet, so it isn't started.
+        RoleConfig::Agent(_) => {}
     }
     if drill {
         children.push(subtree("probes", probe::tree(config.probe)));
@@ -54,23 +56,20 @@ pub struct ServerParts {
     pub apiserver: Option<ApiServerTree>,
     /// The loops over the API, and what they read; none without an API.
     pub loops: Option<Spec>,
+    /// The node on this machine.
+    pub agent: Option<Spec>,
 }
 
 impl ServerParts {
     /// Later children hold what earlier ones handed out: certificates, then the store, then the caches over it,
     /// then those who act on what they read there.
-    fn tree(self, drill: bool) -> Spec {
+    fn trees(self, drill: bool) -> (Spec, Option<Spec>) {
         let apiserver = self.apiserver.map(|apiserver| ("apiserver", apiserver.spec));
         let loops = self.loops.map(|loops| ("loops", loops));
         let parts = [("pki", self.pki.spec), ("kine", self.kine.spec)].into_iter().chain(apiserver).chain(loops);
         let tree = parts.fold(Spec::new(Strategy::RestForOne), |tree, (name, spec)| {
             tree.child(subtree(name, if drill { drilled(spec) } else { spec }))
         });
-        if drill { drilled(tree) } else { tree }
+        if drill { (drilled(tree), self.agent.map(drilled)) } else { (tree, self.agent) }
     }
-}
-
-/// What a node does goes on side by side.
-fn agent_tree() -> Spec {
-    Spec::new(Strategy::OneForOne)
 }

@@ -109,6 +109,9 @@ impl Feature {
                 | Self::CloudController
                 | Self::ClusterNetwork
                 | Self::Scheduler
+                | Self::Kubelet
+                | Self::Containerd
+                | Self::Selinux
         )
     }
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use k3sd_apiserver::{
-    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Component, Components, Endpoint, Learn,
-    Numbers, Pages, Reached, StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_arguments,
+    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Component, Components, Dial, Endpoint,
+    Learn, Nodes, Numbers, Pages, Reached, StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_arguments,
 };
 use k3sd_client::arguments::flag;
 use k3sd_kine::StoreHandle;
@@ -18,6 +18,9 @@ use k3sd_runtime::lend::Lend;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use super::{Identity, ServerError, loopback};
 use crate::cli::version::VERSION;
@@ -44,7 +47,12 @@ pub(crate) fn apiserver(
     let certificates = &pki.certificates;
     let serving = pki.serving.clone().at(system, PKI_PATH).map_err(ServerError::Path)?;
     let tree = k3sd_apiserver::tree(ApiServerArgs {
-        config: ApiServerConfig { pages: pages(certificates), numbers: numbers(system), ..settings(config, identity)? },
+        config: ApiServerConfig {
+            pages: pages(certificates),
+            numbers: numbers(system),
+            nodes: nodes(certificates)?,
+            ..settings(config, identity)?
+        },
         storage: Arc::new(store.clone()),
         clock: system.clock().clone(),
         token_keys: token_keys(certificates),
@@ -58,6 +66,17 @@ pub(crate) fn apiserver(
         checks: Vec::new(),
     });
     tree.map_err(ServerError::ApiServer)
+}
+
+/// How the server reaches kubelets: as itself, believing those that the cluster's authority signed.
+fn nodes(certificates: &Certificates) -> Result<Nodes, ServerError> {
+    let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(ServerError::NodeTls)?
+        .dangerous()
+        .with_custom_certificate_verifier(certificates.server_verifier(Authority::Server))
+        .with_client_cert_resolver(certificates.client(Leaf::ApiServer));
+    Ok(Nodes::new(&tls, Dial::direct()))
 }
 
 /// How the loops are, of those that this server runs, under the names of upstream's programs.

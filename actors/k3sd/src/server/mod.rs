@@ -88,6 +88,9 @@ pub enum ServerError {
     /// Another actor is where the certificate actor belongs.
     #[error("find the certificate actor")]
     Path(#[source] TypeMismatch),
+    /// How kubelets are reached.
+    #[error("connect to nodes over TLS")]
+    NodeTls(#[source] tokio_rustls::rustls::Error),
     /// A network of services is too small.
     #[error("--service-cidr: {network} has no address for the API server; write a larger network")]
     ServiceNetwork {

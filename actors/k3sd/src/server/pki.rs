@@ -4,20 +4,20 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use k3sd_pki::{AdminKubeconfig, NameFilter, PkiConfig, San, ServerNames, TokenConfig};
+use k3sd_pki::{AdminKubeconfig, NameFilter, NodeNames, PkiConfig, San, ServerNames, TokenConfig};
 
 use super::Identity;
 use crate::config::{Secret, ServerConfig};
 
 /// What the certificate actors are told.
-pub(crate) fn pki_config(config: &ServerConfig, identity: &Identity, server_dir: &Path) -> PkiConfig {
+pub(crate) fn pki_config(config: &ServerConfig, identity: &Identity, data_dir: &Path) -> PkiConfig {
     let loopback = loopback(identity.advertise_address);
     let kubeconfig = &config.kubeconfig;
     let reached = config.listen.bind_address.filter(|address| !address.is_unspecified()).unwrap_or(loopback);
     let own = config.listen.apiserver_bind_address.filter(|address| !address.is_unspecified()).unwrap_or(loopback);
     let secret = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
     PkiConfig {
-        server_dir: server_dir.to_owned(),
+        server_dir: data_dir.join("server"),
         names: ServerNames {
             cluster_domain: config.network.cluster_domain.clone(),
             tls_sans: config.listen.tls_sans.clone(),
@@ -37,7 +37,11 @@ pub(crate) fn pki_config(config: &ServerConfig, identity: &Identity, server_dir:
             url: url(reached, config.listen.https_port),
         }),
         tokens: TokenConfig { server: secret(&config.join.token), agent: secret(&config.join.agent_token) },
-        node: None,
+        node: config.node.as_ref().map(|_| NodeNames {
+            agent_dir: data_dir.join("agent"),
+            name: identity.node_name.clone(),
+            addresses: identity.node_addresses.clone(),
+        }),
     }
 }
 

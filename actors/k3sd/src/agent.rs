@@ -1,0 +1,165 @@
+//! The node of this machine, from its configuration to the subtrees that it is made of.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use k3sd_apiserver::{Pipeline, User};
+use k3sd_client::api::Connect;
+use k3sd_containerd::{CniDirs, ContainerdConfig};
+use k3sd_kubelet::{KubeletConfig, KubeletDeps, KubeletError};
+use k3sd_pki::{Authority, Certificates, Leaf};
+use k3sd_runtime::{Spec, Strategy, System, subtree};
+use thiserror::Error;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::server::NoServerSessionStorage;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{Error as TlsError, ServerConfig as TlsConfig};
+
+use crate::cli::Environment;
+use crate::cli::version::VERSION;
+use crate::config::{FlannelBackend, NodeConfig, ServerConfig};
+use crate::server::Identity;
+
+/// Where containerd keeps what doesn't survive a reboot.
+const RUNTIME_STATE: &str = "run/k3s/containerd";
+/// Variables that say something about the node; all that K3s reads begin so.
+const VARIABLES: &str = "K3S_";
+
+/// Why a node can't be put together.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// The node itself.
+    #[error(transparent)]
+    Kubelet(#[from] KubeletError),
+    /// The certificates of the node's server.
+    #[error("serve on the node's port")]
+    Tls(#[source] TlsError),
+    /// Nobody knows where this program is.
+    #[error("this program's own file can't be found, and pods need it as their network plugin; is /proc mounted?")]
+    Binary,
+}
+
+/// What the node is told, of everything that was configured.
+pub(crate) struct AgentArgs<'a> {
+    pub(crate) server: &'a ServerConfig,
+    pub(crate) node: &'a NodeConfig,
+    pub(crate) identity: &'a Identity,
+    pub(crate) environment: &'a Environment,
+    pub(crate) data_dir: &'a Path,
+    pub(crate) system: &'a System,
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) certificates: &'a Certificates,
+    /// `--debug`.
+    pub(crate) debug: bool,
+}
+
+/// Puts the node together. Gets the machine ready for pods, and opens the sockets of the node's server.
+pub(crate) async fn agent(args: AgentArgs<'_>) -> Result<Spec, AgentError> {
+    let AgentArgs { server, node, identity, system, pipeline, certificates, .. } = &args;
+    let binary = args.environment.exe.clone().ok_or(AgentError::Binary)?;
+    let name = &identity.node_name;
+    let engine = containerd_config(&args, &binary);
+    let config = kubelet_config(&args, &engine, binary);
+    let engine = match &node.runtime.endpoint {
+        // Somebody else keeps it running.
+        Some(_) => None,
+        None => Some(k3sd_containerd::tree(engine)),
+    };
+    let cri = match &engine {
+        Some(engine) => engine.cri.clone(),
+        None => k3sd_kubelet::Cri::new(config.runtime_socket.clone()),
+    };
+    let user = User::new(&format!("system:node:{name}"), &["system:nodes"]);
+    let deps = KubeletDeps {
+        connect: Connect::over(pipeline.local(user)),
+        cri,
+        tls: Arc::new(tls(certificates).map_err(AgentError::Tls)?),
+        clock: system.clock().clone(),
+    };
+    let kubelet = k3sd_kubelet::tree(config, deps).await?;
+    let master = Connect::over(pipeline.local(User::new("system:k3s-supervisor", &["system:masters"])));
+    let mut spec = Spec::new(Strategy::OneForOne);
+    if let Some(engine) = engine {
+        spec = spec.child(subtree("containerd", engine.spec));
+    }
+    spec = spec.child(subtree("kubelet", kubelet.spec));
+    if server.components.apiserver {
+        spec = spec.child(subtree("role", k3sd_kubelet::role(master, name)));
+    }
+    Ok(spec)
+}
+
+/// Only those signed by the authority for clients are let in with a certificate; others show a token.
+fn tls(certificates: &Certificates) -> Result<TlsConfig, TlsError> {
+    let mut config = TlsConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_client_cert_verifier(certificates.client_verifier(Authority::Client, false))
+        .with_cert_resolver(certificates.server(Leaf::ServingKubelet));
+    // A session that is resumed would show the certificate from before a renewal.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+fn containerd_config(args: &AgentArgs<'_>, binary: &Path) -> ContainerdConfig {
+    let runtime = &args.node.runtime;
+    let state = args.environment.root.join(RUNTIME_STATE);
+    let mut config = ContainerdConfig::new(args.data_dir, state);
+    config.own_binary = Some(binary.to_owned());
+    let variables = args.environment.vars.iter();
+    config.environment = variables.map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
+    config.snapshotter.clone_from(&runtime.snapshotter);
+    config.default_runtime.clone_from(&runtime.default_runtime);
+    config.pause_image.clone_from(&runtime.pause_image);
+    config.selinux = args.node.selinux;
+    config.nonroot_devices = runtime.nonroot_devices;
+    config.private_registry.clone_from(&runtime.private_registry);
+    config.disable_default_registry_endpoint = !runtime.default_registry_endpoint;
+    config.airgap_extra_registries.clone_from(&runtime.airgap_extra_registries);
+    config.system_default_registry.clone_from(&args.server.components.system_default_registry);
+    config.debug = args.debug;
+    if args.server.network.flannel_backend != FlannelBackend::None {
+        let conf = config.agent_dir.join("etc/cni/net.d");
+        config.cni = Some(CniDirs { bin: args.data_dir.join("data/cni"), conf });
+    }
+    config
+}
+
+fn kubelet_config(args: &AgentArgs<'_>, engine: &ContainerdConfig, binary: PathBuf) -> KubeletConfig {
+    let AgentArgs { server, node, identity, environment, .. } = args;
+    let network = &server.network;
+    let arguments = environment.args.iter().map(|text| text.to_string_lossy().into_owned()).collect();
+    let variables = environment.vars.iter().filter(|(name, _)| name.starts_with(VARIABLES));
+    let socket = node.runtime.endpoint.as_deref().map(|text| text.strip_prefix("unix://").unwrap_or(text));
+    KubeletConfig {
+        agent_dir: engine.agent_dir.clone(),
+        host_root: environment.root.clone(),
+        name: identity.node_name.clone(),
+        ips: node.ips.clone(),
+        external_ips: node.external_ips.clone(),
+        internal_dns: node.internal_dns.clone(),
+        external_dns: node.external_dns.clone(),
+        labels: node.labels.clone(),
+        taints: node.taints.clone(),
+        arguments,
+        variables: variables.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        listen_address: server.listen.bind_address,
+        cluster_dns: network.cluster_dns.clone(),
+        cluster_domain: network.cluster_domain.clone(),
+        cluster_cidrs: network.cluster_cidrs.iter().map(|cidr| (cidr.network(), cidr.prefix_bits())).collect(),
+        has_cloud: server.components.cloud_controller,
+        has_network: network.flannel_backend != FlannelBackend::None,
+        masquerades_ipv6: network.flannel_ipv6_masq,
+        resolv_conf: node.resolv_conf.clone(),
+        protects_kernel_defaults: node.protect_kernel_defaults,
+        kubelet_arguments: node.kubelet_arguments.clone(),
+        runtime_socket: socket.map_or_else(|| engine.socket(), PathBuf::from),
+        image_endpoint: node.runtime.image_endpoint.clone(),
+        pause_image: engine.sandbox_image(),
+        systemd_cgroups: environment.var("INVOCATION_ID").is_some(),
+        binary,
+        plugin_dir: args.data_dir.join("data/cni"),
+        version: VERSION.to_owned(),
+    }
+}

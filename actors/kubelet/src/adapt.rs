@@ -1,0 +1,173 @@
+//! Small bridges between the parts, none of which knows another.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use k3sd_kubelet_base::stats::{Figures as Measures, FsStats, Measuring, Summary, VolumeStats};
+use k3sd_kubelet_base::{ContainerState, Pods};
+use k3sd_kubelet_cgroups::{CPU_PERIOD_US, pod_limits};
+use k3sd_kubelet_node::eviction::{Evict, Eviction};
+use k3sd_kubelet_node::figures::{Figures, VolumeFigures};
+use k3sd_kubelet_pods::translate::mounts::HostVolume;
+use k3sd_kubelet_pods::{PodVolumes, PodsHandle};
+use k3sd_kubelet_volumes::{PodIdentity, SubPath, Volumes};
+use k3sd_runtime::exposition::{head, line};
+use k8s_openapi::api::core::v1::Pod;
+
+/// Volumes, for those who run pods.
+#[derive(Clone, Debug)]
+pub(crate) struct PodsVolumes {
+    pub(crate) volumes: Volumes,
+}
+
+/// Who the pod is on this node. The pods' part has given static pods their own uid.
+fn who(pod: &Pod) -> PodIdentity {
+    let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+    let fs_group = context.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+    PodIdentity {
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        fs_group,
+        memory_limit: pod_limits(pod, CPU_PERIOD_US, true, None).memory_limit,
+    }
+}
+
+impl PodVolumes for PodsVolumes {
+    fn set_up<'a>(&'a self, pod: &'a Arc<Pod>) -> BoxFuture<'a, Result<BTreeMap<String, HostVolume>, String>> {
+        Box::pin(async move {
+            let mounted = self.volumes.set_up(pod, &who(pod)).await.map_err(|error| error.event())?;
+            let one = |(name, volume): (String, k3sd_kubelet_volumes::HostVolume)| {
+                let path = volume.path.to_string_lossy().into_owned();
+                (name, HostVolume { path, read_only: volume.read_only, relabel: volume.selinux_relabel })
+            };
+            Ok(mounted.volumes.into_iter().map(one).collect())
+        })
+    }
+
+    fn sub_path<'a>(
+        &'a self,
+        pod: &'a Arc<Pod>,
+        volume: (&'a str, &'a HostVolume),
+        container: (&'a str, usize),
+        path: &'a str,
+    ) -> BoxFuture<'a, Result<String, String>> {
+        let wanted = SubPath {
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            volume: volume.0.to_owned(),
+            host_path: PathBuf::from(&volume.1.path),
+            sub_path: path.to_owned(),
+            container: container.0.to_owned(),
+            index: container.1,
+            read_only: volume.1.read_only,
+        };
+        Box::pin(async move {
+            let found = self.volumes.sub_path(wanted).await.map_err(|error| error.to_string())?;
+            Ok(found.to_string_lossy().into_owned())
+        })
+    }
+
+    fn tear_down<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move { self.volumes.tear_down(uid).await.map_err(|error| error.to_string()) })
+    }
+
+    fn leftovers(&self) -> BoxFuture<'_, Vec<String>> {
+        Box::pin(async move { self.volumes.mounted_uids().await.unwrap_or_default() })
+    }
+}
+
+/// Sizes of volumes, for figures and eviction.
+pub(crate) fn volume_figures(volumes: Volumes) -> VolumeFigures {
+    VolumeFigures::new(move |uid| {
+        let volumes = volumes.clone();
+        Box::pin(async move {
+            let usage = volumes.usage(&uid).await.unwrap_or_default();
+            let one = |(name, usage): (String, k3sd_kubelet_volumes::VolumeUsage)| {
+                let fs = FsStats {
+                    available_bytes: usage.available_bytes,
+                    capacity_bytes: usage.capacity_bytes,
+                    used_bytes: usage.used_bytes,
+                    inodes_free: usage.inodes_free,
+                    inodes: usage.inodes,
+                    inodes_used: usage.inodes_used,
+                    ..FsStats::default()
+                };
+                VolumeStats { fs, name, ..VolumeStats::default() }
+            };
+            usage.into_iter().map(one).collect()
+        })
+    })
+}
+
+/// Makes pods go, for eviction.
+#[derive(Clone, Debug)]
+pub(crate) struct Evictor(pub(crate) PodsHandle);
+
+impl Evict for Evictor {
+    fn evict(&self, eviction: Eviction) -> BoxFuture<'static, bool> {
+        let Eviction { uid, reason, message, grace_seconds } = eviction;
+        let found = self.0.evict(&uid, reason, &message, Some(grace_seconds));
+        let handle = self.0.clone();
+        Box::pin(async move {
+            if found {
+                handle.stopped(&uid).await;
+            }
+            found
+        })
+    }
+}
+
+/// What is measured, for the server.
+#[derive(Clone, Debug)]
+pub(crate) struct ServedFigures {
+    pub(crate) figures: Figures,
+    pub(crate) pods: Pods,
+    /// The node's name.
+    pub(crate) node: String,
+}
+
+impl Measures for ServedFigures {
+    fn summary(&self, only_cpu_and_memory: bool) -> Measuring<'_, Summary> {
+        Box::pin(async move {
+            let mut summary = self.figures.summary().await.map_err(|error| error.to_string())?;
+            if only_cpu_and_memory {
+                summary.pods.iter_mut().for_each(|pod| pod.volumes.clear());
+            }
+            Ok(summary)
+        })
+    }
+
+    fn resource_metrics(&self) -> Measuring<'_, String> {
+        Box::pin(async move { self.figures.resource_metrics().await.map_err(|error| error.to_string()) })
+    }
+
+    fn container_metrics(&self) -> Measuring<'_, String> {
+        Box::pin(async move { self.figures.cadvisor_metrics().await.map_err(|error| error.to_string()) })
+    }
+
+    fn probe_metrics(&self) -> Measuring<'_, String> {
+        Box::pin(std::future::ready(Ok(String::new())))
+    }
+
+    fn own_metrics(&self) -> String {
+        let pods = self.pods.borrow().clone();
+        let states = [
+            ("created", ContainerState::Created),
+            ("running", ContainerState::Running),
+            ("exited", ContainerState::Exited),
+        ];
+        let mut text = String::new();
+        head(&mut text, "kubelet_node_name", "gauge", "The node's name.");
+        line(&mut text, "kubelet_node_name", &format!("node=\"{}\"", self.node), 1);
+        head(&mut text, "kubelet_running_pods", "gauge", "Pods that have a sandbox which runs.");
+        let running = pods.pods.values().filter(|view| view.sandbox.is_some()).count();
+        line(&mut text, "kubelet_running_pods", "", running);
+        head(&mut text, "kubelet_running_containers", "gauge", "Containers, by what they do.");
+        for (name, state) in states {
+            let all = pods.pods.values().flat_map(|view| &view.containers);
+            let count = all.filter(|container| container.state == state).count();
+            line(&mut text, "kubelet_running_containers", &format!("container_state=\"{name}\""), count);
+        }
+        text
+    }
+}
