@@ -1,16 +1,18 @@
 //! The Node, its status and its lease, over the API server in this process and a real containerd of the test's own.
 
+mod garbage;
+mod runtime;
+
 use std::fs;
 use std::future::{Future, ready};
 use std::path::Path;
 use std::pin::Pin;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chaos_tests::cluster::{Cluster, Plane};
 use k3sd_client::events::recorder;
-use k3sd_cri::{Cri, v1};
+use k3sd_cri::v1;
 use k3sd_kubelet_base::PodsSnapshot;
 use k3sd_kubelet_cgroups::{CgroupSources, Cgroups, Driver};
 use k3sd_kubelet_node::config::KubeletConfiguration;
@@ -26,8 +28,9 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::sync::watch;
+
+use self::runtime::Containerd;
 
 const NAME: &str = "one";
 
@@ -38,60 +41,6 @@ struct Nobody;
 impl Evict for Nobody {
     fn evict(&self, _: Eviction) -> Pin<Box<dyn Future<Output = bool> + Send>> {
         Box::pin(ready(false))
-    }
-}
-
-/// A containerd of the test's own; gone with it.
-struct Containerd {
-    child: Child,
-    directory: TempDir,
-}
-
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-impl Containerd {
-    /// `None` if the machine has none, or no right to run it; says so.
-    async fn start() -> Option<Self> {
-        let is_there = Command::new("containerd").arg("--version").stdout(Stdio::null()).status().is_ok();
-        if !is_there || !rustix::process::geteuid().is_root() {
-            println!("ignored: containerd can't be run here");
-            return None;
-        }
-        let directory = tempfile::tempdir().expect("a directory");
-        let at = |name: &str| directory.path().join(name).display().to_string();
-        fs::create_dir(directory.path().join("cni")).expect("a directory");
-        let config = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n\
-             [plugins.\"io.containerd.grpc.v1.cri\"]\nstream_server_port = \"0\"\n\
-             [plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = {:?}\nbin_dir = {:?}\n",
-            at("root"),
-            at("state"),
-            at("sock"),
-            at("ttrpc"),
-            at("cni"),
-            at("bin"),
-        );
-        fs::write(directory.path().join("config.toml"), config).expect("a file");
-        let log = fs::File::create(directory.path().join("log")).expect("a file");
-        let mut command = Command::new("containerd");
-        command.arg("--config").arg(directory.path().join("config.toml")).stdout(Stdio::null()).stderr(log);
-        let started = Self { child: command.spawn().expect("it starts"), directory };
-        Some(started)
-    }
-
-    fn cri(&self) -> Cri {
-        Cri::new(self.directory.path().join("sock"))
-    }
-
-    /// Gives it a network, as the node's CNI would.
-    fn give_network(&self) {
-        let list = json!({"cniVersion": "0.4.0", "name": "n", "plugins": [{"type": "loopback"}]});
-        fs::write(self.directory.path().join("cni/10-n.conflist"), list.to_string()).expect("a file");
     }
 }
 
@@ -108,24 +57,35 @@ fn identity() -> Identity {
     }
 }
 
+/// A node that there are no pods on.
+struct Bare {
+    kubelet: KubeletConfiguration,
+    pods: PodsSnapshot,
+    evict: Arc<dyn Evict>,
+}
+
+impl Bare {
+    fn new(root: &Path) -> Self {
+        let kubelet = KubeletConfiguration {
+            node_status_update_frequency: Duration::from_millis(200),
+            pod_logs_dir: root.join("logs"),
+            ..KubeletConfiguration::default()
+        };
+        Self { kubelet, pods: PodsSnapshot::default(), evict: Arc::new(Nobody) }
+    }
+}
+
 /// A control plane, a node beside it, and the way to the node's figures.
-async fn start(runtime: &Containerd, root: &Path) -> Option<(Cluster, Figures)> {
+async fn start(runtime: &Containerd, root: &Path, bare: Bare) -> Option<(Cluster, Figures)> {
     let Ok(cgroups) = Cgroups::detect(&CgroupSources::default(), Driver::Cgroupfs, "") else {
         println!("ignored: there are no cgroups");
         return None;
     };
-    let clock = Clock::system();
-    let plane = Plane::new(clock);
+    let plane = Plane::new(Clock::system());
     let connect = plane.identities().user(&format!("system:node:{NAME}"), &["system:nodes"]);
     let (events, recorder) = recorder("events", connect.clone());
-    let (_, pods) = watch::channel(Arc::new(PodsSnapshot::default()));
-    let kubelet = KubeletConfiguration {
-        node_status_update_frequency: Duration::from_millis(200),
-        pod_logs_dir: root.join("logs"),
-        ..KubeletConfiguration::default()
-    };
     let config = NodeConfig {
-        kubelet,
+        kubelet: bare.kubelet,
         root_dir: root.to_owned(),
         identity: identity(),
         ips: NodeIps::default(),
@@ -137,9 +97,9 @@ async fn start(runtime: &Containerd, root: &Path) -> Option<(Cluster, Figures)> 
         connect,
         cri: runtime.cri(),
         cgroups: Arc::new(cgroups),
-        pods,
+        pods: watch::channel(Arc::new(bare.pods)).1,
         pods_complete: watch::channel(true).1,
-        evict: Arc::new(Nobody),
+        evict: bare.evict,
         recorder,
         volumes: VolumeFigures::default(),
         volumes_in_use: Ask::default(),
@@ -183,7 +143,7 @@ fn is_ready(node: &Value) -> bool {
 async fn a_node_is_made_and_says_how_it_is() {
     let Some(runtime) = Containerd::start().await else { return };
     let root = tempfile::tempdir().expect("a directory");
-    let Some((cluster, figures)) = start(&runtime, root.path()).await else { return };
+    let Some((cluster, figures)) = start(&runtime, root.path(), Bare::new(root.path())).await else { return };
 
     let without = wait_for(&cluster, "the node tells of a missing network", |node| {
         condition(node, "Ready")[2].starts_with("container runtime network not ready: NetworkReady=false")
@@ -236,7 +196,7 @@ async fn a_restart_changes_nothing_but_what_flags_say() {
     let Some(runtime) = Containerd::start().await else { return };
     runtime.give_network();
     let root = tempfile::tempdir().expect("a directory");
-    let Some((cluster, _)) = start(&runtime, root.path()).await else { return };
+    let Some((cluster, _)) = start(&runtime, root.path(), Bare::new(root.path())).await else { return };
     let ready = wait_for(&cluster, "the node is ready", is_ready).await;
 
     // At rest nothing is written: its lease is another object.
