@@ -54,8 +54,9 @@ pub(crate) async fn import(
         outcome
     };
     let (files, whole) = tokio::join!(store_all, whole);
-    let files = files?;
+    // What is wrong with the archive says more than what then went wrong with a blob of it.
     whole?;
+    let files = files?;
     let targets = match (files.contents.get("index.json"), files.contents.get("manifest.json")) {
         (Some(index), _) => index::oci(index)?,
         (None, Some(manifest)) => index::docker(manifest, &files.stored)?,

@@ -36,6 +36,12 @@ async fn calls_answer_and_refusals_keep_their_meaning() {
     let request = v1::ExecSyncRequest { container_id: id.clone(), cmd: command, timeout: 10 };
     let done = cri.exec_sync(request).await.unwrap();
     assert_eq!((done.exit_code, done.stdout.as_slice(), done.stderr.as_slice()), (7, &b"out\n"[..], &b"err\n"[..]));
+    // An orphan of the pod is buried by the sandbox's program.
+    let orphan = "(sleep 0.05 &); sleep 0.5; grep -l 'State:.Z' /proc/[0-9]*/status | wc -l; head -n 1 /proc/1/status";
+    let command = vec!["sh".to_owned(), "-c".to_owned(), orphan.to_owned()];
+    let request = v1::ExecSyncRequest { container_id: id.clone(), cmd: command, timeout: 10 };
+    let done = cri.exec_sync(request).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "0\nName:\tpause\n");
     let slow = v1::ExecSyncRequest { container_id: id.clone(), cmd: vec!["sleep".into(), "60".into()], timeout: 1 };
     assert_eq!(cri.exec_sync(slow).await.unwrap_err().code(), Code::DeadlineExceeded);
     let request =
