@@ -184,6 +184,42 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Moves whatever runs in the root of the tree one cgroup down, to `init`, so that the root can hand its controllers on:
+    /// v2 forbids processes beside cgroups with limits. To be called before anything else by a node that is the first
+    /// process of a container; elsewhere, and on v1, it does nothing.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn leave_root(&self) -> Result<(), CgroupError> {
+        let Some(unified) = self.layout.unified.as_ref().filter(|_| self.layout.version() == Version::V2) else {
+            return Ok(());
+        };
+        // Only the machine's own root has no type; that one may hold both.
+        if !unified.at.join("cgroup.type").exists() {
+            return Ok(());
+        }
+        let running = read(&unified.at.join("cgroup.procs"))?;
+        if running.trim().is_empty() {
+            return Ok(());
+        }
+        let init = unified.at.join("init");
+        match fs::create_dir(&init) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(CgroupError::Make { path: init, source: error });
+            }
+            _ => {}
+        }
+        for pid in running.lines() {
+            match write(&init.join("cgroup.procs"), pid) {
+                // It ended meanwhile.
+                Err(CgroupError::Write { source, .. })
+                    if source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
     /// What a cgroup uses; `path` is relative to the hierarchies. `None` when there is no such cgroup.
     ///
     /// # Errors

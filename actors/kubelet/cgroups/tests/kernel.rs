@@ -177,6 +177,15 @@ fn a_v2_tree_is_told_the_same_in_its_own_words() {
     fs::write(&first, "0::/init.scope\n").unwrap();
     let cgroups = Cgroups::detect(&CgroupSources { mountinfo, own, first }, Driver::Cgroupfs, "/").unwrap();
     assert_eq!(cgroups.layout().version(), Version::V2);
+    // The machine's own root has no type, and nothing has to leave it; that of a container has one.
+    cgroups.leave_root().unwrap();
+    assert!(!root.join("init").exists());
+    fs::write(root.join("cgroup.type"), "domain\n").unwrap();
+    fs::write(root.join("cgroup.procs"), "17\n").unwrap();
+    fs::create_dir(root.join("init")).unwrap();
+    fs::write(root.join("init/cgroup.procs"), "").unwrap();
+    cgroups.leave_root().unwrap();
+    assert_eq!(fs::read_to_string(root.join("init/cgroup.procs")).unwrap(), "17");
     cgroups.ensure_qos(&node(), 1000).unwrap();
     let mut asked = limits();
     asked.hugepages.insert("2Mi".to_owned(), 4 << 20);
