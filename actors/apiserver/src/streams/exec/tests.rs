@@ -193,7 +193,7 @@ async fn a_tunnel_carries_bytes_as_they_are() {
         assert_eq!(heard(&mut client).await, Message::binary(&b"back"[..]));
         drop(kubelet);
         assert!(matches!(heard(&mut client).await, Message::Close(Some(_))));
-        client.close(None).await.ok();
+        while client.next().await.is_some() {}
     };
     tokio::join!(tunnel(inner, outer), talk);
 }
