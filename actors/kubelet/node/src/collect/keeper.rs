@@ -123,13 +123,10 @@ impl ContainerKeeper {
         is_complete.mark_unchanged();
         ctx.pipe(async move {
             // What nobody can change any more is not waited for.
-            let changed = async |alive: Result<(), watch::error::RecvError>| match alive {
-                Ok(()) => {}
-                Err(_) => std::future::pending().await,
-            };
             tokio::select! {
-                () = async { changed(pods.changed().await).await } => {}
-                () = async { changed(is_complete.changed().await).await } => {}
+                Ok(()) = pods.changed() => {}
+                Ok(()) = is_complete.changed() => {}
+                else => std::future::pending().await,
             }
             KeeperMsg::Changed
         });

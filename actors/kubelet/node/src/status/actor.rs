@@ -175,8 +175,7 @@ impl Actor for Reporter {
     async fn init(ctx: &mut Context<ReporterMsg>, args: ReporterArgs) -> Result<Self, ActorError> {
         let (clock, now) = (ctx.clock().clone(), ctx.clock().now());
         ctx.send_self(ReporterMsg::LookTick);
-        watch_changes(ctx, args.pressures.clone());
-        watch_changes(ctx, args.devices.clone());
+        watch_changes(ctx, &args);
         if ctx.incarnation() == 1 {
             args.recorder.about(reference(&args.identity.name), "Normal", "Starting", "Starting kubelet.");
         }
@@ -203,8 +202,7 @@ impl Actor for Reporter {
 
     async fn handle(&mut self, ctx: &mut Context<ReporterMsg>, message: ReporterMsg) -> Result<(), ActorError> {
         if matches!(message, ReporterMsg::Changed) {
-            watch_changes(ctx, self.args.pressures.clone());
-            watch_changes(ctx, self.args.devices.clone());
+            watch_changes(ctx, &self.args);
         }
         if let Some(timer) = self.timer.take() {
             ctx.cancel(timer);
@@ -230,12 +228,17 @@ impl Actor for Reporter {
     }
 }
 
-/// Wakes when a value is another than the one that this receiver has seen.
-fn watch_changes<T: Send + Sync + 'static>(ctx: &mut Context<ReporterMsg>, mut of: watch::Receiver<T>) {
-    of.mark_unchanged();
+/// Wakes once, when pressures or devices are others than now.
+fn watch_changes(ctx: &mut Context<ReporterMsg>, args: &ReporterArgs) {
+    let (mut pressures, mut devices) = (args.pressures.clone(), args.devices.clone());
+    pressures.mark_unchanged();
+    devices.mark_unchanged();
     ctx.pipe(async move {
-        if of.changed().await.is_err() {
-            std::future::pending::<()>().await; // Nobody can change it any more.
+        // What nobody can change any more is not waited for.
+        tokio::select! {
+            Ok(()) = pressures.changed() => {}
+            Ok(()) = devices.changed() => {}
+            else => std::future::pending().await,
         }
         ReporterMsg::Changed
     });
