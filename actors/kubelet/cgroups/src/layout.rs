@@ -196,6 +196,11 @@ impl Layout {
         }
     }
 
+    /// The hierarchies in which something of a pod may be: on a hybrid machine the runtime makes cgroups in v2's, too.
+    pub(crate) fn all(&self) -> Vec<&Hierarchy> {
+        self.v1.iter().chain(&self.unified).collect()
+    }
+
     /// What this process may take at most, by its cgroup and those above it that can be seen.
     #[must_use]
     pub fn own_limits(&self) -> OwnLimits {

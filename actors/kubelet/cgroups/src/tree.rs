@@ -158,7 +158,7 @@ impl Cgroups {
         let mut is_busy = false;
         for class in QosClass::ALL {
             let path = self.names.pod(uid, class)?;
-            for hierarchy in self.layout.used() {
+            for hierarchy in self.layout.all() {
                 let directory = hierarchy.at.join(&path);
                 if !directory.is_dir() {
                     continue;
