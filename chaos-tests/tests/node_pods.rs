@@ -158,6 +158,15 @@ fn remove_below(path: &Path) {
     fs::remove_dir(path).ok();
 }
 
+/// Whether a pod has a cgroup in any hierarchy.
+fn has_cgroup(hierarchies: &Path, root: &str, uid: &str) -> bool {
+    let pod = format!("pod{uid}");
+    fs::read_dir(hierarchies).into_iter().flatten().flatten().any(|hierarchy| {
+        let pods = hierarchy.path().join(root).join("kubepods");
+        ["", "burstable", "besteffort"].iter().any(|class| pods.join(class).join(&pod).exists())
+    })
+}
+
 async fn world(name: &str) -> Option<World> {
     let containerd = Containerd::start()?;
     containerd.bring_images().await;
@@ -275,6 +284,14 @@ impl World {
         self.until(name, "is gone", Value::is_null).await;
     }
 
+    /// Deletes a pod, and waits until nothing is left of it anywhere.
+    async fn delete(&self, name: &str) {
+        let uid = self.get(name).await.expect("it is there")["metadata"]["uid"].as_str().expect("a uid").to_owned();
+        self.api().delete(name, &DeleteParams::default()).await.expect("it may go");
+        self.gone(name).await;
+        self.no_trace(&uid).await;
+    }
+
     async fn events(&self, name: &str) -> Vec<String> {
         let api: Api<Event> = Api::namespaced(self.cluster.admin(), "default");
         let found = api.list(&ListParams::default()).await.expect("events");
@@ -290,7 +307,9 @@ impl World {
             let sandboxes = self.containerd.cri().list_pod_sandbox(v1::ListPodSandboxRequest::default()).await;
             let in_runtime =
                 sandboxes.expect("it answers").items.iter().any(|one| one.labels.values().any(|value| value == uid));
+            let in_cgroups = has_cgroup(Path::new("/sys/fs/cgroup"), &self.cgroup_root, uid);
             in_runtime
+                || in_cgroups
                 || self.containerd.path("kubelet/pods").join(uid).exists()
                 || self.pods.borrow().pods.contains_key(uid)
         };
@@ -314,7 +333,9 @@ fn script(name: &str, text: &str) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_runs_outlives_its_actors_and_goes() {
     let Some(world) = world("run").await else { return };
-    let made = world.create("web", json!({"containers": [sleeper()]})).await;
+    let mut probed = sleeper();
+    probed["readinessProbe"] = json!({"exec": {"command": ["true"]}, "periodSeconds": 1});
+    let made = world.create("web", json!({"containers": [probed]})).await;
     let uid = made.metadata.uid.expect("a uid");
     let pod = world.running("web").await;
     let status = &pod["status"]["containerStatuses"][0];
@@ -336,14 +357,13 @@ async fn a_pod_runs_outlives_its_actors_and_goes() {
     {
         world.cluster.kill(path);
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let pod = world.running("web").await;
+        let pod = world.get("web").await.expect("it is there");
+        assert!(condition(&pod, "Ready"), "after {path} was killed: {:#}", pod["status"]);
         assert_eq!(pod["status"]["containerStatuses"][0]["containerID"], json!(id), "after {path} was killed");
         assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], json!(0));
     }
 
-    world.api().delete("web", &DeleteParams::default()).await.expect("it may go");
-    world.gone("web").await;
-    world.no_trace(&uid).await;
+    world.delete("web").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -368,8 +388,7 @@ async fn jobs_end_and_say_how() {
         (&json!(3), &json!("Error"), &json!("oh no\n"))
     );
     for name in ["good", "bad"] {
-        world.api().delete(name, &DeleteParams::default()).await.expect("it may go");
-        world.gone(name).await;
+        world.delete(name).await;
     }
 }
 
@@ -396,8 +415,7 @@ async fn what_fails_is_started_again_later_and_later() {
     let refused = world.until("big", "is refused", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(refused["status"]["reason"], json!("OutOfcpu"));
     for name in ["crash", "absent", "big"] {
-        world.api().delete(name, &DeleteParams::default()).await.expect("it may go");
-        world.gone(name).await;
+        world.delete(name).await;
     }
 }
 
@@ -427,9 +445,7 @@ async fn order_probes_and_evictions_hold() {
     let evicted = world.until("order", "is evicted", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(evicted["status"]["reason"], json!("Evicted"));
     assert!(condition(&evicted, "DisruptionTarget"), "{:#}", evicted["status"]);
-    world.api().delete("order", &DeleteParams::default()).await.expect("it may go");
-    world.gone("order").await;
-    world.no_trace(&uid).await;
+    world.delete("order").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -461,4 +477,5 @@ async fn static_pods_have_mirrors() {
     symlink("/nowhere", world.containerd.path("manifests/broken.yaml")).expect("a link");
     fs::remove_file(&path).expect("it is there");
     world.gone("web-one").await;
+    world.cluster.wait_until("nothing runs", async || world.pods.borrow().pods.is_empty()).await;
 }
