@@ -5,9 +5,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 
 # Debian packages the checks need: the linker named in .cargo/config.toml, what rustc links with, the
 # script linter, the compiler of the .proto files, the client that tries the datastore, and database servers for it
-# with what makes their certificates, what the official Python client is installed with, and what libFuzzer is built with.
+# with what makes their certificates, what the official Python client is installed with, and what libFuzzer is built with;
+# for the node containerd and runc, a program to run in containers, and what looks at the kernel from outside.
 PACKAGES=(mold gcc libc6-dev shellcheck protobuf-compiler etcd-client etcd-server postgresql mariadb-server openssl
-  python3-venv g++)
+  python3-venv g++ containerd runc busybox-static iproute2 nftables procps util-linux bsdutils curl)
 # kubectl, unless there is one already: Debian's is old, but upstream's is no package of Debian's.
 command -v kubectl >/dev/null || PACKAGES+=(kubernetes-client)
 
@@ -220,7 +221,10 @@ if ! $fast; then
   # dependencies a second time, with other features.
   export K3SD_BINARY="$CARGO_TARGET_DIR/release/k3sd"
   chaos_tests=()
-  for file in chaos-tests/tests/*.rs; do chaos_tests+=(--test "$(basename "$file" .rs)"); done
+  for file in chaos-tests/tests/*.rs chaos-tests/tests/*/main.rs; do
+    name=${file#chaos-tests/tests/} name=${name%/main.rs}
+    chaos_tests+=(--test "${name%.rs}")
+  done
   step "chaos on the real binary" \
     cargo test --no-fail-fast --workspace --locked "${chaos_tests[@]}" -- --include-ignored
   # That the measurement works, not what it finds: the machine that runs the tests has other things to do.

@@ -73,11 +73,11 @@ mod tests {
         let rows = [
             ("flannel-backend", "host-gw", "the flannel actor"),
             ("server", "https://a:6443", "joining a cluster"),
-            ("node-name", "n", "the node agent"),
             ("vmodule", "a=5", "logging per source file"),
             ("cluster-dns", "10.43.0.99", "the DNS actor"),
             ("rootless", "true", "rootless operation"),
-            ("kubelet-arg", "a=b", "the node agent"),
+            ("lb-server-port", "7000", "the agent's load balancer"),
+            ("flannel-iface", "eth1", "the flannel actor"),
         ];
         for (name, text, provider) in rows {
             let error = check_flags(Role::Server, &[(name, text)], &[]).unwrap_err();

@@ -352,9 +352,9 @@ fn errors_in_files_name_file_line_and_key() {
     let error = load(&environment, Role::Server, &[]).unwrap_err().to_string();
     let start = format!("{}/c.yaml:5: cluster-cidr: \"nonsense\" is not a network", directory.path().display());
     assert!(error.starts_with(&start), "{error}");
-    let (directory, environment) = with_files("", "# one\nnode-name: n\n");
+    let (directory, environment) = with_files("", "# one\nflannel-iface: n\n");
     let error = load(&environment, Role::Server, &[]).unwrap_err().to_string();
-    let start = format!("--node-name (set in {}/c.yaml.d/x.yaml:2) is not available", directory.path().display());
+    let start = format!("--flannel-iface (set in {}/c.yaml.d/x.yaml:2) is not available", directory.path().display());
     assert!(error.starts_with(&start), "{error}");
 }
 
@@ -365,7 +365,7 @@ fn print_config_names_every_origin_and_no_secret() {
         "tls-san+: b\nlog-format: json\n",
     );
     environment.vars.insert("K3S_AGENT_TOKEN".to_owned(), "hush3".to_owned());
-    environment.vars.insert("K3S_NODE_NAME".to_owned(), "n".to_owned());
+    environment.vars.insert("K3S_LB_SERVER_PORT".to_owned(), "7000".to_owned());
     let args = ["print-config", "tls-san=c,d", "etcd-s3-secret-key=hush4"];
     let loaded = load(&environment, Role::Server, &command_line(Role::Server, &args)).unwrap();
     let Loaded::Print { text, problem: None } = loaded else { panic!("{loaded:?}") };
@@ -380,7 +380,7 @@ fn print_config_names_every_origin_and_no_secret() {
         "agent-token: \"(not shown)\" # env K3S_AGENT_TOKEN".to_owned(),
         format!("- a # {folder}/c.yaml:2 - b # {folder}/c.yaml.d/x.yaml:1"),
         "- \"c,d\" # command line".to_owned(),
-        "node-name: \"n\" # env K3S_NODE_NAME, not available yet".to_owned(),
+        "lb-server-port: 7000 # env K3S_LB_SERVER_PORT, not available yet".to_owned(),
         format!("log-format: json # {folder}/c.yaml.d/x.yaml:2"),
         "https-listen-port: 6443 # default".to_owned(),
         "postgres://(not shown)@db/k".to_owned(),
@@ -396,7 +396,7 @@ fn print_config_names_every_origin_and_no_secret() {
 #[test]
 fn print_config_as_json() {
     let (directory, environment) =
-        with_files("token: hush\nhttps-listen-port: 443\nnode-name: one\n", "tls-san: [a]\n");
+        with_files("token: hush\nhttps-listen-port: 443\nnode-name: one\nflannel-iface: one\n", "tls-san: [a]\n");
     let loaded = load(&environment, Role::Server, &command_line(Role::Server, &["print-config=json"])).unwrap();
     let Loaded::Print { text, .. } = loaded else { panic!("{loaded:?}") };
     assert!(!text.contains("hush"), "{text}");
@@ -413,7 +413,8 @@ fn print_config_as_json() {
     let path = directory.path().join("c.yaml").display().to_string();
     assert_eq!(origin, &serde_json::json!({"kind": "file", "path": path, "line": 1, "key": "token"}));
     assert_eq!(row("token")["available"], true);
-    assert_eq!(row("node-name")["available"], false);
+    assert_eq!(row("node-name")["available"], true);
+    assert_eq!(row("flannel-iface")["available"], false);
 }
 
 #[test]
