@@ -74,6 +74,7 @@ pub(crate) async fn agent(args: AgentArgs<'_>) -> Result<Spec, AgentError> {
     let deps = KubeletDeps {
         connect: Connect::over(pipeline.local(user)),
         cri,
+        nudge: engine.as_ref().map(|engine| engine.changes.clone()),
         tls: Arc::new(tls(certificates).map_err(AgentError::Tls)?),
         clock: system.clock().clone(),
     };

@@ -112,7 +112,7 @@ async fn parts(
     opened: &mut Option<PathBuf>,
 ) -> Result<ServerParts, RunError> {
     let data_dir = &run.data_dir;
-    let identity = Identity::new(config).map_err(RunError::Server)?;
+    let identity = Identity::new(config, system.clock()).map_err(RunError::Server)?;
     let pki = pki_config(config, &identity, data_dir);
     let filter = name_filter(config, &pki.names);
     let kine = kine(data_dir, &config.datastore, opened).await?;

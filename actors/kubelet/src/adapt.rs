@@ -62,13 +62,13 @@ impl PodVolumes for PodsVolumes {
             read_only: volume.1.read_only,
         };
         Box::pin(async move {
-            let found = self.volumes.sub_path(wanted).await.map_err(|error| error.to_string())?;
+            let found = self.volumes.sub_path(wanted).await.map_err(|error| error.event())?;
             Ok(found.to_string_lossy().into_owned())
         })
     }
 
     fn tear_down<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(async move { self.volumes.tear_down(uid).await.map_err(|error| error.to_string()) })
+        Box::pin(async move { self.volumes.tear_down(uid).await.map_err(|error| error.event()) })
     }
 
     fn leftovers(&self) -> BoxFuture<'_, Vec<String>> {

@@ -41,6 +41,8 @@ pub struct KubeletDeps {
     pub connect: Connect,
     /// The container runtime.
     pub cri: Cri,
+    /// Changes when a container ended; without it the runtime is asked each second.
+    pub nudge: Option<watch::Receiver<()>>,
     /// How hands are shaken on port 10250: the node's certificate, and who may have signed those of clients.
     pub tls: Arc<TlsConfig>,
     /// Time.
@@ -98,7 +100,7 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
         own_node: Some(own_node.clone()),
         addresses: facts.addresses.subscribe(),
         allocatable: facts.allocatable.subscribe(),
-        nudge: None,
+        nudge: deps.nudge,
     };
     let pods = k3sd_kubelet_pods::tree(pods_config(&config, &kubelet, &settings.root_dir, &roots), pods_deps);
 

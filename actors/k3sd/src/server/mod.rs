@@ -9,11 +9,11 @@ mod signer;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use k3sd_apiserver::{SetupError, StaticTokenError};
 use k3sd_client::arguments::ArgumentError;
-use k3sd_runtime::TypeMismatch;
+use k3sd_runtime::{Clock, TypeMismatch};
 use thiserror::Error;
 
 use crate::config::ServerConfig;
@@ -22,6 +22,9 @@ pub(crate) use self::apiserver::apiserver;
 pub(crate) use self::loops::loops;
 use self::pki::loopback;
 pub(crate) use self::pki::{name_filter, pki_config};
+
+/// Where the id of `--with-node-id` is kept; K3s's.
+const NODE_ID_FILE: &str = "/etc/rancher/node/id";
 
 /// Why a server can't be put together on this machine.
 #[derive(Debug, Error)]
@@ -88,6 +91,15 @@ pub enum ServerError {
     /// Another actor is where the certificate actor belongs.
     #[error("find the certificate actor")]
     Path(#[source] TypeMismatch),
+    /// The id of `--with-node-id`.
+    #[error("--with-node-id: keep the id in {path:?}")]
+    NodeId {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// How kubelets are reached.
     #[error("connect to nodes over TLS")]
     NodeTls(#[source] tokio_rustls::rustls::Error),
@@ -114,7 +126,7 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// What was configured, and the machine's own where nothing was.
-    pub(crate) fn new(config: &ServerConfig) -> Result<Self, ServerError> {
+    pub(crate) fn new(config: &ServerConfig, clock: &Clock) -> Result<Self, ServerError> {
         let node = config.node.as_ref();
         let mut node_addresses: Vec<IpAddr> = node.map_or_else(Vec::new, |node| node.ips.clone());
         let external = node.and_then(|node| node.external_ips.first().copied());
@@ -133,8 +145,14 @@ impl Identity {
             config.network.service_cidrs.iter().map(|network| {
                 network.nth(1).ok_or_else(|| ServerError::ServiceNetwork { network: network.to_string() })
             });
+        let mut node_name = node.and_then(|node| node.name.clone()).unwrap_or_else(host::name);
+        if node.is_some_and(|node| node.with_node_id) {
+            let id = host::node_id(Path::new(NODE_ID_FILE), clock.rng("node/id").next_u64());
+            let id = id.map_err(|source| ServerError::NodeId { path: NODE_ID_FILE.into(), source })?;
+            node_name = format!("{node_name}-{id}");
+        }
         Ok(Self {
-            node_name: node.and_then(|node| node.name.clone()).unwrap_or_else(host::name),
+            node_name,
             advertise_address: advertise,
             node_addresses,
             service_addresses: service_addresses.collect::<Result<_, _>>()?,
