@@ -3,6 +3,7 @@
 //! ```text
 //! containerd          one_for_one
 //! ├─ engine           configures containerd, starts or adopts it, starts it again when it ends
+//! ├─ events           tells whoever runs pods that a container ended
 //! └─ images           the sandbox's image, and the archives and lists of the images directory
 //! ```
 //!
@@ -16,6 +17,7 @@
 mod config;
 mod engine;
 mod error;
+mod events;
 mod host;
 pub mod image;
 mod images;

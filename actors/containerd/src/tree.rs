@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::config::ContainerdConfig;
 use crate::engine::{Engine, EngineArgs, EngineHandle};
+use crate::events::events;
 use crate::images::{Images, ImagesArgs, ImagesHandle};
 
 /// The subtree, and the ways to what it keeps running.
@@ -20,6 +21,8 @@ pub struct ContainerdTree {
     pub cri: Cri,
     /// Whether pods can be run: the runtime answers and has the sandbox's image.
     pub ready: watch::Receiver<bool>,
+    /// Changes when a container ended or was removed, maybe before CRI knows; and once a second while nobody can say.
+    pub changes: watch::Receiver<()>,
 }
 
 impl fmt::Debug for ContainerdTree {
@@ -35,13 +38,15 @@ pub fn tree(config: ContainerdConfig) -> ContainerdTree {
     let config = Arc::new(config);
     let (answers, answered) = watch::channel(false);
     let (ready, readiness) = watch::channel(false);
+    let (changes, changed) = watch::channel(());
     let engine = EngineArgs { config: config.clone(), cri: cri.clone(), answers: Arc::new(answers) };
-    let images = ImagesArgs { config, cri: cri.clone(), answers: answered, ready: Arc::new(ready) };
+    let images = ImagesArgs { config: config.clone(), cri: cri.clone(), answers: answered, ready: Arc::new(ready) };
     // They share nothing but the engine, which outlives them both.
     let spec = Spec::new(Strategy::OneForOne)
         .child(worker::<Engine>("engine", engine).start_within(None))
+        .child(events(config, Arc::new(changes)))
         .child(worker::<Images>("images", images).start_within(None));
-    ContainerdTree { spec, cri, ready: readiness }
+    ContainerdTree { spec, cri, ready: readiness, changes: changed }
 }
 
 /// The actor that keeps the engine running, in the subtree at `path`.

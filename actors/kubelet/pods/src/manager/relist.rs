@@ -15,6 +15,8 @@ use crate::translate::labels;
 
 /// Between two looks while there are pods, as the kubelet has it.
 const PERIOD: Duration = Duration::from_secs(1);
+/// After it was told of a change the runtime is given so long: more may come, and its lists lag behind its events.
+const SETTLE: Duration = Duration::from_millis(100);
 /// Where the runtime tells of changes, it is still asked this often.
 const PERIOD_TOLD: Duration = Duration::from_secs(30);
 
@@ -35,7 +37,7 @@ pub(crate) async fn run(handle: TaskHandle, args: RelistArgs) -> Result<(), Acto
     let mut nudge = args.shared.deps.nudge.clone();
     let mut tables = args.table.subscribe();
     let mut before: BTreeMap<String, Seen> = BTreeMap::new();
-    let mut first = true;
+    let (mut first, mut is_calm) = (true, false);
     loop {
         if let Some(nudge) = &mut nudge {
             nudge.mark_unchanged();
@@ -60,7 +62,7 @@ pub(crate) async fn run(handle: TaskHandle, args: RelistArgs) -> Result<(), Acto
                 std::future::pending::<()>().await;
             }
         };
-        let period = if args.shared.deps.nudge.is_some() && !first { PERIOD_TOLD } else { PERIOD };
+        let period = if is_calm && !first { PERIOD_TOLD } else { PERIOD };
         let alarm = async {
             match busy {
                 true => clock.sleep_until(clock.now() + period).await,
@@ -68,11 +70,16 @@ pub(crate) async fn run(handle: TaskHandle, args: RelistArgs) -> Result<(), Acto
             }
         };
         tokio::select! {
-            () = told => {}
-            () = alarm => {}
+            () = told => {
+                // What the next look is too early for, the one after it sees.
+                is_calm = false;
+                clock.sleep_until(clock.now() + SETTLE).await;
+            }
+            () = alarm => is_calm = args.shared.deps.nudge.is_some(),
             changed = tables.changed() => {
                 changed?;
                 // A new pod looks for itself; there is nothing to see of it yet.
+                is_calm = false;
                 clock.sleep_until(clock.now() + PERIOD).await;
             }
         }
