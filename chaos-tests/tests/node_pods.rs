@@ -217,6 +217,7 @@ async fn world(name: &str) -> Option<World> {
         own_node: None,
         addresses: watch::channel(vec!["192.0.2.1".to_owned()]).1,
         allocatable: watch::channel([("cpu".to_owned(), "4".parse().expect("a quantity"))].into()).1,
+        devices: None,
         nudge: None,
     };
     let tree = tree(config, deps);

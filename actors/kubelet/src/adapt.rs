@@ -8,10 +8,11 @@ use futures_util::future::BoxFuture;
 use k3sd_kubelet_base::stats::{Figures as Measures, FsStats, Measuring, Summary, VolumeStats};
 use k3sd_kubelet_base::{ContainerState, Pods};
 use k3sd_kubelet_cgroups::{CPU_PERIOD_US, pod_limits};
+use k3sd_kubelet_node::devices::Devices;
 use k3sd_kubelet_node::eviction::{Evict, Eviction};
 use k3sd_kubelet_node::figures::{Figures, VolumeFigures};
 use k3sd_kubelet_pods::translate::mounts::HostVolume;
-use k3sd_kubelet_pods::{PodVolumes, PodsHandle};
+use k3sd_kubelet_pods::{DeviceGrant, PodDevices, PodVolumes, PodsHandle};
 use k3sd_kubelet_volumes::{PodIdentity, SubPath, Volumes};
 use k3sd_runtime::exposition::{head, line};
 use k8s_openapi::api::core::v1::Pod;
@@ -97,6 +98,32 @@ pub(crate) fn volume_figures(volumes: Volumes) -> VolumeFigures {
             usage.into_iter().map(one).collect()
         })
     })
+}
+
+/// Devices, for those who run pods.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeDevices(pub(crate) Devices);
+
+impl PodDevices for NodeDevices {
+    fn allocate<'a>(
+        &'a self,
+        pod: &'a Arc<Pod>,
+        uid: &'a str,
+        container: &'a str,
+    ) -> BoxFuture<'a, Result<DeviceGrant, String>> {
+        Box::pin(async move {
+            let given = self.0.allocate(pod, uid, container).await.map_err(|error| error.to_string())?;
+            let mounts = given.mounts.into_iter().map(|one| (one.container_path, one.host_path, one.read_only));
+            let devices = given.nodes.into_iter().map(|one| (one.container_path, one.host_path, one.permissions));
+            Ok(DeviceGrant {
+                variables: given.envs,
+                mounts: mounts.collect(),
+                devices: devices.collect(),
+                annotations: given.annotations,
+                named: given.cdi,
+            })
+        })
+    }
 }
 
 /// Makes pods go, for eviction.

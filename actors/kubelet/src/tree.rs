@@ -17,7 +17,7 @@ use k3sd_kubelet_node::eviction::parse;
 use k3sd_kubelet_node::status::{Ask, FileSystem, Machine, Reserved, Roots, Supply, resources};
 use k3sd_kubelet_node::{NodeConfig, NodeDeps};
 use k3sd_kubelet_pods::translate::dns::{self, DnsFacts};
-use k3sd_kubelet_pods::{PodsConfig, PodsDeps};
+use k3sd_kubelet_pods::{PodDevices, PodsConfig, PodsDeps};
 use k3sd_kubelet_server::{Checks, Configz, ServerArgs, ServerConfig};
 use k3sd_kubelet_volumes::{Allocatable, VolumesConfig};
 use k3sd_objects::quantity::Quantity;
@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::rustls::ServerConfig as TlsConfig;
 
-use crate::adapt::{Evictor, PodsVolumes, ServedFigures, volume_figures};
+use crate::adapt::{Evictor, NodeDevices, PodsVolumes, ServedFigures, volume_figures};
 use crate::config::KubeletConfig;
 use crate::error::KubeletError;
 use crate::follow::{self, NodeFacts};
@@ -90,6 +90,7 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
     let fields = format!("metadata.name={name}");
     let own = InformerArgs::all(deps.connect.clone()).fields(&fields);
     let (own_child, own_node) = informer("own-node", own);
+    let (devices_place, devices_seat) = watch::channel(None);
     let pods_deps = PodsDeps {
         cri: deps.cri.clone(),
         connect: deps.connect.clone(),
@@ -100,6 +101,7 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
         own_node: Some(own_node.clone()),
         addresses: facts.addresses.subscribe(),
         allocatable: facts.allocatable.subscribe(),
+        devices: Some(devices_seat),
         nudge: deps.nudge,
     };
     let pods = k3sd_kubelet_pods::tree(pods_config(&config, &kubelet, &settings.root_dir, &roots), pods_deps);
@@ -132,6 +134,8 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
         device_socket: Lend::new(devices),
     };
     let node = k3sd_kubelet_node::tree(node_config, node_deps).map_err(KubeletError::Node)?;
+    let handed: Arc<dyn PodDevices> = Arc::new(NodeDevices(node.devices.clone()));
+    devices_place.send_replace(Some(handed));
     let used = volumes.volumes.clone();
     let asked = move || {
         let used = used.clone();

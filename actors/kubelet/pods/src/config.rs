@@ -70,6 +70,35 @@ pub trait PodVolumes: Send + Sync + 'static {
     fn leftovers(&self) -> BoxFuture<'_, Vec<String>>;
 }
 
+/// What device plugins give a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceGrant {
+    /// Variables; those that the container sets itself count more.
+    pub variables: BTreeMap<String, String>,
+    /// Path inside, path on the host, whether to be read only.
+    pub mounts: Vec<(String, String, bool)>,
+    /// Path inside, path on the host, permissions.
+    pub devices: Vec<(String, String, String)>,
+    /// Annotations for the runtime.
+    pub annotations: BTreeMap<String, String>,
+    /// Devices that the runtime knows by name (CDI).
+    pub named: Vec<String>,
+}
+
+/// Devices, as pods need them.
+pub trait PodDevices: Send + Sync + 'static {
+    /// Gives a container what its limits name; the same again for a container that has it. The uid is that on this node.
+    fn allocate<'a>(
+        &'a self,
+        pod: &'a Arc<Pod>,
+        uid: &'a str,
+        container: &'a str,
+    ) -> BoxFuture<'a, Result<DeviceGrant, String>>;
+}
+
+/// Where whoever hands out devices will be; none, and containers get none.
+pub type DevicesSeat = watch::Receiver<Option<Arc<dyn PodDevices>>>;
+
 /// What the pods need from others.
 #[derive(Clone)]
 pub struct PodsDeps {
@@ -91,6 +120,8 @@ pub struct PodsDeps {
     pub addresses: watch::Receiver<Vec<String>>,
     /// What pods may use altogether.
     pub allocatable: watch::Receiver<BTreeMap<String, Quantity>>,
+    /// Who hands out devices.
+    pub devices: Option<DevicesSeat>,
     /// Changes when something happened in the runtime; without it the runtime is asked each second.
     pub nudge: Option<watch::Receiver<()>>,
 }

@@ -33,5 +33,5 @@ pub mod translate;
 mod tree;
 mod volumes;
 
-pub use crate::config::{PodVolumes, PodsConfig, PodsDeps};
+pub use crate::config::{DeviceGrant, DevicesSeat, PodDevices, PodVolumes, PodsConfig, PodsDeps};
 pub use crate::tree::{PodsHandle, PodsTree, tree};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k3sd_cri::v1;
@@ -11,6 +12,7 @@ use kube::Api;
 
 use super::sync::Worker;
 use super::{Next, Wanted, files};
+use crate::config::DeviceGrant;
 use crate::lifecycle::Hook;
 use crate::plan::backoff::shown as wait_shown;
 use crate::runtime::{Runtime, Sandbox, State};
@@ -278,8 +280,14 @@ impl Worker<'_> {
         attempt: u32,
     ) -> Result<ContainerFacts, String> {
         let pod = round.pod;
-        let environment = self.environment(round, container).await?;
-        let mounts = self.mounts(round, container, &environment).await?;
+        let grant = self.devices(pod, container).await?;
+        let mut environment = self.environment(round, container).await?;
+        let own = environment.by_name();
+        let given = grant.variables.into_iter().filter(|(name, _)| !own.contains_key(name));
+        environment.variables.extend(given);
+        let mut mounts = self.mounts(round, container, &environment).await?;
+        mounts.devices = grant.devices;
+        mounts.device_mounts = grant.mounts;
         let target = match role {
             Role::Ephemeral => match spec::target(pod, &container.name) {
                 Some(name) => {
@@ -299,8 +307,18 @@ impl Worker<'_> {
             target,
             memory_capacity: self.shared.config.memory_capacity,
             with_quota: self.shared.config.cpu_quota,
-            annotations: BTreeMap::new(),
+            annotations: grant.annotations,
+            named_devices: grant.named,
         })
+    }
+
+    /// What device plugins give the container.
+    async fn devices(&self, pod: &Arc<Pod>, container: &Container) -> Result<DeviceGrant, String> {
+        let seat = self.shared.deps.devices.as_ref().and_then(|seat| seat.borrow().clone());
+        match seat {
+            Some(devices) => devices.allocate(pod, &self.entry.uid, &container.name).await,
+            None => Ok(DeviceGrant::default()),
+        }
     }
 
     async fn environment(&self, round: &Round<'_>, container: &Container) -> Result<Environment, String> {

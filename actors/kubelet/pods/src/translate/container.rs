@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k3sd_cri::v1::{ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig};
+use k3sd_cri::v1::{CdiDevice, ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::environment::Environment;
@@ -44,6 +44,8 @@ pub struct ContainerFacts {
     pub memory_capacity: i64,
     /// Whether limits of CPU become quotas.
     pub with_quota: bool,
+    /// Devices that the runtime knows by name.
+    pub named_devices: Vec<String>,
     /// Annotations that devices brought.
     pub annotations: BTreeMap<String, String>,
 }
@@ -79,6 +81,7 @@ pub fn config(pod: &Pod, container: &Container, facts: &ContainerFacts) -> Resul
             .collect(),
         mounts: mounts(pod, container, &facts.mounts)?,
         devices: devices(container, &facts.mounts)?,
+        cdi_devices: facts.named_devices.iter().map(|name| CdiDevice { name: name.clone() }).collect(),
         labels: labels::of_container(pod, container).into_iter().collect(),
         annotations: annotations.into_iter().collect(),
         log_path: labels::log_path(&container.name, facts.attempt),
