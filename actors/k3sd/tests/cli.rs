@@ -285,8 +285,8 @@ fn mistakes_on_the_command_line_and_in_variables() {
     assert!(shell.refused(&["server", "--no-flannel"]).contains("--flannel-backend=none"));
     assert!(
         shell
-            .refused(&[&["server", "--kubelet-arg=v=5"], Shell::node()].concat())
-            .contains("--kubelet-arg (set on the command line) is not")
+            .refused(&[&["server", "--kube-proxy-arg=v=5"], Shell::node()].concat())
+            .contains("--kube-proxy-arg (set on the command line) is not")
     );
     assert!(shell.refused(&["agent"]).starts_with("an agent "));
     shell.set("K3S_LB_SERVER_PORT", "many");
@@ -332,7 +332,7 @@ fn print_config_shows_values_and_origins() {
     let main = shell.file("config.yaml", "debug: true\ntls-san:\n- a\n- b\nflannel-backend: host-gw\n");
     let drop_in = shell.file("config.yaml.d/10.yaml", "tls-san+: c\nflannel-backend: none\n");
     shell.set("K3S_CONFIG_FILE", main.display());
-    shell.set("K3S_NODE_NAME", "worker");
+    shell.set("K3S_LB_SERVER_PORT", "6555");
     let printed = shell.run(&["server", "--tls-san=d", "-v=2", "--disable-agent", "--print-config"]);
     assert_eq!((printed.code, printed.err.as_str()), (0, ""));
     let squeezed = printed.out.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -345,7 +345,7 @@ fn print_config_shows_values_and_origins() {
         format!("- a # {main}:3 - b # {main}:4 - c # {drop_in}:1"),
         "- d # command line".to_owned(),
         format!("flannel-backend: none # {drop_in}:2"),
-        "node-name: worker # env K3S_NODE_NAME, not available yet".to_owned(),
+        "lb-server-port: 6555 # env K3S_LB_SERVER_PORT, not available yet".to_owned(),
         "cluster-domain: cluster.local # default".to_owned(),
     ];
     for part in parts {
