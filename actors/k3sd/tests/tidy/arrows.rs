@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! k3sd ──▶ subsystems ──▶ client ──▶ objects          everything ──▶ runtime
-//!            kine ──▶ datastore      flannel, proxy, netpol, kubelet/cni, servicelb ──▶ netlink
+//!            kine ──▶ datastore      flannel, proxy, netpol, kubelet/cni, coredns ──▶ netlink
 //!            containerd, kubelet ──▶ cri
 //! ```
 //!
@@ -43,7 +43,7 @@ const SUBSYSTEMS: &[(&str, &[&str])] = &[
     ),
     ("k3sd-scheduler", &[]),
     ("k3sd-manifests", &[]),
-    ("k3sd-coredns", &[]),
+    ("k3sd-coredns", &["k3sd-netlink"]),
     ("k3sd-tunnel", &[]),
     ("k3sd-join", &[]),
     ("k3sd-containerd", &["k3sd-cri"]),
@@ -63,7 +63,7 @@ const SUBSYSTEMS: &[(&str, &[&str])] = &[
     ("k3sd-flannel", &["k3sd-netlink"]),
     ("k3sd-proxy", &["k3sd-netlink"]),
     ("k3sd-netpol", &["k3sd-netlink"]),
-    ("k3sd-servicelb", &["k3sd-netlink"]),
+    ("k3sd-servicelb", &[]),
     ("k3sd-local-storage", &[]),
     ("k3sd-metrics", &[]),
 ];

@@ -1,0 +1,1 @@
+//! Cluster DNS: an actor of our own, and CoreDNS's configuration.

@@ -1,0 +1,1 @@
+//! Volumes in directories of a node.

@@ -1,0 +1,1 @@
+//! Manifests that deploy themselves, and charts that become jobs.

@@ -1,0 +1,1 @@
+//! The metrics API: what pods and nodes use right now.

@@ -1,0 +1,1 @@
+//! The service proxy: what Services promise, as rules of the kernel.

@@ -1,0 +1,1 @@
+//! Load balancers without a cloud: the nodes' own addresses.
