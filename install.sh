@@ -7,7 +7,12 @@ SOURCE=$(cd "$(dirname "$0")" && pwd)
 
 # Debian packages for building: the linker named in .cargo/config.toml, what rustc links with, the compiler of
 # the .proto files, and the registry's roots.
-PACKAGES="mold gcc libc6-dev protobuf-compiler ca-certificates"
+PACKAGES="mold lld gcc libc6-dev protobuf-compiler ca-certificates"
+
+# Debian packages for running pods: the container engine, and a client to try the cluster with. A program that is on PATH
+# already, or below the data directory, takes the place of its package.
+ENGINE_PACKAGES="containerd runc"
+CLIENT_PACKAGE=kubernetes-client
 
 # Stands in every file this script writes. A file without it belongs to somebody else and is never touched.
 MARK="Written by k3sd's install.sh"
@@ -60,9 +65,10 @@ read_settings() {
   esac
   if [ "$COMMAND" = agent ]; then
     [ -n "${K3S_TOKEN:-}${K3S_TOKEN_FILE:-}" ] || [ -z "${K3S_URL:-}" ] || die "K3S_URL needs K3S_TOKEN or K3S_TOKEN_FILE"
-  elif [ "$COMMAND" = server ] && ! printf '%s\n' "$ARGUMENTS" | grep -q '^--disable-agent'; then
-    say "this version has no node side yet: adding --disable-agent"
-    ARGUMENTS=$(printf '%s\n%s' "$ARGUMENTS" --disable-agent)
+  fi
+  HAS_NODE=false
+  if [ "$COMMAND" = server ] && ! printf '%s\n' "$ARGUMENTS" | grep -q '^--disable-agent'; then
+    HAS_NODE=true
   fi
 
   if [ -n "${INSTALL_K3S_NAME:-}" ]; then
@@ -123,13 +129,15 @@ refuse_foreign_files() {
 
 # ---- Building ----
 
+# install_packages PACKAGE...: those that are missing.
 install_packages() {
+  [ $# -gt 0 ] || return 0
   if ! command -v dpkg-query >/dev/null; then
-    warn "not Debian: please see to these yourself: $PACKAGES"
+    warn "not Debian: please see to these yourself: $*"
     return
   fi
   missing=
-  for package in $PACKAGES; do
+  for package in "$@"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing="$missing $package"
   done
   [ -n "$missing" ] || return 0
@@ -141,6 +149,20 @@ install_packages() {
   apt-get update >/dev/null || die "apt-get update failed; cannot install:$missing"
   # shellcheck disable=SC2086
   apt-get install -y --no-install-recommends $missing >/dev/null || die "apt-get could not install:$missing"
+}
+
+# What a node runs beside k3sd. Debian's service of containerd is of no use to it: k3sd starts one of its own.
+install_engine() {
+  $HAS_NODE || return 0
+  wanted=
+  for package in $ENGINE_PACKAGES; do
+    command -v "$package" >/dev/null || wanted="$wanted $package"
+  done
+  if ! command -v kubectl >/dev/null || [ "$(readlink "$(command -v kubectl)")" = k3sd ]; then
+    [ -x /usr/bin/kubectl ] || wanted="$wanted $CLIENT_PACKAGE"
+  fi
+  # shellcheck disable=SC2086 # a list of words
+  install_packages $wanted
 }
 
 home_of() { getent passwd "$1" | cut -d: -f6; }
@@ -183,7 +205,8 @@ build() {
       return
       ;;
   esac
-  install_packages
+  # shellcheck disable=SC2086 # a list of words
+  install_packages $PACKAGES
   old=
   find_toolchain
   target=${CARGO_TARGET_DIR:-$(home_of "$BUILDER")/.cache/k3sd/target}
@@ -391,6 +414,57 @@ for file in /run/k3s/*.pid; do
   [ ! -f "\$file" ] || stop_by_pid_file "\$file" "$BINARY"
 done
 rm -f /run/k3s/inspect.sock
+
+# Pods outlive the daemon; here they end, with their engine.
+state=/run/k3s/containerd
+pids() {
+  for process in /proc/[0-9]*; do
+    # It may have ended by now.
+    case \$({ tr '\\0' ' ' <"\$process/cmdline"; } 2>/dev/null) in
+      *containerd-shim*" \$state/"* | *"containerd "*"/agent/etc/containerd/config.toml"*) echo "\${process#/proc/}" ;;
+    esac
+  done
+}
+# with_children PID...: they, and all that they started.
+with_children() {
+  for pid in "\$@"; do
+    echo "\$pid"
+    # shellcheck disable=SC2046 # a list of numbers
+    with_children \$(cat "/proc/\$pid/task/"*/children 2>/dev/null)
+  done
+}
+# shellcheck disable=SC2046
+doomed=\$(with_children \$(pids))
+# shellcheck disable=SC2086
+[ -z "\$doomed" ] || kill -KILL \$doomed 2>/dev/null
+
+# Innermost first.
+mounts_below() { awk -v top="\$1" 'index(\$2, top) == 1 { print \$2 }' /proc/self/mounts | sort -r; }
+for top in /run/k3s/ /var/lib/kubelet/pods/ /var/lib/kubelet/plugins/ /run/netns/cni-; do
+  mounts_below "\$top" | while IFS= read -r mounted; do
+    umount -l "\$(printf '%b' "\$mounted")" 2>/dev/null
+  done
+done
+rm -f /run/netns/cni-*
+if command -v ip >/dev/null; then
+  ip -o link show master cni0 2>/dev/null | sed 's/^[0-9]*: \([^@:]*\).*/\1/' | while read -r link; do
+    ip link delete "\$link"
+  done
+  for link in cni0 flannel.1 flannel-v6.1 flannel-wg flannel-wg-v6; do
+    ip link delete "\$link" 2>/dev/null
+  done
+fi
+if command -v nft >/dev/null; then
+  nft list tables 2>/dev/null | grep ' k3sd-' | while read -r _ family table; do
+    nft delete table "\$family" "\$table"
+  done
+else
+  echo "without nft the tables k3sd-* of the packet filter stay until the next start of the machine"
+fi
+for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
+  [ ! -d "\$hierarchy/kubepods" ] || find "\$hierarchy/kubepods" -depth -type d -exec rmdir {} \; 2>/dev/null
+done
+rm -rf /var/lib/cni /run/flannel /run/k3s/containerd
 rmdir /run/k3s 2>/dev/null || true
 TEXT
 }
@@ -433,7 +507,7 @@ for name in k3s kubectl crictl ctr; do
 done
 [ ! -x "$KILLALL" ] || "$KILLALL"
 rm -f "$BINARY" "$KILLALL"
-for tree in /etc/rancher/k3s /run/k3s "\${K3S_DATA_DIR:-/var/lib/rancher/k3s}"; do
+for tree in /etc/rancher/k3s /run/k3s /var/lib/kubelet "\${K3S_DATA_DIR:-/var/lib/rancher/k3s}"; do
   tree=\$(readlink -f "\$tree" || true)
   case \$tree in / | '') continue ;; esac
   # Never enters what is mounted below, so those directories are all that can be left.
@@ -545,7 +619,26 @@ wait_until_ready() {
     sleep 0.2
   done
   say "$UNIT is ready"
-  "$BINARY" actors tree --inspect-socket "$socket"
+  ! $HAS_NODE || wait_for_node
+}
+
+# Waits until pods can run here. Needs a kubectl; without one the log tells.
+wait_for_node() {
+  if ! "$BINARY" kubectl version --client >/dev/null 2>&1; then
+    warn "no kubectl found, so nobody looks whether the node is ready"
+    return
+  fi
+  polls=0
+  until "$BINARY" kubectl get nodes --no-headers 2>/dev/null | grep -q ' Ready '; do
+    polls=$((polls + 1))
+    if [ $polls -gt $((READY_LIMIT_SECONDS * 2)) ]; then
+      "$BINARY" kubectl describe nodes >&2 || true
+      fail_start
+    fi
+    sleep 0.5
+  done
+  say "the node is ready"
+  "$BINARY" kubectl get nodes -o wide
 }
 
 show_next_steps() {
@@ -557,6 +650,10 @@ show_next_steps() {
   case ":$PATH:" in *":$BIN_DIR:"*) ;; *) warn "$BIN_DIR is not in PATH" ;; esac
   printf '\nTry next, as root:\n'
   $STARTED || step "$start" "starts it"
+  if $HAS_NODE; then
+    step "k3sd kubectl run hello --image=busybox -it -- sh" "a container, and a shell in it"
+    step "k3sd kubectl get pods -A" "what runs"
+  fi
   step "k3sd actors tree" "the supervision tree, as it is now"
   step "k3sd actors top" "the same live: mailboxes, messages, restarts"
   step "k3sd server --help" "every flag; /etc/rancher/k3s/config.yaml takes them too"
@@ -564,7 +661,7 @@ show_next_steps() {
   step "$(basename "$UNINSTALL")" "removes everything this script installed"
 }
 
-step() { printf '  %-28s %s\n' "$1" "$2"; }
+step() { printf '  %-50s %s\n' "$1" "$2"; }
 
 main() {
   case ${1:-} in --help | -h) usage; exit 0 ;; esac
@@ -574,6 +671,7 @@ main() {
   eval "$(stop_code)"
   BEFORE=$(fingerprint)
   build
+  install_engine
   link_names
   write_service
   start_service

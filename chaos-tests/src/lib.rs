@@ -13,6 +13,7 @@
 //! there a paused clock makes hours short, and a seed replays a run.
 
 pub mod api;
+pub mod budgets;
 pub mod checks;
 pub mod cluster;
 pub mod daemon;

@@ -1,7 +1,6 @@
 //! Every actor of the API server is killed, and what it stands on, while clients write and a hundred watchers follow:
 //! no acknowledged write is lost, no watcher misses a change, and whom a death is not to disturb it does not.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
@@ -9,11 +8,12 @@ use chaos_tests::api::client::Server;
 use chaos_tests::api::judge::judge;
 use chaos_tests::api::load::Load;
 use chaos_tests::api::record::{Record, Strike};
+use chaos_tests::budgets::Budgets;
 use chaos_tests::checks::{Shape, healed, shape};
 use chaos_tests::daemon::{Daemon, PATIENCE};
 use chaos_tests::{Replay, is_long, seed};
 use k3sd_runtime::Rng;
-use k3sd_runtime::inspect::wire::{Actor, Done, Intensity};
+use k3sd_runtime::inspect::wire::Done;
 use k3sd_runtime::inspect::{ClientError, Kill};
 use rustix::process::Signal;
 
@@ -35,50 +35,12 @@ const RANDOM_VICTIMS: usize = 8;
 /// The longest pause in it.
 const RANDOM_PAUSE_MS: u64 = 200;
 
-/// Which deaths the supervisors still bear. A supervisor that has no budget left ends its siblings too, which is right,
-/// but another test.
-#[derive(Default)]
-struct Budgets {
-    intensities: BTreeMap<String, Intensity>,
-    deaths: BTreeMap<String, Vec<Instant>>,
-}
-
-impl Budgets {
-    fn read(&mut self, actor: &Actor) {
-        self.intensities.extend(actor.intensity.map(|intensity| (actor.path.clone(), intensity)));
-        actor.children.iter().for_each(|child| self.read(child));
-    }
-
-    /// How long to wait until this one may die.
-    fn wait(&self, victim: &str) -> Duration {
-        let parent = parent(victim);
-        let (Some(intensity), Some(deaths)) = (self.intensities.get(parent), self.deaths.get(parent)) else {
-            return Duration::ZERO;
-        };
-        let kept = usize::try_from(intensity.restarts).unwrap_or(usize::MAX);
-        let oldest = deaths.len().checked_sub(kept).map(|place| deaths[place]);
-        oldest.map_or(Duration::ZERO, |death| {
-            // Some more: the supervisor learns of a death later than this does.
-            (Duration::from_millis(intensity.period_ms) + HEALED_WITHIN).saturating_sub(death.elapsed())
-        })
-    }
-
-    fn spend(&mut self, victim: &str) {
-        self.deaths.entry(parent(victim).to_owned()).or_default().push(Instant::now());
-    }
-}
-
-fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("/", |(parent, _)| parent)
-}
-
 /// Who dies, and who is to notice.
 struct Drill {
     daemon: Daemon,
     load: Load,
     wanted: Shape,
     budgets: Budgets,
-    supervisors: Vec<String>,
     strikes: Vec<Strike>,
     slowest: (Duration, String),
     findings: Vec<String>,
@@ -89,13 +51,11 @@ impl Drill {
         ready(&server).await;
         let tree = daemon.client.tree().await.expect("it answers");
         let wanted = shape(&tree.root);
-        let mut budgets = Budgets::default();
-        budgets.read(&tree.root);
-        let supervisors = budgets.intensities.keys().cloned().collect();
+        let budgets = Budgets::of(&tree.root, HEALED_WITHIN);
         let load = Load::begin(server, WATCHERS, seed);
         load.wait_for_writes(20, PATIENCE).await;
         let (strikes, slowest) = (Vec::new(), (Duration::ZERO, String::new()));
-        Self { daemon, load, wanted, budgets, supervisors, strikes, slowest, findings: Vec::new() }
+        Self { daemon, load, wanted, budgets, strikes, slowest, findings: Vec::new() }
     }
 
     /// Everybody to be killed, in the order of the seed.
@@ -123,7 +83,7 @@ impl Drill {
         self.budgets.spend(victim);
         // A worker's work waits for its successor; a supervisor takes the connections or the caches below it along.
         let is_store = victim == GROUND[0];
-        let may_fail_reads = self.supervisors.iter().any(|path| path == victim);
+        let may_fail_reads = self.budgets.is_supervisor(victim);
         let began = self.load.origin().now();
         let may_fail = may_fail_reads || is_store;
         self.strikes.push(Strike { victim: format!("{victim} ({how:?})"), may_fail, may_fail_reads, began });

@@ -188,6 +188,7 @@ async fn world(name: &str) -> Option<World> {
             mount_program: "mount".into(),
         },
         connect.clone(),
+        None,
     );
     let config = PodsConfig {
         node: NODE.to_owned(),

@@ -59,6 +59,13 @@ impl Socket {
         Ok(Self { fd, sequence: 0, buffer: vec![0; DATAGRAM_BYTES] })
     }
 
+    /// The number by which the kernel knows it.
+    pub(crate) fn port(&self) -> Result<u32, NetlinkError> {
+        let failed = |errno| NetlinkError::Socket { what: "ask for its port", errno };
+        let address = rustix::net::getsockname(&self.fd).map_err(failed)?;
+        SocketAddrNetlink::try_from(address).map(|address| address.pid()).map_err(failed)
+    }
+
     pub(crate) fn into_fd(self) -> OwnedFd {
         self.fd
     }

@@ -131,6 +131,8 @@ pub(crate) struct Received<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
+    /// The socket that it answers, or that made what is told of.
+    pub(crate) port: u32,
     pub(crate) payload: &'a [u8],
 }
 
@@ -140,9 +142,9 @@ pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Received<'_>
         let length = number(datagram, 0)? as usize;
         let payload = datagram.get(HEADER_BYTES..length)?;
         let (kind, flags) = (short(datagram, 4)?, short(datagram, 6)?);
-        let sequence = number(datagram, 8)?;
+        let (sequence, port) = (number(datagram, 8)?, number(datagram, 12)?);
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Received { kind, flags, sequence, payload })
+        Some(Received { kind, flags, sequence, port, payload })
     })
 }
 

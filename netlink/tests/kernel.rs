@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use k3sd_netlink::nft::{
     Base, Chain, ChainBase, ChainKind, Change, Compare, Contents, CtKey, Data, DataKind, Element, Expression, Family,
-    FibResult, Hook, MetaKey, Nat, Netfilter, News, Register, Rule, Set, Table, TypeId, Verdict,
+    FibResult, Hook, MetaKey, Nat, Netfilter, News, Refusal, Register, Rule, Set, Table, TypeId, Verdict,
 };
 use k3sd_netlink::route::{Desired, Kind, LinkSpec, Peer, Route, RouteSpec, TABLE_MAIN};
 use k3sd_netlink::traffic::{self, Limit};
@@ -206,6 +206,7 @@ fn table() -> Table {
         key_type: TypeId::PROTOCOL.then(TypeId::PORT),
         key_bytes: 8,
         data: Some(DataKind::Value { type_id: TypeId::IPV4.then(TypeId::PORT), bytes: 8 }),
+        from_packets: None,
         elements: Some(elements(&[(
             &[6, 0, 0, 0, 0x1f, 0x90, 0, 0],
             Some(Data::Value(vec![10, 42, 0, 2, 0, 80, 0, 0])),
@@ -217,6 +218,7 @@ fn table() -> Table {
         key_type: TypeId::IPV4,
         key_bytes: 4,
         data: Some(DataKind::Verdict),
+        from_packets: None,
         elements: Some(elements(&[
             (&[10, 42, 0, 2], Some(Data::Verdict(Verdict::Goto("masquerade".to_owned()))), ""),
             (&[10, 42, 0, 3], Some(Data::Verdict(Verdict::Drop)), ""),
@@ -227,6 +229,7 @@ fn table() -> Table {
         key_type: TypeId::IPV6,
         key_bytes: 16,
         data: None,
+        from_packets: None,
         elements: Some(elements(&[(&[0xfd; 16], None, "")])),
     };
     let compare = |from, how, with: &[u8]| Expression::Compare { from, how, with: with.to_vec() };
@@ -379,6 +382,92 @@ fn news_of_our_table_and_of_no_other() {
     space.run(&["nft", "flush ruleset"]);
     assert!(heard());
     assert!(!heard());
+}
+
+/// A table that spreads connections over two places, and remembers who went where.
+fn spreading_table() -> Table {
+    let (source, key, value) = (Register(0), Register(1), Register(2));
+    let number = DataKind::Value { type_id: TypeId::NUMBER, bytes: 4 };
+    let set = |name: &str, key_type, from_packets| Set {
+        name: name.to_owned(),
+        key_type,
+        key_bytes: 4,
+        data: Some(number),
+        from_packets,
+        elements: from_packets.is_none().then(Contents::new),
+    };
+    let load = Expression::Payload { to: source, base: Base::Network, offset: 12, bytes: 4 };
+    let remember = Expression::Remember { map: "seen".to_owned(), key: source, value, timeout_ms: 10_800_000 };
+    let known = vec![
+        load.clone(),
+        Expression::FibSource { result: FibResult::AddressType, to: key },
+        Expression::LookupValue { map: "seen".to_owned(), key: source, to: value },
+        remember.clone(),
+    ];
+    let new = vec![
+        load.clone(),
+        Expression::Random { to: key, modulus: 2, offset: 7 },
+        Expression::LookupValue { map: "places".to_owned(), key, to: value },
+        remember,
+    ];
+    let forget = vec![
+        load,
+        Expression::Immediate { to: value, value: vec![0; 4] },
+        Expression::Forget { map: "seen".to_owned(), key: source, value },
+    ];
+    let refuse = |refusal| Rule { expressions: vec![Expression::Refuse(refusal)] };
+    let rule = |expressions| Rule { expressions };
+    let base = ChainBase { kind: ChainKind::Filter, hook: Hook::Output, priority: 0, drops: false };
+    let refusing = vec![refuse(Refusal::TcpReset), refuse(Refusal::PortUnreachable { is_ipv6: false })];
+    let chains = vec![
+        Chain { name: "out".to_owned(), base: Some(base), rules: vec![rule(known), rule(new), rule(forget)] },
+        Chain { name: "refusing".to_owned(), base: None, rules: refusing },
+    ];
+    let sets = vec![set("seen", TypeId::IPV4, Some(1 << 18)), set("places", TypeId::NUMBER, None)];
+    Table { family: Family::Ip, name: "k3sd-test".to_owned(), sets, chains }
+}
+
+#[test]
+fn what_packets_leave_behind_is_not_ours_to_mend() {
+    let Some(space) = TestSpace::new() else { return };
+    let mut netfilter = space.netfilter();
+    let mut wanted = spreading_table();
+    let place = |number: u32| {
+        let data = Some(Data::Value(number.to_be_bytes().to_vec()));
+        (number.to_ne_bytes().to_vec(), Element { data, comment: None })
+    };
+    wanted.sets[1].elements = Some([place(7), place(8)].into());
+    assert!(netfilter.converge(&wanted).unwrap() > 0);
+    assert_eq!(netfilter.converge(&wanted).unwrap(), 0, "it is read as it was written");
+    space.run(&["ip", "link", "set", "lo", "up"]);
+    space.run(&["busybox", "ping", "-c", "1", "127.0.0.1"]);
+    let seen = || space.run(&["nft", "list", "map", "ip", "k3sd-test", "seen"]);
+    assert!(!seen().contains("127.0.0.1"), "the last rule forgets it: {}", seen());
+    wanted.chains[0].rules.pop();
+    netfilter.converge(&wanted).unwrap();
+    space.run(&["busybox", "ping", "-c", "1", "127.0.0.1"]);
+    assert!(seen().contains("127.0.0.1 timeout 3h"), "{}", seen());
+    assert_eq!(netfilter.converge(&wanted).unwrap(), 0, "what packets left there is no difference");
+}
+
+#[test]
+fn news_of_what_others_did() {
+    let Some(space) = TestSpace::new() else { return };
+    let mut netfilter = space.netfilter();
+    netfilter.converge(&table()).unwrap();
+    let news = space.namespace.enter(News::open).unwrap();
+    let own = netfilter.port().unwrap();
+    let heard = || news.drain_foreign(&[Family::Ip, Family::Inet], "k3sd-test", own).unwrap();
+    let mut less = table();
+    less.chains.pop();
+    less.chains.pop();
+    less.sets.pop();
+    netfilter.converge(&less).unwrap();
+    assert!(!heard(), "we know of what we do");
+    space.run(&["nft", "add element inet k3sd-test sources { 10.42.0.9 : accept }"]);
+    assert!(heard() && !heard());
+    space.netfilter().delete_table(Family::Inet, "k3sd-test").unwrap();
+    assert!(heard() && !heard());
 }
 
 #[test]

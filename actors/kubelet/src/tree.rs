@@ -85,11 +85,11 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
         allocatable: Arc::new(watch::channel(allocatable.clone()).0),
         pod_cidrs: Arc::new(watch::channel(Vec::new()).0),
     };
-    let volumes =
-        k3sd_kubelet_volumes::tree(volumes_config(&settings.root_dir, &name, &allocatable), deps.connect.clone());
     let fields = format!("metadata.name={name}");
     let own = InformerArgs::all(deps.connect.clone()).fields(&fields);
     let (own_child, own_node) = informer("own-node", own);
+    let volumes_config = volumes_config(&settings.root_dir, &name, &allocatable);
+    let volumes = k3sd_kubelet_volumes::tree(volumes_config, deps.connect.clone(), Some(own_node.clone()));
     let (devices_place, devices_seat) = watch::channel(None);
     let pods_deps = PodsDeps {
         cri: deps.cri.clone(),

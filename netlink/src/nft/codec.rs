@@ -36,6 +36,10 @@ const TABLE: u16 = 1;
 const LIST_ELEMENT: u16 = 1;
 
 const SET_MAP: u32 = 0x8;
+/// Its elements time out, and come from packets.
+const SET_FROM_PACKETS: u32 = 0x10 | 0x20;
+const SET_DESCRIPTION: u16 = 9;
+const DESCRIPTION_SIZE: u16 = 1;
 const DATA_VERDICT: u32 = 0xffff_ff00;
 /// nft's number for a comment among what it keeps with an element.
 const USERDATA_COMMENT: u8 = 0;
@@ -141,7 +145,8 @@ pub(super) fn change(family: Family, table: &str, change: &Change, place: u32) -
 fn put_set(message: &mut Message, set: &Set, place: u32) {
     message.text(2, &set.name);
     let map = if set.data.is_some() { SET_MAP } else { 0 };
-    message.be32(3, map);
+    let from_packets = if set.from_packets.is_some() { SET_FROM_PACKETS } else { 0 };
+    message.be32(3, map | from_packets);
     message.be32(4, set.key_type.0);
     message.be32(5, set.key_bytes);
     match set.data {
@@ -151,6 +156,9 @@ fn put_set(message: &mut Message, set: &Set, place: u32) {
         }
         Some(DataKind::Verdict) => message.be32(6, DATA_VERDICT),
         None => {}
+    }
+    if let Some(size) = set.from_packets {
+        message.nest(SET_DESCRIPTION, |description| description.be32(DESCRIPTION_SIZE, size));
     }
     message.be32(10, place);
 }
@@ -285,12 +293,16 @@ pub(super) fn read_set(payload: &[u8]) -> Option<Set> {
         Some(type_id) => Some(DataKind::Value { type_id: TypeId(type_id), bytes: number(7).unwrap_or(0) }),
         None => None,
     };
-    let foreign = flags & !SET_MAP != 0;
+    let is_from_packets = flags & SET_FROM_PACKETS == SET_FROM_PACKETS;
+    let known = if is_from_packets { SET_MAP | SET_FROM_PACKETS } else { SET_MAP };
+    let foreign = flags & !known != 0;
+    let size = || find(rest, SET_DESCRIPTION).and_then(|description| find(description, DESCRIPTION_SIZE)).and_then(be);
     Some(Set {
         name: string(find(rest, 2)?),
         key_type: TypeId(if foreign { u32::MAX } else { number(4).unwrap_or(0) }),
         key_bytes: number(5)?,
         data,
+        from_packets: is_from_packets.then(|| size().unwrap_or(0)),
         elements: None,
     })
 }

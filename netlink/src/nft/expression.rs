@@ -135,6 +135,37 @@ pub struct Nat {
     pub port: Option<Register>,
 }
 
+/// How a packet is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// As nobody who listens would: the TCP connection is reset.
+    TcpReset,
+    /// An ICMP message says that nobody listens on the port.
+    PortUnreachable {
+        /// In the words of ICMPv6.
+        is_ipv6: bool,
+    },
+}
+
+impl Refusal {
+    /// Type and code on the wire.
+    fn numbers(self) -> (u32, u8) {
+        match self {
+            Self::TcpReset => (1, 0),
+            Self::PortUnreachable { is_ipv6: false } => (0, 3),
+            Self::PortUnreachable { is_ipv6: true } => (0, 4),
+        }
+    }
+
+    fn of(kind: u32, code: u8) -> Option<Self> {
+        let all = [Self::TcpReset, Self::PortUnreachable { is_ipv6: false }, Self::PortUnreachable { is_ipv6: true }];
+        all.into_iter().find(|refusal| match refusal {
+            Self::TcpReset => kind == 1,
+            Self::PortUnreachable { .. } => refusal.numbers() == (kind, code),
+        })
+    }
+}
+
 /// One step of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expression {
@@ -176,6 +207,43 @@ pub enum Expression {
         result: FibResult,
         /// Where to.
         to: Register,
+    },
+    /// Loads what the routing tables say of the packet's source.
+    FibSource {
+        /// What.
+        result: FibResult,
+        /// Where to.
+        to: Register,
+    },
+    /// Loads a random number, in the machine's order.
+    Random {
+        /// Where to.
+        to: Register,
+        /// How many different ones there are.
+        modulus: u32,
+        /// The least of them.
+        offset: u32,
+    },
+    /// Has a map remember what a key leads to, or remember it longer; ends the rule when the map is full. What it leads
+    /// to already stays as it is.
+    Remember {
+        /// A map whose elements come from packets.
+        map: String,
+        /// Where the key is.
+        key: Register,
+        /// Where the value is.
+        value: Register,
+        /// For how long, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Has a map forget a key; ends the rule unless it is there.
+    Forget {
+        /// A map whose elements come from packets.
+        map: String,
+        /// Where the key is.
+        key: Register,
+        /// Where a value could be; the kernel wants one, and doesn't look at it.
+        value: Register,
     },
     /// Keeps some bits: `value & mask ^ xor`.
     Bitwise {
@@ -231,6 +299,8 @@ pub enum Expression {
     },
     /// Gives a verdict.
     Verdict(Verdict),
+    /// Tells the sender that there is nobody, and drops the packet.
+    Refuse(Refusal),
     /// Gives the packet's connection another address.
     Nat(Nat),
     /// Gives the packet's connection the address of the link that it leaves by, and a random port.
@@ -248,7 +318,11 @@ pub enum Expression {
 const NAT_IMPLIED: u32 = 0b11;
 /// Ports are drawn, not counted up: two connections at the same moment don't get the same one.
 const RANDOM_FULLY: u32 = 1 << 4;
+const FIB_SOURCE: u32 = 1;
 const FIB_DESTINATION: u32 = 1 << 1;
+const RANDOM_NUMBER: u32 = 1;
+const DYNSET_UPDATE: u32 = 1;
+const DYNSET_DELETE: u32 = 2;
 const LOOKUP_INVERTED: u32 = 1;
 
 impl Expression {
@@ -257,7 +331,10 @@ impl Expression {
             Self::Payload { .. } => "payload",
             Self::Meta { .. } | Self::SetMeta { .. } => "meta",
             Self::Ct { .. } => "ct",
-            Self::FibDestination { .. } => "fib",
+            Self::FibDestination { .. } | Self::FibSource { .. } => "fib",
+            Self::Random { .. } => "numgen",
+            Self::Remember { .. } | Self::Forget { .. } => "dynset",
+            Self::Refuse(_) => "reject",
             Self::Bitwise { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::Lookup { .. } | Self::LookupValue { .. } | Self::LookupVerdict { .. } => "lookup",
@@ -298,6 +375,35 @@ impl Expression {
                 register(data, 1, to);
                 data.be32(2, result.number());
                 data.be32(3, FIB_DESTINATION);
+            }
+            Self::FibSource { result, to } => {
+                register(data, 1, to);
+                data.be32(2, result.number());
+                data.be32(3, FIB_SOURCE);
+            }
+            Self::Random { to, modulus, offset } => {
+                register(data, 1, to);
+                data.be32(2, *modulus);
+                data.be32(3, RANDOM_NUMBER);
+                data.be32(4, *offset);
+            }
+            Self::Remember { map, key, value, timeout_ms } => {
+                data.text(1, map);
+                data.be32(3, DYNSET_UPDATE);
+                register(data, 4, key);
+                register(data, 5, value);
+                data.attribute(6, &timeout_ms.to_be_bytes());
+            }
+            Self::Forget { map, key, value } => {
+                data.text(1, map);
+                data.be32(3, DYNSET_DELETE);
+                register(data, 4, key);
+                register(data, 5, value);
+            }
+            Self::Refuse(refusal) => {
+                let (kind, code) = refusal.numbers();
+                data.be32(1, kind);
+                data.attribute(2, &[code]);
             }
             Self::Bitwise { from, to, mask, xor } => {
                 register(data, 1, from);
@@ -370,6 +476,27 @@ impl Expression {
             "fib" if number(3)? == FIB_DESTINATION => {
                 Self::FibDestination { result: FibResult::of(number(2)?)?, to: register(1)? }
             }
+            "fib" if number(3)? == FIB_SOURCE => {
+                Self::FibSource { result: FibResult::of(number(2)?)?, to: register(1)? }
+            }
+            "numgen" if number(3)? == RANDOM_NUMBER => {
+                Self::Random { to: register(1)?, modulus: number(2)?, offset: number(4).unwrap_or(0) }
+            }
+            "dynset" => {
+                let (map, key, value) = (string(find(data, 1)?), register(4)?, register(5)?);
+                match number(3)? {
+                    DYNSET_UPDATE => {
+                        let timeout = find(data, 6)?.try_into().ok()?;
+                        Self::Remember { map, key, value, timeout_ms: u64::from_be_bytes(timeout) }
+                    }
+                    DYNSET_DELETE => Self::Forget { map, key, value },
+                    _ => return None,
+                }
+            }
+            "reject" => {
+                let code = find(data, 2).and_then(|code| code.first().copied());
+                Self::Refuse(Refusal::of(number(1)?, code.unwrap_or(0))?)
+            }
             "bitwise" => Self::Bitwise { from: register(1)?, to: register(2)?, mask: value(4)?, xor: value(5)? },
             "cmp" => Self::Compare { from: register(1)?, how: Compare::of(number(2)?)?, with: value(3)? },
             "lookup" => {
@@ -418,6 +545,12 @@ mod tests {
             Expression::SetMeta { key: MetaKey::Mark, from: a },
             Expression::Ct { key: CtKey::Status, to: a },
             Expression::FibDestination { result: FibResult::AddressType, to: b },
+            Expression::FibSource { result: FibResult::AddressType, to: b },
+            Expression::Random { to: b, modulus: 3, offset: 1 << 24 },
+            Expression::Remember { map: "m".to_owned(), key: a, value: b, timeout_ms: 10_800_000 },
+            Expression::Forget { map: "m".to_owned(), key: a, value: b },
+            Expression::Refuse(Refusal::TcpReset),
+            Expression::Refuse(Refusal::PortUnreachable { is_ipv6: true }),
             Expression::Bitwise { from: a, to: b, mask: vec![255, 0, 0, 0], xor: vec![0; 4] },
             Expression::Compare { from: a, how: Compare::NotEqual, with: vec![1, 2] },
             Expression::Lookup { set: "s".to_owned(), key: a, inverted: true },

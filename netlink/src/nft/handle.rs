@@ -50,6 +50,14 @@ impl Netfilter {
         number.ok_or(NetlinkError::Malformed("no generation"))
     }
 
+    /// The number by which the kernel tells others who made a change; see [`News::drain_foreign`](super::News).
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn port(&self) -> Result<u32, NetlinkError> {
+        self.socket.port()
+    }
+
     /// Families and names of all tables.
     ///
     /// # Errors
@@ -128,7 +136,7 @@ impl Netfilter {
         let mut sets = self
             .socket
             .dump("list sets", &question, |_, payload| ours(payload).then(|| codec::read_set(payload)).flatten())?;
-        for set in &mut sets {
+        for set in sets.iter_mut().filter(|set| set.from_packets.is_none()) {
             set.elements = Some(self.elements(family, table, &set.name)?);
         }
         Ok(sets)

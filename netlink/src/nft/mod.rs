@@ -11,7 +11,7 @@ mod model;
 mod news;
 mod plan;
 
-pub use expression::{Base, Compare, CtKey, Expression, FibResult, MetaKey, Nat, Register};
+pub use expression::{Base, Compare, CtKey, Expression, FibResult, MetaKey, Nat, Refusal, Register};
 pub use handle::Netfilter;
 pub use model::{
     Chain, ChainBase, ChainKind, Change, Contents, Data, DataKind, Element, Family, Hook, Rule, Set, Table, TypeId,

@@ -137,6 +137,8 @@ impl TypeId {
     pub const PROTOCOL: Self = Self(12);
     /// A port.
     pub const PORT: Self = Self(13);
+    /// Four bytes, shown as a number in the machine's order.
+    pub const NUMBER: Self = Self(19);
 
     /// The type of an address of this family.
     #[must_use]
@@ -197,6 +199,9 @@ pub struct Set {
     pub key_bytes: u32,
     /// What they lead to, in a map.
     pub data: Option<DataKind>,
+    /// Its elements come from packets and time out, and there are at most so many. They are not read, and are lost when
+    /// the set is made anew.
+    pub from_packets: Option<u32>,
     /// Its elements. `None` in what is wanted leaves those that are there alone.
     pub elements: Option<Contents>,
 }

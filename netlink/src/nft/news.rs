@@ -9,12 +9,14 @@ use super::codec;
 use super::model::Family;
 use crate::error::NetlinkError;
 use crate::socket::Socket;
-use crate::wire::messages;
+use crate::wire::{Received, messages};
 
 /// The group in which nftables tells its changes, as a bit.
 const GROUP: u32 = 1 << 6;
 /// Kinds of news that are about what we mend; elements come and go all the time.
 const STRUCTURAL: [u16; 9] = [0, 2, 3, 5, 6, 8, 9, 11, 14];
+/// All kinds of news about a table and what is in it.
+const ANY: [u16; 10] = [0, 2, 3, 5, 6, 8, 9, 11, 12, 14];
 const DATAGRAM_BYTES: usize = 64 * 1024;
 
 /// Hears of every change to the tables of the namespace in which it was opened. It never blocks: wait until the file
@@ -38,14 +40,25 @@ impl News {
     /// # Errors
     /// The socket is broken.
     pub fn drain(&self, family: Family, table: &str) -> Result<bool, NetlinkError> {
+        self.hear(|news| is_about(news, &STRUCTURAL, family, table))
+    }
+
+    /// As [`News::drain`], of the table of this name in each family, new elements included; but not what was changed by
+    /// way of `own`, the port of a [`Netfilter`](super::Netfilter).
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn drain_foreign(&self, families: &[Family], table: &str, own: u32) -> Result<bool, NetlinkError> {
+        self.hear(|news| news.port != own && families.iter().any(|family| is_about(news, &ANY, *family, table)))
+    }
+
+    fn hear(&self, concerns: impl Fn(&Received<'_>) -> bool) -> Result<bool, NetlinkError> {
         let mut concerned = false;
         let mut buffer = vec![0; DATAGRAM_BYTES];
         loop {
             match rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::TRUNC) {
                 Ok((_, length)) => match buffer.get(..length) {
-                    Some(datagram) => {
-                        concerned |= messages(datagram).any(|news| is_about(news.kind, news.payload, family, table))
-                    }
+                    Some(datagram) => concerned = concerned || messages(datagram).any(|news| concerns(&news)),
                     None => concerned = true,
                 },
                 Err(Errno::AGAIN) => return Ok(concerned),
@@ -58,9 +71,9 @@ impl News {
     }
 }
 
-fn is_about(kind: u16, payload: &[u8], family: Family, table: &str) -> bool {
-    let structural = codec::kind(kind).is_some_and(|kind| STRUCTURAL.contains(&kind));
-    structural && codec::table_of(payload).is_some_and(|(of, name)| of == family && name == table)
+fn is_about(news: &Received<'_>, kinds: &[u16], family: Family, table: &str) -> bool {
+    let counts = codec::kind(news.kind).is_some_and(|kind| kinds.contains(&kind));
+    counts && codec::table_of(news.payload).is_some_and(|(of, name)| of == family && name == table)
 }
 
 impl AsFd for News {

@@ -103,7 +103,8 @@ fn any_table() -> impl Strategy<Value = Table> {
             let elements = elements.iter().map(|(key, which)| (vec![*key; 4], element(which))).collect();
             let name = format!("s{at}");
             assert!(*there);
-            table.sets.push(Set { name, key_type: TypeId::IPV4, key_bytes: 4, data, elements: Some(elements) });
+            let elements = Some(elements);
+            table.sets.push(Set { name, key_type: TypeId::IPV4, key_bytes: 4, data, from_packets: None, elements });
         }
         for (at, (there, is_base, rules)) in chains.iter().enumerate().filter(|(_, (there, ..))| *there) {
             assert!(*there);

@@ -74,6 +74,16 @@ impl Dial {
     pub fn direct() -> Self {
         Self::new(|target| Box::pin(async move { Ok(Box::new(direct(&target).await?) as Connection) }))
     }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody is there, or nobody answers in time. The text is for clients.
+    pub(crate) async fn open(&self, target: &Target) -> io::Result<Connection> {
+        let late = || io::Error::from(io::ErrorKind::TimedOut);
+        let dialled = tokio::time::timeout(CONNECT_LIMIT, (self.0)(target.clone())).await;
+        dialled.unwrap_or_else(|_| Err(late())).map_err(|error| told(target, &error))
+    }
 }
 
 async fn direct(target: &Target) -> io::Result<TcpStream> {
@@ -159,27 +169,33 @@ impl Link {
     /// # Errors
     /// Nobody is there, or it is somebody else. The text is for clients.
     pub(crate) async fn connect(&self, target: Target, security: Security) -> io::Result<Connection> {
-        let late = || io::Error::from(io::ErrorKind::TimedOut);
-        let dialled = tokio::time::timeout(CONNECT_LIMIT, (self.dial.0)(target.clone())).await;
-        let stream = dialled.unwrap_or_else(|_| Err(late())).map_err(|error| told(&target, &error))?;
+        let stream = self.dial.open(&target).await?;
         let connector = match security {
             Security::None => return Ok(stream),
             Security::Kubelet => &self.kubelets,
             Security::UnverifiedKubelet => &self.unverified_kubelets,
             Security::Anybody => &self.anybody,
         };
-        let name = ServerName::try_from(target.host.clone()).map_err(io::Error::other)?;
-        let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, connector.connect(name, stream)).await;
-        match shaken {
-            Ok(Ok(stream)) => Ok(Box::new(stream)),
-            Ok(Err(error)) => Err(io::Error::new(error.kind(), format!("tls: {error}"))),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "net/http: TLS handshake timeout")),
-        }
+        shake(connector, &target.host, stream).await
+    }
+}
+
+/// Shakes hands with whoever has to be `name`.
+///
+/// # Errors
+/// It is somebody else, or no TLS is spoken. The text is for clients.
+pub(crate) async fn shake(connector: &TlsConnector, name: &str, stream: Connection) -> io::Result<Connection> {
+    let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+    let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, connector.connect(name, stream)).await;
+    match shaken {
+        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Err(error)) => Err(io::Error::new(error.kind(), format!("tls: {error}"))),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "net/http: TLS handshake timeout")),
     }
 }
 
 /// Asks nothing of the other side's certificate, and shows ours if there is one.
-fn unverified(own: Option<Arc<dyn ResolvesClientCert>>) -> ClientConfig {
+pub(crate) fn unverified(own: Option<Arc<dyn ResolvesClientCert>>) -> ClientConfig {
     let provider = Arc::new(default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

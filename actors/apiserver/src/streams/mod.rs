@@ -44,7 +44,9 @@ use self::link::{Link, Security};
 use self::locate::Location;
 use crate::front::{Body, Talk, accept, is_wanted};
 
+pub(crate) use self::link::{shake, unverified};
 pub use self::link::{Connection, Dial, Nodes, Stream, Target};
+pub(crate) use self::locate::{Named, service as service_target};
 
 /// What the streams of an exec are negotiated by.
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
@@ -287,29 +289,32 @@ impl Asked<'_> {
         *request.headers_mut() = self.headers_on(location)?;
         let answered = send(self.link, location, request);
         let answered = answered.await.map_err(|error| unnamed(format!("error dialing backend: {error}")))?;
-        self.joined(answered).await
+        joined(self.clock, answered).await
     }
+}
 
-    /// Passes an answer on; if it agrees to another protocol, with the connection.
-    async fn joined(&self, answered: Response<Answered>) -> Outcome {
-        let (code, headers) = (answered.status(), passed_on(answered.headers()));
-        let body = if code == StatusCode::SWITCHING_PROTOCOLS {
-            let other = Answered::upgraded(answered).await.map_err(|error| unnamed(unanswered(&error).to_string()))?;
-            let clock = self.clock.clone();
-            Body::talk(Talk::Carried(Box::new(move |client: Upgraded| {
-                Box::pin(async move {
-                    if let Err(error) = relay(&clock, IDLE_LIMIT, client, other).await {
-                        tracing::debug!(%error, "a connection that was led on broke off");
-                    }
-                })
-            })))
-        } else {
-            Body::passed(answered.into_body().map_err(io::Error::other))
-        };
-        let mut response = Response::new(body);
-        (*response.status_mut(), *response.headers_mut()) = (code, headers);
-        Ok(response)
-    }
+/// Passes an answer on; if it agrees to another protocol, with the connection.
+///
+/// # Errors
+/// The connection broke off at once.
+pub(crate) async fn joined(clock: &Clock, answered: Response<Answered>) -> Outcome {
+    let (code, headers) = (answered.status(), passed_on(answered.headers()));
+    let body = if code == StatusCode::SWITCHING_PROTOCOLS {
+        let other = Answered::upgraded(answered).await.map_err(|error| unnamed(unanswered(&error).to_string()))?;
+        let clock = clock.clone();
+        Body::talk(Talk::Carried(Box::new(move |client: Upgraded| {
+            Box::pin(async move {
+                if let Err(error) = relay(&clock, IDLE_LIMIT, client, other).await {
+                    tracing::debug!(%error, "a connection that was led on broke off");
+                }
+            })
+        })))
+    } else {
+        Body::passed(answered.into_body().map_err(io::Error::other))
+    };
+    let mut response = Response::new(body);
+    (*response.status_mut(), *response.headers_mut()) = (code, headers);
+    Ok(response)
 }
 
 /// Connects, sends a request, and waits for the head of the answer.

@@ -18,6 +18,8 @@ pub struct Amounts {
     pub memory: u64,
     /// Bytes by size of page, which is named as in `hugepages-2Mi`.
     pub hugepages: BTreeMap<String, u64>,
+    /// All others by name, in whole units: local disk in bytes, and what devices are called.
+    pub others: BTreeMap<String, u64>,
 }
 
 const HUGEPAGES: &str = "hugepages-";
@@ -33,9 +35,11 @@ impl Amounts {
                 "cpu" => amounts.cpu_milli = whole(quantity.milli_value()),
                 "memory" => amounts.memory = whole(quantity.value()),
                 other => {
-                    if let Some(page) = other.strip_prefix(HUGEPAGES) {
-                        amounts.hugepages.insert(page.to_owned(), whole(quantity.value()));
-                    }
+                    let (list, key) = match other.strip_prefix(HUGEPAGES) {
+                        Some(page) => (&mut amounts.hugepages, page),
+                        None => (&mut amounts.others, other),
+                    };
+                    list.insert(key.to_owned(), whole(quantity.value()));
                 }
             }
         }
@@ -45,18 +49,22 @@ impl Amounts {
     fn add(&mut self, other: &Self) {
         self.cpu_milli = self.cpu_milli.saturating_add(other.cpu_milli);
         self.memory = self.memory.saturating_add(other.memory);
-        for (page, bytes) in &other.hugepages {
-            let sum = self.hugepages.entry(page.clone()).or_default();
-            *sum = sum.saturating_add(*bytes);
+        for (own, added) in [(&mut self.hugepages, &other.hugepages), (&mut self.others, &other.others)] {
+            for (name, amount) in added {
+                let sum = own.entry(name.clone()).or_default();
+                *sum = sum.saturating_add(*amount);
+            }
         }
     }
 
     fn raise(&mut self, other: &Self) {
         self.cpu_milli = self.cpu_milli.max(other.cpu_milli);
         self.memory = self.memory.max(other.memory);
-        for (page, bytes) in &other.hugepages {
-            let most = self.hugepages.entry(page.clone()).or_default();
-            *most = (*most).max(*bytes);
+        for (own, asked) in [(&mut self.hugepages, &other.hugepages), (&mut self.others, &other.others)] {
+            for (name, amount) in asked {
+                let most = own.entry(name.clone()).or_default();
+                *most = (*most).max(*amount);
+            }
         }
     }
 }

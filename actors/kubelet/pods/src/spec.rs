@@ -61,6 +61,27 @@ pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
+/// Priorities from here on are for what a node or cluster can't be without.
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
+/// Whether the pod comes from a file of this node.
+#[must_use]
+pub fn is_static(pod: &Pod) -> bool {
+    annotation(pod, crate::source::SOURCE).is_some_and(|source| source != "api")
+}
+
+/// Whether the pod's priority is one of those that a node or cluster can't be without.
+#[must_use]
+pub fn has_critical_priority(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default() >= CRITICAL_PRIORITY
+}
+
+/// Whether others have to make room for the pod, if there is none.
+#[must_use]
+pub fn is_critical(pod: &Pod) -> bool {
+    is_static(pod) || crate::source::is_mirror(pod) || has_critical_priority(pod)
+}
+
 /// The containers that run before the main ones, sidecars included.
 #[must_use]
 pub fn init_containers(pod: &Pod) -> &[Container] {

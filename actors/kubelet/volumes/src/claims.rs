@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{
     CSIPersistentVolumeSource, HostPathVolumeSource, NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod,
+    Volume,
 };
 
 use crate::error::VolumeError;
@@ -15,6 +16,15 @@ pub(crate) enum Backing {
     HostPath(HostPathVolumeSource),
     Nfs(NFSVolumeSource),
     Csi(Box<CSIPersistentVolumeSource>),
+}
+
+/// The name of the claim that a pod's volume is there for: one that it names, or the one that was made for it.
+pub(crate) fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
+    if let Some(claim) = &volume.persistent_volume_claim {
+        return Some(claim.claim_name.clone());
+    }
+    let made = || format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name);
+    volume.ephemeral.is_some().then(made)
 }
 
 /// The volume that a claim is bound to, once the claim may be used by the pod. `is_owned`: the claim was made for this pod.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k3sd_client::api::Connect;
+use k3sd_client::informer::Informer;
 use k3sd_runtime::lend::Lend;
 use k3sd_runtime::{Spec, Strategy, subtree, worker};
+use k8s_openapi::api::core::v1::Node;
 use tokio::sync::watch;
 
 use crate::config::VolumesConfig;
@@ -31,7 +33,8 @@ pub struct VolumesTree {
     pub volumes: Volumes,
 }
 
-/// Puts a node's volumes together. `connect` reaches the API as the node.
+/// Puts a node's volumes together. `connect` reaches the API as the node; `own_node` follows the node's own object, and
+/// without it nobody waits for volumes to be attached: pods try again.
 ///
 /// ```text
 /// volumes           one_for_one
@@ -44,7 +47,7 @@ pub struct VolumesTree {
 /// └─ disk-1 …                       threads that mount, write and delete
 /// ```
 #[must_use]
-pub fn tree(config: VolumesConfig, connect: Connect) -> VolumesTree {
+pub fn tree(config: VolumesConfig, connect: Connect, own_node: Option<Informer<Node>>) -> VolumesTree {
     let paths = Paths::new(&config.root);
     let (objects_place, objects) = watch::channel(None);
     let (keeper_place, keeper) = watch::channel(None);
@@ -52,7 +55,7 @@ pub fn tree(config: VolumesConfig, connect: Connect) -> VolumesTree {
     let (disk_children, disks) = disks(&paths);
     let (drivers_place, drivers) = watch::channel(Arc::default());
     let config = Arc::new(config);
-    let csi = Csi::new(drivers, &config, &paths, connect.clone());
+    let csi = Csi::new(drivers, &config, &paths, connect.clone(), own_node);
     let maker = Maker {
         config: config.clone(),
         paths: paths.clone(),

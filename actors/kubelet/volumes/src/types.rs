@@ -54,8 +54,10 @@ pub struct SubPath {
 }
 
 /// How much a volume takes. Figures that can't be had cheaply or safely are `None`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VolumeUsage {
+    /// The claim that the volume is there for, in the pod's namespace.
+    pub claim: Option<String>,
     /// What the pod has put there, in bytes.
     pub used_bytes: Option<u64>,
     /// Size of the file system around it, in bytes.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 
+use crate::claims::claim_of;
 use crate::disk::{Done, Job};
 use crate::error::VolumeError;
 use crate::keeper::{Keeper, KeeperMsg};
-use crate::plan::Maker;
+use crate::plan::{Maker, Upkeep};
 use crate::types::{Mounted, PodIdentity, SubPath, VolumeUsage};
 
 /// The way to a node's volumes. Cheap to clone, good across restarts of everything behind it.
@@ -36,11 +37,11 @@ impl Volumes {
     pub async fn set_up(&self, pod: &Arc<Pod>, who: &PodIdentity) -> Result<Mounted, VolumeError> {
         self.keeper.tell(|reply| KeeperMsg::Began { pod: pod.clone(), who: who.clone(), reply }).await?;
         let kept = self.maker.objects.keep(&who.uid, Some(pod)).await;
-        let (outcome, refresh) = match kept {
+        let (outcome, upkeep) = match kept {
             Ok(()) => self.maker.set_up(pod, who).await,
-            Err(error) => (Err(error), None),
+            Err(error) => (Err(error), Upkeep::default()),
         };
-        self.keeper.tell(|reply| KeeperMsg::Ended { uid: who.uid.clone(), refresh, reply }).await?;
+        self.keeper.tell(|reply| KeeperMsg::Ended { uid: who.uid.clone(), upkeep, reply }).await?;
         outcome
     }
 
@@ -90,16 +91,18 @@ impl Volumes {
         }
     }
 
-    /// How much a pod's volumes take, by the names of the volumes (of persistent ones: of the persistent volumes). Walks
-    /// through files, so not to be asked more often than a few times a minute.
+    /// How much a pod's volumes take, by their names in the pod. Walks through files and asks storage drivers, so not to be
+    /// asked more often than a few times a minute.
     ///
     /// # Errors
     /// [`VolumeError::Away`]. Volumes that can't be looked at are left out.
     pub async fn usage(&self, uid: &str) -> Result<BTreeMap<String, VolumeUsage>, VolumeError> {
-        match self.maker.disks.run(uid, Job::Usage { uid: uid.to_owned() }).await? {
-            Done::Usage(usage) => Ok(usage),
-            _ => Err(VolumeError::Away),
-        }
+        let Done::Usage(mut found) = self.maker.disks.run(uid, Job::Usage { uid: uid.to_owned() }).await? else {
+            return Err(VolumeError::Away);
+        };
+        found.extend(self.maker.csi.stats(&self.maker, uid).await?);
+        let (pod, persistent) = self.keeper.about(uid).await?.unwrap_or_default();
+        Ok(named(&pod, &persistent, found))
     }
 
     /// The volumes of storage drivers that pods here use, as `status.volumesInUse` of the node has them: whoever attaches
@@ -126,5 +129,65 @@ impl Volumes {
     /// As [`Volumes::config_map`].
     pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Arc<Secret>>, VolumeError> {
         self.maker.objects.secret(namespace, name).await
+    }
+}
+
+/// What was measured by whether it is persistent and its name on disk, by the names in the pod.
+fn named(
+    pod: &Pod,
+    persistent: &BTreeMap<String, String>,
+    found: Vec<((bool, String), VolumeUsage)>,
+) -> BTreeMap<String, VolumeUsage> {
+    let mut by_name = BTreeMap::new();
+    for ((is_persistent, place), usage) in found {
+        if !is_persistent {
+            by_name.insert(place, usage);
+            continue;
+        }
+        // Several volumes of a pod may stand for one claim.
+        for (name, _) in persistent.iter().filter(|(_, behind)| **behind == place) {
+            let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+            let claim = volumes.find(|volume| volume.name == *name).and_then(|volume| claim_of(pod, volume));
+            by_name.insert(name.clone(), VolumeUsage { claim, ..usage.clone() });
+        }
+    }
+    by_name
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn volumes_are_called_as_the_pod_calls_them() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [], "volumes": [
+            {"name": "pv", "emptyDir": {}},
+            {"name": "a", "persistentVolumeClaim": {"claimName": "c"}},
+            {"name": "b", "persistentVolumeClaim": {"claimName": "c", "readOnly": true}},
+            {"name": "own", "ephemeral": {}},
+        ]}}))
+        .unwrap();
+        let name = |name: &str| name.to_owned();
+        let persistent = [("a", "pv"), ("b", "pv"), ("own", "pv-2")].map(|(a, b)| (name(a), name(b))).into();
+        let used = |bytes| VolumeUsage { used_bytes: Some(bytes), ..VolumeUsage::default() };
+        let found = vec![
+            ((false, name("pv")), used(1)),
+            ((true, name("pv")), used(2)),
+            ((true, name("pv-2")), used(3)),
+            ((true, name("of nobody")), used(4)),
+        ];
+        let shown: Vec<_> = named(&pod, &persistent, found)
+            .into_iter()
+            .map(|(name, usage)| (name, usage.used_bytes.unwrap(), usage.claim))
+            .collect();
+        let expected = [
+            (name("a"), 2, Some(name("c"))),
+            (name("b"), 2, Some(name("c"))),
+            (name("own"), 3, Some(name("p-own"))),
+            (name("pv"), 1, None),
+        ];
+        assert_eq!(shown, expected);
     }
 }

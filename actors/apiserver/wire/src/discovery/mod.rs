@@ -4,7 +4,9 @@
 //! clients ask for at `/api` and `/apis`.
 
 mod aggregated;
+mod merge;
 mod plain;
+pub mod priorities;
 #[cfg(test)]
 mod tests;
 
@@ -15,25 +17,34 @@ use k3sd_objects::status::Status;
 use ring::digest;
 use serde_json::Value;
 
+use self::merge::listed;
 use crate::negotiate::{Answer, Format, Media, Offer, Shape, for_status, negotiate, wants_aggregated_discovery};
 use crate::object::document;
 use crate::reply::{Ask, Reply, hash, is_known};
 
+pub use self::merge::Foreign;
+
 /// Answers `/api`, `/apis` and what is below them down to a version; `None` for paths that are nothing of that.
-/// `address` is where clients outside reach the server, such as `10.0.0.1:6443`.
+/// `foreign` is what others answer for, whose own documents of a version aren't made here. `address` is where clients
+/// outside reach the server, such as `10.0.0.1:6443`.
 ///
 /// Fails with 406.
 #[must_use]
-pub fn answer(catalog: &Catalog, ask: &Ask<'_>, address: &str) -> Option<Result<Reply, Status>> {
+pub fn answer(
+    catalog: &Catalog,
+    foreign: &[Foreign],
+    ask: &Ask<'_>,
+    address: &str,
+) -> Option<Result<Reply, Status>> {
     let parts: Vec<&str> = ask.path.trim_matches('/').split('/').collect();
     let value = match parts[..] {
         ["api" | "apis"] if wants_aggregated_discovery(ask.wish.accept) => {
-            return Some(aggregated(catalog, ask, parts[0] == "api"));
+            return Some(aggregated(catalog, foreign, ask, parts[0] == "api"));
         }
         ["api"] => plain::versions(address),
-        ["apis"] => plain::groups(catalog),
+        ["apis"] => plain::groups(&listed(catalog, foreign)),
         ["api", version] => plain::resources(catalog, "", version)?,
-        ["apis", group] if !group.is_empty() => plain::group(catalog, group)?,
+        ["apis", group] if !group.is_empty() => plain::group(&listed(catalog, foreign), group)?,
         ["apis", group, version] if !group.is_empty() => plain::resources(catalog, group, version)?,
         _ => return None,
     };
@@ -46,9 +57,9 @@ fn plain_reply(ask: &Ask<'_>, value: &Value) -> Result<Reply, Status> {
     Ok(Reply::new(200, format.content_type(), document(format, value)?))
 }
 
-fn aggregated(catalog: &Catalog, ask: &Ask<'_>, core: bool) -> Result<Reply, Status> {
+fn aggregated(catalog: &Catalog, foreign: &[Foreign], ask: &Ask<'_>, core: bool) -> Result<Reply, Status> {
     const CONTENT_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-    let value = aggregated::groups(catalog, core);
+    let value = aggregated::groups(&listed(catalog, foreign), core);
     let format = Format { media: Media::Json, ..for_status(&ask.wish) };
     let body = document(format, &value)?;
     let tag = hash(&body);

@@ -1,8 +1,9 @@
 //! A document for each group, and one for each version.
 
-use k3sd_apiserver_store::{Catalog, Group, Resource, Subresource};
+use k3sd_apiserver_store::{Catalog, Resource, Subresource};
 use serde_json::{Map, Value, json};
 
+use crate::discovery::merge::Listed;
 use crate::discovery::storage_version_hash;
 
 /// `/api`.
@@ -15,25 +16,25 @@ pub(super) fn versions(address: &str) -> Value {
 }
 
 /// `/apis`.
-pub(super) fn groups(catalog: &Catalog) -> Value {
-    let named = catalog.groups().iter().filter(|group| !group.name.is_empty());
+pub(super) fn groups(all: &[Listed<'_>]) -> Value {
+    let named = all.iter().filter(|group| !group.name.is_empty());
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": named.map(members).collect::<Vec<_>>() })
 }
 
 /// `/apis/<group>`.
-pub(super) fn group(catalog: &Catalog, name: &str) -> Option<Value> {
-    let mut value = members(catalog.group(name)?);
+pub(super) fn group(all: &[Listed<'_>], name: &str) -> Option<Value> {
+    let mut value = members(all.iter().find(|group| group.name == name)?);
     value["kind"] = json!("APIGroup");
     value["apiVersion"] = json!("v1");
     Some(value)
 }
 
-fn members(group: &Group) -> Value {
-    let versions = group.versions.iter();
-    let versions = versions
-        .map(|version| json!({ "groupVersion": format!("{}/{}", group.name, version.name), "version": *version.name }));
+fn members(group: &Listed<'_>) -> Value {
+    let versions = group.versions.iter().map(|version| version.name());
+    let versions =
+        versions.map(|version| json!({ "groupVersion": format!("{}/{version}", group.name), "version": version }));
     let versions: Vec<Value> = versions.collect();
-    json!({ "name": *group.name, "preferredVersion": versions.first(), "versions": versions })
+    json!({ "name": group.name, "preferredVersion": versions.first(), "versions": versions })
 }
 
 /// `/api/v1` and `/apis/<group>/<version>`.

@@ -14,7 +14,7 @@ fn catalog() -> Catalog {
 
 fn get(path: &str, accept: &str) -> Reply {
     let ask = Ask { path, wish: Wish { accept, ..Wish::default() }, ..Ask::default() };
-    answer(&catalog(), &ask, "10.0.0.1:6443").expect(path).expect("accepted")
+    answer(&catalog(), &[], &ask, "10.0.0.1:6443").expect(path).expect("accepted")
 }
 
 fn json(path: &str) -> Value {
@@ -137,7 +137,7 @@ fn one_document_tells_all() {
     );
     let wish = Wish { accept: AGGREGATED, ..Wish::default() };
     let again = Ask { path: "/apis", wish, if_none_match: tag, ..Ask::default() };
-    let again = answer(&catalog(), &again, "").unwrap().unwrap();
+    let again = answer(&catalog(), &[], &again, "").unwrap().unwrap();
     assert_eq!((again.code, again.body.len(), again.header("etag")), (304, 0, Some(tag)));
     let core: Value = serde_json::from_slice(&get("/api", AGGREGATED).body).unwrap();
     assert_eq!((core["items"].as_array().unwrap().len(), core["items"][0]["metadata"].get("name")), (1, None));
@@ -182,6 +182,86 @@ fn other_paths_are_nobodys() {
         ["/apis/none", "/apis/apps/v9", "/api/v2", "/apis/apps/v1/deployments", "/version", "/", "//", "/apis//v1"]
     {
         let ask = Ask { path, ..Ask::default() };
-        assert_eq!(answer(&catalog(), &ask, ""), None, "{path}");
+        assert_eq!(answer(&catalog(), &[], &ask, ""), None, "{path}");
     }
+}
+
+fn foreign(group: &str, version: &str, priorities: (i64, i64), is_stale: bool) -> Foreign {
+    let resources = [
+        json!({ "name": "pods", "singularName": "", "namespaced": true, "kind": "PodMetrics", "verbs": ["get", "list"] }),
+        json!({ "name": "pods/status", "singularName": "", "namespaced": true, "kind": "PodMetrics", "verbs": ["get"] }),
+        json!({ "name": "nodes", "singularName": "node", "namespaced": false, "kind": "NodeMetrics", "verbs": ["list"],
+            "shortNames": ["nm"] }),
+    ];
+    let (group_priority, version_priority) = priorities;
+    let (group, version) = (group.into(), version.into());
+    Foreign { group, version, group_priority, version_priority, resources: resources.into(), is_stale }
+}
+
+#[test]
+fn what_others_answer_for_stands_where_its_priority_says() {
+    let others = [
+        foreign("metrics.k8s.io", "v1beta1", (100, 100), false),
+        foreign("first.example.com", "v1", (20_000, 15), false),
+        foreign("batch2.example.com", "v1", (17_400, 15), true),
+        foreign("autoscaling", "v3alpha1", (17_500, 20), false),
+        foreign("apps", "v1", (17_800, 15), false),
+    ];
+    let ask = |path, accept| Ask { path, wish: Wish { accept, ..Wish::default() }, ..Ask::default() };
+    let read = |path, accept| -> Value {
+        let reply = answer(&catalog(), &others, &ask(path, accept), "").expect(path).expect("accepted");
+        serde_json::from_slice(&reply.body).unwrap()
+    };
+    let groups = read("/apis", "");
+    let names: Vec<&str> =
+        groups["groups"].as_array().unwrap().iter().map(|group| group["name"].as_str().unwrap()).collect();
+    let at = |name: &str| names.iter().position(|found| *found == name).expect(name);
+    assert_eq!((at("apiregistration.k8s.io"), at("first.example.com"), at("apps")), (0, 1, 2));
+    assert_eq!((at("batch2.example.com"), at("metrics.k8s.io")), (at("batch") + 1, names.len() - 1));
+    let versions = read("/apis/autoscaling", "");
+    let versions: Vec<&Value> = versions["versions"].as_array().unwrap().iter().map(|v| &v["version"]).collect();
+    assert_eq!(versions, ["v2", "v3alpha1", "v1"]);
+
+    let all = read("/apis", AGGREGATED);
+    let group = |name: &str| {
+        let items = all["items"].as_array().unwrap();
+        items.iter().find(|item| item["metadata"]["name"] == name).expect("listed").clone()
+    };
+    assert_eq!(
+        group("metrics.k8s.io")["versions"],
+        json!([{
+            "version": "v1beta1", "freshness": "Current",
+            "resources": [
+                {
+                    "resource": "pods", "responseKind": { "group": "", "version": "", "kind": "PodMetrics" },
+                    "scope": "Namespaced", "singularResource": "", "verbs": ["get", "list"],
+                    "subresources": [{
+                        "subresource": "status", "verbs": ["get"],
+                        "responseKind": { "group": "", "version": "", "kind": "PodMetrics" },
+                    }],
+                },
+                {
+                    "resource": "nodes", "responseKind": { "group": "", "version": "", "kind": "NodeMetrics" },
+                    "scope": "Cluster", "singularResource": "node", "verbs": ["list"], "shortNames": ["nm"],
+                },
+            ],
+        }])
+    );
+    assert_eq!(group("batch2.example.com")["versions"][0]["freshness"], "Stale");
+    let apps = group("apps");
+    assert_eq!((apps["versions"].as_array().unwrap().len(), &apps["versions"][0]["resources"][0]["resource"]), (1, &json!("pods")));
+    assert_eq!(answer(&catalog(), &others, &ask("/apis/metrics.k8s.io", ""), "").map(|found| found.is_ok()), Some(true));
+}
+
+#[test]
+fn each_version_that_is_compiled_in_has_a_place() {
+    for group in catalog().groups() {
+        for version in &group.versions {
+            let found = priorities::builtin(&group.name, &version.name);
+            assert_eq!(found.is_none(), &*group.name == priorities::OWN_GROUP, "{} {}", group.name, version.name);
+        }
+    }
+    assert_eq!(priorities::builtin("autoscaling", "v2"), Some((17_500, 30)));
+    assert_eq!(priorities::builtin("batch", "v1"), Some((17_400, 15)));
+    assert_eq!(priorities::builtin("", "v1"), Some((18_000, 1)));
 }

@@ -143,6 +143,7 @@ fn wanted(found: Option<&Table>, chains: &[Chain]) -> Table {
             key_type,
             key_bytes,
             data: Some(data),
+            from_packets: None,
             elements: None,
         };
         let target = DataKind::Value { type_id: address.then(TypeId::PORT), bytes: bytes + 4 };

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{Actions, KillReason, restarts_after_failure};
 use crate::probes::{Outcome, Results};
+use crate::resize::{self, ByContainer};
 use crate::runtime::{Found, Runtime, State};
 use crate::spec::{Role, init_containers, is_sidecar, main_containers};
 use crate::translate::labels::hash;
@@ -22,7 +23,11 @@ enum Said {
 ///
 /// It goes from the last to the first, as those that are done may have been removed: who is furthest tells how far the
 /// pod has come.
-pub(super) fn plan(pod: &Pod, runtime: &Runtime, results: &Results, actions: &mut Actions) -> bool {
+pub(super) fn plan(
+    pod: &Pod,
+    (runtime, results, actual): (&Runtime, &Results, &ByContainer),
+    actions: &mut Actions,
+) -> bool {
     let all = init_containers(pod);
     if all.is_empty() {
         return true;
@@ -43,7 +48,7 @@ pub(super) fn plan(pod: &Pod, runtime: &Runtime, results: &Results, actions: &mu
         }
         let before = starts.len();
         let said = if is_sidecar(container) {
-            sidecar(container, found, results, index, &mut starts, actions)
+            sidecar(container, found, (results, actual), index, &mut starts, actions)
         } else {
             plain(pod, found, index, &mut starts, actions)
         };
@@ -51,6 +56,7 @@ pub(super) fn plan(pod: &Pod, runtime: &Runtime, results: &Results, actions: &mu
             Said::Failed => {
                 actions.kill_pod = true;
                 actions.start.retain(|(role, _)| *role != Role::Init);
+                actions.resize.clear();
                 return false;
             }
             Said::Done if index + 1 == all.len() => initialized = true,
@@ -80,7 +86,7 @@ fn main_has_run(pod: &Pod, runtime: &Runtime) -> bool {
 fn sidecar(
     container: &Container,
     found: &Found,
-    results: &Results,
+    (results, actual): (&Results, &ByContainer),
     index: usize,
     starts: &mut Vec<usize>,
     actions: &mut Actions,
@@ -117,6 +123,16 @@ fn sidecar(
                 let message = format!("Init container {name} failed liveness probe");
                 actions.kill(found, KillReason::Liveness, message);
                 starts.push(index);
+            } else {
+                match resize::step(container, actual) {
+                    Some(resize::Step::Restart) => {
+                        let message = format!("Init container {name} resize requires restart");
+                        actions.kill(found, KillReason::Resize, message);
+                        starts.push(index);
+                    }
+                    Some(resize::Step::Update) => actions.resize.push(name.clone()),
+                    None => {}
+                }
             }
             Said::Done
         }

@@ -8,6 +8,7 @@ mod init;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::probes::{Outcome, Results};
+use crate::resize::{self, ByContainer};
 use crate::runtime::{Found, Runtime, State};
 use crate::spec::{
     RestartPolicy, Role, ephemeral_containers, init_containers, is_being_deleted, is_host_network, main_containers,
@@ -24,6 +25,8 @@ pub enum KillReason {
     Startup,
     /// It is another one now.
     Changed,
+    /// It gets other resources, and wants to be started anew for them.
+    Resize,
     /// The runtime doesn't know what it does.
     Unknown,
 }
@@ -50,6 +53,8 @@ pub struct Actions {
     pub sandbox: Option<u32>,
     /// End these containers first.
     pub kill: Vec<Kill>,
+    /// Give these running containers, by name, the resources that they were granted.
+    pub resize: Vec<String>,
     /// Start these, in this order, as far as they may be; one that fails holds back those of a later role.
     pub start: Vec<(Role, Container)>,
 }
@@ -59,6 +64,12 @@ impl Actions {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether all there is to do is to give what runs other resources.
+    #[must_use]
+    pub fn is_only_resize(&self) -> bool {
+        !self.resize.is_empty() && *self == Self { resize: self.resize.clone(), ..Self::default() }
     }
 
     fn kill(&mut self, found: &Found, reason: KillReason, message: String) {
@@ -101,9 +112,9 @@ fn sandbox(pod: &Pod, runtime: &Runtime) -> (bool, u32) {
     (wrong, newest.attempt + u32::from(wrong))
 }
 
-/// Decides.
+/// Decides. `actual` says which resources containers have.
 #[must_use]
-pub fn plan(pod: &Pod, runtime: &Runtime, results: &Results) -> Actions {
+pub fn plan(pod: &Pod, runtime: &Runtime, results: &Results, actual: &ByContainer) -> Actions {
     let mut actions = Actions::default();
     let (wrong, attempt) = sandbox(pod, runtime);
     if wrong {
@@ -111,7 +122,7 @@ pub fn plan(pod: &Pod, runtime: &Runtime, results: &Results) -> Actions {
     }
     let ephemeral = ephemeral_containers(pod).into_iter().filter(|one| runtime.newest(&one.name).is_none());
     actions.start.extend(ephemeral.map(|one| (Role::Ephemeral, one)));
-    let initialized = init::plan(pod, runtime, results, &mut actions);
+    let initialized = init::plan(pod, (runtime, results, actual), &mut actions);
     if actions.kill_pod || !initialized {
         return actions;
     }
@@ -136,12 +147,19 @@ pub fn plan(pod: &Pod, runtime: &Runtime, results: &Results) -> Actions {
             (KillReason::Liveness, format!("Container {name} failed liveness probe"), restarts_after_failure(pod))
         } else if results.startup(&running.id) == Some(Outcome::Failure) {
             (KillReason::Startup, format!("Container {name} failed startup probe"), restarts_after_failure(pod))
+        } else if resize::step(container, actual) == Some(resize::Step::Restart) {
+            (KillReason::Resize, format!("Container {name} resize requires restart"), true)
         } else {
+            if resize::step(container, actual).is_some() {
+                actions.resize.push(name.clone());
+            }
             kept += 1;
             continue;
         };
         if restart {
-            message.push_str(", will be restarted");
+            if reason != KillReason::Resize {
+                message.push_str(", will be restarted");
+            }
             starts.push((Role::Main, container.clone()));
         }
         actions.kill(running, reason, message);
@@ -150,6 +168,7 @@ pub fn plan(pod: &Pod, runtime: &Runtime, results: &Results) -> Actions {
         // Nothing of the pod's own is left to run: sidecars end, too.
         actions.kill_pod = true;
         actions.start.clear();
+        actions.resize.clear();
     }
     actions.start.append(&mut starts);
     actions

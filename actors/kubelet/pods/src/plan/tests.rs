@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::probes::{Kind, Results};
 use crate::testing::{pod, runtime};
@@ -8,6 +10,7 @@ fn shown(actions: &Actions) -> String {
         words.push("kill-pod".to_owned());
     }
     words.extend(actions.sandbox.map(|attempt| format!("sandbox{attempt}")));
+    words.extend(actions.resize.iter().map(|name| format!("resize:{name}")));
     words.extend(actions.kill.iter().map(|kill| format!("kill:{}", kill.name)));
     words.extend(actions.start.iter().map(|(_, container)| format!("start:{}", container.name)));
     words.join(" ")
@@ -27,7 +30,7 @@ fn check_with(spec: &str, containers: &str, probes: &[(&str, Kind, Outcome)], ex
     for (name, kind, outcome) in probes {
         results.set(&runtime.newest(name).unwrap().id, *kind, *outcome);
     }
-    assert_eq!(shown(&plan(&pod, &runtime, &results)), expected, "{spec} with {containers}");
+    assert_eq!(shown(&plan(&pod, &runtime, &results, &BTreeMap::new())), expected, "{spec} with {containers}");
 }
 
 const ONE: &str = "{containers: [{name: a}]}";
@@ -129,8 +132,35 @@ fn messages_are_upstreams() {
     let pod = pod("{metadata: {uid: u}, spec: {containers: [{name: a, image: new}]}}");
     let mut runtime = runtime(&pod, "s a=r");
     runtime.containers[0].hash = "0".into();
-    let actions = plan(&pod, &runtime, &Results::default());
+    let actions = plan(&pod, &runtime, &Results::default(), &BTreeMap::new());
     assert_eq!(actions.kill[0].message, "Container a definition changed, will be restarted");
+}
+
+#[test]
+fn other_resources_are_given_to_what_runs() {
+    let policy = "resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]";
+    let with = |of_side: &str, of_main: &str| {
+        let resources = |cpu_and_memory: &str| format!("resources: {{limits: {{{cpu_and_memory}}}}}");
+        pod(&format!(
+            "{{metadata: {{uid: u}}, spec: {{initContainers: [{{name: s, restartPolicy: Always, {policy}, {}}}], containers: [{{name: a, {policy}, {}}}]}}}}",
+            resources(of_side),
+            resources(of_main)
+        ))
+    };
+    let same = "cpu: '1', memory: 1Gi";
+    let actual = crate::resize::asked(&with(same, same));
+    for (side, main, containers, expected) in [
+        (same, same, "s s=r a=r", ""),
+        (same, "cpu: '2', memory: 1Gi", "s s=r a=r", "resize:a"),
+        (same, "cpu: '2', memory: 2Gi", "s s=r a=r", "kill:a start:a"),
+        (same, "cpu: '2', memory: 2Gi", "s s=r a=1", "start:a"),
+        ("cpu: '2', memory: 1Gi", same, "s s=r a=r", "resize:s"),
+        ("memory: 2Gi, cpu: '1'", same, "s s=r a=r", "kill:s start:s"),
+    ] {
+        let pod = with(side, main);
+        let found = plan(&pod, &runtime(&pod, containers), &Results::default(), &actual);
+        assert_eq!(shown(&found), expected, "{side} {main} {containers}");
+    }
 }
 
 #[test]

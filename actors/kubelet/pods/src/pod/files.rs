@@ -78,6 +78,7 @@ pub(super) fn remove(root: &Path, logs: &Path, links: &Path, pod: &Pod, uid: &st
     ignore_missing(fs::remove_dir_all(own_logs))?;
     let own = directory(root, uid);
     ignore_missing(fs::remove_file(own.join("etc-hosts")))?;
+    ignore_missing(fs::remove_file(super::record::path(root, uid)))?;
     ignore_missing(fs::remove_dir_all(own.join("containers")))?;
     // Only if nothing is left in it.
     match fs::remove_dir(&own) {

@@ -12,6 +12,8 @@
 
 mod files;
 mod pull;
+pub(crate) mod record;
+mod resize;
 mod start;
 mod stop;
 mod sync;
@@ -29,8 +31,11 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::{PodsConfig, PodsDeps};
 use crate::plan::backoff::Backoffs;
 use crate::probes::Results;
+use crate::resize::Pending;
 use crate::runtime::Runtime;
 use crate::status::{Ending, Hindrance};
+
+use self::record::Record;
 
 /// Where a pod comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +51,12 @@ pub(crate) enum Source {
 /// What is wanted of a pod.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
+    /// The pod, with the resources that the node has granted it.
     pub(crate) pod: Arc<Pod>,
+    /// The pod as its source has it.
+    pub(crate) asked: Arc<Pod>,
+    /// Why it hasn't been granted what it asks for.
+    pub(crate) pending: Option<Pending>,
     pub(crate) source: Source,
     /// Why the node doesn't take it.
     pub(crate) rejected: Option<(String, String)>,
@@ -56,6 +66,13 @@ pub(crate) struct Wanted {
     pub(crate) mirror: Option<Arc<Pod>>,
 }
 
+impl Wanted {
+    /// What comes of a pod that nothing is known of yet.
+    pub(crate) fn new(pod: Arc<Pod>, source: Source) -> Self {
+        Self { asked: pod.clone(), pod, pending: None, source, rejected: None, kill: None, mirror: None }
+    }
+}
+
 /// What is known of a pod, besides what can be looked up.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
@@ -63,6 +80,12 @@ pub(crate) struct Memory {
     pub(crate) pull_backoffs: Backoffs,
     pub(crate) hindrances: BTreeMap<String, Hindrance>,
     pub(crate) ending: Option<Ending>,
+    /// What its containers were granted and have.
+    pub(crate) record: Arc<Record>,
+    /// Containers are being given something else than they had.
+    pub(crate) is_resizing: bool,
+    /// Why that failed when it was last tried.
+    pub(crate) resize_error: Option<String>,
     /// Nothing of it will be started any more.
     pub(crate) terminating: bool,
     /// Nothing of it runs, and its resources are given back.
@@ -101,12 +124,13 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(uid: &str, wanted: Wanted) -> Self {
+    pub(crate) fn new(uid: &str, wanted: Wanted, record: Record) -> Self {
+        let memory = Memory { record: Arc::new(record), ..Memory::default() };
         Self {
             uid: uid.to_owned(),
             wanted: watch::channel(wanted).0,
             nudge: watch::channel(0).0,
-            memory: watch::channel(Memory::default()).0,
+            memory: watch::channel(memory).0,
             results: watch::channel(Results::default()).0,
             report: watch::channel(Report::default()).0,
             view: watch::channel(View::default()).0,

@@ -164,9 +164,14 @@ impl<'a> Worker<'a> {
             return Ok(Next::Again);
         }
         let results = self.entry.results.borrow().clone();
-        let actions = plan(&wanted.pod, runtime, &results);
+        let record = self.entry.memory.borrow().record.clone();
+        let actions = plan(&wanted.pod, runtime, &results, &record.actual);
         if actions.is_empty() {
+            self.resized(wanted, runtime);
             return Ok(Next::Wait(None));
+        }
+        if actions.is_only_resize() {
+            return self.resize(wanted, runtime, &actions.resize).await;
         }
         self.carry_out(wanted, runtime, actions).await
     }
@@ -204,6 +209,7 @@ impl<'a> Worker<'a> {
             return Ok(Next::Again);
         }
         self.prepare(pod)?;
+        self.remember_starts(pod, runtime, &actions.kill)?;
         let set_up = self.shared.deps.volumes.set_up(pod).await;
         let volumes = set_up.inspect_err(|error| self.warn(pod, "FailedMount", error))?;
         let sandbox = match actions.sandbox {
@@ -238,6 +244,7 @@ impl<'a> Worker<'a> {
         })?;
         let Some(cgroups) = &self.shared.deps.cgroups else { return Ok(()) };
         let limits = pod_limits(pod, CPU_PERIOD_US, config.cpu_quota, config.pids_max);
+        let limits = self.limits_for_now(pod, limits);
         cgroups.ensure_pod(&self.entry.uid, qos_class(pod), &limits).map(drop).map_err(|error| {
             let text = format!("unable to ensure pod container exists: {error}");
             self.warn(pod, "FailedCreatePodContainer", &text);
@@ -264,6 +271,8 @@ impl<'a> Worker<'a> {
         }
         self.give_back().await?;
         self.entry.memory.send_modify(|memory| memory.stopped = true);
+        // Others may have the room.
+        self.shared.progress.send_modify(|count| *count += 1);
         Ok(Next::Again)
     }
 
@@ -295,6 +304,7 @@ impl<'a> Worker<'a> {
     pub(super) fn tell(&self, wanted: &Wanted, runtime: &Runtime, terminal: bool) -> PodStatus {
         let memory = self.entry.memory.borrow().clone();
         let results = self.entry.results.borrow().clone();
+        let resize = self.progress(wanted, runtime, &memory);
         let old = base(&wanted.pod, memory.status.as_ref());
         let addresses = self.shared.deps.addresses.borrow().clone();
         let facts = StatusFacts {
@@ -303,6 +313,7 @@ impl<'a> Worker<'a> {
             hindrances: &memory.hindrances,
             // The phase doesn't become final before everything has stopped.
             ending: memory.ending.as_ref().filter(|_| terminal),
+            resize: &resize,
             terminal,
             host_addresses: &addresses,
             now: self.now(),

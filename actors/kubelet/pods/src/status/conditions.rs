@@ -4,10 +4,19 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::StatusFacts;
+use crate::resize::{IN_PROGRESS, PENDING, Progress};
 use crate::spec::{container_status, init_containers, is_sidecar, main_containers};
 
 /// The kinds that the node writes; others are kept as they are.
-const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN: [&str; 7] = [
+    PENDING,
+    IN_PROGRESS,
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+];
 
 /// Whether a condition is one that others write.
 #[must_use]
@@ -57,6 +66,9 @@ pub(super) fn conditions(pod: &Pod, old: &PodStatus, facts: &StatusFacts<'_>, ma
             },
         );
     }
+    if !facts.terminal {
+        said.splice(0..0, resize(facts.resize));
+    }
     let mut list: Vec<PodCondition> = said.iter().map(|said| condition(pod, old, facts, said)).collect();
     for kept in old.conditions.iter().flatten() {
         if !OWN.contains(&kept.type_.as_str()) && !list.iter().any(|one| one.type_ == kept.type_) {
@@ -64,6 +76,21 @@ pub(super) fn conditions(pod: &Pod, old: &PodStatus, facts: &StatusFacts<'_>, ma
         }
     }
     list
+}
+
+/// What is said of a resize that waits or is under way.
+fn resize(progress: &Progress) -> Vec<Said> {
+    let pending = progress.pending.as_ref().map(|pending| Said {
+        reason: Some(pending.reason),
+        message: Some(pending.message.clone()),
+        ..Said::yes(PENDING)
+    });
+    let underway = progress.is_underway.then(|| Said {
+        reason: progress.error.as_ref().map(|_| "Error"),
+        message: progress.error.clone(),
+        ..Said::yes(IN_PROGRESS)
+    });
+    pending.into_iter().chain(underway).collect()
 }
 
 fn condition(pod: &Pod, old: &PodStatus, facts: &StatusFacts<'_>, said: &Said) -> PodCondition {

@@ -73,9 +73,12 @@ fn one(
     }
     look_at_probes(container, role, newest, facts, &mut made);
     made.volume_mounts = mounts(container);
-    if let Some(resources) = container.resources.as_ref().filter(|one| one.limits.is_some() || one.requests.is_some()) {
-        made.allocated_resources = resources.requests.clone();
-        made.resources = Some(resources.clone());
+    if newest.is_some() {
+        let granted = container.resources.clone().unwrap_or_default();
+        made.allocated_resources = granted.requests.clone().filter(|list| !list.is_empty());
+        let runs = newest.is_some_and(|found| found.state == State::Running);
+        let actual = facts.resize.actual.get(&container.name).filter(|_| runs);
+        made.resources = Some(actual.cloned().unwrap_or(granted));
     }
     made
 }

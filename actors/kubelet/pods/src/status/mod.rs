@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::probes::Results;
+use crate::resize::Progress;
 use crate::runtime::Runtime;
 use crate::spec::{self, is_final, is_host_network};
 
@@ -50,6 +51,8 @@ pub struct StatusFacts<'a> {
     pub hindrances: &'a BTreeMap<String, Hindrance>,
     /// Why the node ended the pod, if it did.
     pub ending: Option<&'a Ending>,
+    /// How far a resize is.
+    pub resize: &'a Progress,
     /// Whether nothing of the pod will run any more.
     pub terminal: bool,
     /// The node's addresses, the first one first.

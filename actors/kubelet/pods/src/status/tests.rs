@@ -1,5 +1,6 @@
 use super::*;
 use crate::probes::{Kind, Outcome};
+use crate::resize::{Pending, Progress};
 use crate::testing::{pod, runtime};
 
 struct Case {
@@ -10,6 +11,7 @@ struct Case {
     terminal: bool,
     ending: Option<Ending>,
     old: PodStatus,
+    resize: Progress,
 }
 
 const BASE: Case = Case {
@@ -20,6 +22,7 @@ const BASE: Case = Case {
     terminal: false,
     ending: None,
     old: EMPTY,
+    resize: Progress { pending: None, is_underway: false, error: None, actual: BTreeMap::new() },
 };
 
 const EMPTY: PodStatus = PodStatus {
@@ -59,6 +62,7 @@ fn make(case: &Case) -> PodStatus {
         results: &results,
         hindrances: &hindrances.collect(),
         ending: case.ending.as_ref(),
+        resize: &case.resize,
         terminal: case.terminal,
         host_addresses: &["192.0.2.1".to_owned()],
         now: Timestamp::from_second(2_000_000).unwrap(),
@@ -191,6 +195,30 @@ fn readiness_gates_are_asked() {
     let made = make(&Case { spec, containers: "s a=r", old, ..BASE });
     assert_eq!(shown(&made), "Running a=running*");
     assert_eq!(made.conditions.unwrap().len(), 6);
+}
+
+#[test]
+fn resizes_are_told() {
+    let spec = "{containers: [{name: a, resources: {requests: {cpu: 100m}}}]}";
+    let pending = Pending { reason: "Deferred", message: "full".into() };
+    let actual = crate::resize::asked(&pod("{spec: {containers: [{name: a, resources: {requests: {cpu: 50m}}}]}}"));
+    let resize = Progress { pending: Some(pending), is_underway: true, error: Some("busy".into()), actual };
+    let made = make(&Case { spec, containers: "s a=r", resize, ..BASE });
+    let shown: Vec<_> = made.conditions.iter().flatten().take(2).map(|one| {
+        (one.type_.as_str(), one.status.as_str(), one.reason.as_deref(), one.message.as_deref(), one.observed_generation)
+    }).collect();
+    assert_eq!(shown, [
+        ("PodResizePending", "True", Some("Deferred"), Some("full"), Some(4)),
+        ("PodResizeInProgress", "True", Some("Error"), Some("busy"), Some(4)),
+    ]);
+    let cpu = |list: &Option<BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>| {
+        list.as_ref().unwrap()["cpu"].0.clone()
+    };
+    let one = &made.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(cpu(&one.resources.as_ref().unwrap().requests), "50m", "what it has");
+    assert_eq!(cpu(&one.allocated_resources), "100m", "what it was granted");
+    let done = make(&Case { spec, containers: "s a=r", old: made, ..BASE });
+    assert!(done.conditions.unwrap().iter().all(|one| !one.type_.starts_with("PodResize")), "it is over");
 }
 
 #[test]

@@ -13,9 +13,6 @@ const PERIOD: i64 = 100_000;
 const SCORE_GUARANTEED: i64 = -997;
 /// Score of those that promise nothing.
 const SCORE_BEST_EFFORT: i64 = 1000;
-/// Priorities from here on are for what a node or cluster can't be without.
-const CRITICAL_PRIORITY: i32 = 2_000_000_000;
-
 /// The kernel's shares for thousandths of a CPU.
 fn shares(milli: i64) -> i64 {
     i64::try_from(cpu_shares(u64::try_from(milli).unwrap_or_default())).unwrap_or(i64::MAX)
@@ -29,7 +26,7 @@ fn quota(milli: i64) -> i64 {
 /// Who is killed first when there is no memory; `capacity` is the node's, in bytes.
 #[must_use]
 pub fn oom_score(pod: &Pod, container: &Container, capacity: i64) -> i64 {
-    if pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default() >= CRITICAL_PRIORITY {
+    if spec::has_critical_priority(pod) {
         return SCORE_GUARANTEED;
     }
     match qos_class(pod) {

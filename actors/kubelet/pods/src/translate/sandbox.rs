@@ -11,6 +11,7 @@ use super::hosts::{host_and_domain, kernel_name};
 use super::labels;
 use super::resources::of_sandbox as resources_of;
 use super::security::{SecurityFacts, of_sandbox as security_of};
+use crate::admit::sysctls::dotted;
 use crate::spec::{is_host_network, main_containers, name, namespace, uid};
 
 /// What a sandbox needs beside the pod.
@@ -41,7 +42,8 @@ pub fn config(pod: &Pod, facts: &SandboxFacts<'_>) -> Result<(PodSandboxConfig, 
         kernel_name(pod, &host, &domain)?
     };
     let sysctls = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.sysctls.clone());
-    let sysctls: BTreeMap<_, _> = sysctls.into_iter().flatten().map(|one| (one.name, one.value)).collect();
+    let sysctls = sysctls.into_iter().flatten().map(|one| (dotted(&one.name), one.value));
+    let sysctls: BTreeMap<_, _> = sysctls.collect();
     let (resources, overhead) = resources_of(pod);
     let config = PodSandboxConfig {
         metadata: Some(PodSandboxMetadata {

@@ -70,6 +70,10 @@ pub(crate) struct Rpc {
 
 /// Volumes are staged for the node before they are published to pods.
 pub(crate) const STAGES: i32 = 1;
+/// The driver says how full volumes are.
+pub(crate) const GET_STATS: i32 = 2;
+/// Volumes that have grown have to grow on the node too.
+pub(crate) const EXPANDS: i32 = 3;
 /// Single-node access modes are told apart.
 pub(crate) const SINGLE_NODE_MULTI_WRITER: i32 = 5;
 /// The driver itself gives volumes to the pod's group.
@@ -149,4 +153,63 @@ pub(crate) struct Release {
     pub(crate) volume_id: String,
     #[prost(string, tag = "2")]
     pub(crate) path: String,
+}
+
+/// How full is it?
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct StatsRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) volume_id: String,
+    #[prost(string, tag = "2")]
+    pub(crate) volume_path: String,
+    #[prost(string, tag = "3")]
+    pub(crate) staging_path: String,
+}
+
+/// So full.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Stats {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) usage: Vec<Usage>,
+}
+
+/// Of one unit.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(crate) struct Usage {
+    #[prost(int64, tag = "1")]
+    pub(crate) available: i64,
+    #[prost(int64, tag = "2")]
+    pub(crate) total: i64,
+    #[prost(int64, tag = "3")]
+    pub(crate) used: i64,
+    #[prost(int32, tag = "4")]
+    pub(crate) unit: i32,
+}
+
+/// Units of [`Usage`].
+pub(crate) const BYTES: i32 = 1;
+pub(crate) const INODES: i32 = 2;
+
+/// Make the file system as large as the volume is now.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Expand {
+    #[prost(string, tag = "1")]
+    pub(crate) volume_id: String,
+    #[prost(string, tag = "2")]
+    pub(crate) volume_path: String,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) range: Option<CapacityRange>,
+    #[prost(string, tag = "4")]
+    pub(crate) staging_path: String,
+    #[prost(message, optional, tag = "5")]
+    pub(crate) capability: Option<VolumeCapability>,
+    #[prost(map = "string, string", tag = "6")]
+    pub(crate) secrets: HashMap<String, String>,
+}
+
+/// At least so large, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(crate) struct CapacityRange {
+    #[prost(int64, tag = "1")]
+    pub(crate) required_bytes: i64,
 }

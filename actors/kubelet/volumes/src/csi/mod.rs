@@ -3,27 +3,35 @@
 //!
 //! What is saved beside each volume says how to take it back, whoever made it and whenever.
 
+mod attach;
+mod care;
+mod growth;
 mod grpc;
 mod messages;
 mod plugins;
 mod register;
+mod service;
 mod volume;
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k3sd_client::api::Connect;
-use k8s_openapi::api::core::v1::{Pod, Secret};
-use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec, VolumeAttachment};
+use k3sd_client::informer::Informer;
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec};
 use kube::Api;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+pub(crate) use self::growth::growth;
 use self::messages::{Capabilities, Empty, Publish, Release, Stage};
 pub(crate) use self::plugins::plugins;
+use self::service::Service;
 pub(crate) use self::volume::CsiVolume;
-use self::volume::{Record, attachment, digest};
+use self::volume::{Record, digest};
 use crate::config::VolumesConfig;
 use crate::disk::{Done, Job, What};
 use crate::error::VolumeError;
@@ -33,6 +41,9 @@ use crate::types::PodIdentity;
 
 /// How long a driver may take for one call; upstream's figure.
 const CALL_LIMIT: Duration = Duration::from_secs(120);
+
+/// Volumes that can be worked on at the same time.
+const TURNS: usize = 64;
 
 /// Sockets of the drivers that are registered, by their names.
 pub(crate) type Drivers = Arc<BTreeMap<String, PathBuf>>;
@@ -44,6 +55,10 @@ pub(crate) struct Csi {
     node: String,
     paths: Paths,
     connect: Connect,
+    /// The node's own object; without it nobody waits for a volume to be attached.
+    own_node: Option<Informer<Node>>,
+    /// By turns; volumes that share one wait for each other in vain, but rarely.
+    turns: Arc<[Semaphore]>,
 }
 
 impl Csi {
@@ -52,8 +67,10 @@ impl Csi {
         config: &VolumesConfig,
         paths: &Paths,
         connect: Connect,
+        own_node: Option<Informer<Node>>,
     ) -> Self {
-        Self { drivers, node: config.node_name.clone(), paths: paths.clone(), connect }
+        let turns = (0..TURNS).map(|_| Semaphore::new(1)).collect();
+        Self { drivers, node: config.node_name.clone(), paths: paths.clone(), connect, own_node, turns }
     }
 
     fn socket(&self, driver: &str) -> Result<PathBuf, VolumeError> {
@@ -93,83 +110,131 @@ impl Csi {
         Ok(self.paths.volume(uid, CSI, place)?.join(RECORD))
     }
 
-    /// Has a volume there for a pod.
+    /// Waits until nobody else stages, publishes or takes back this volume: what one call makes, the other unmakes.
+    async fn turn(&self, driver: &str, handle: &str) -> Result<SemaphorePermit<'_>, VolumeError> {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (driver, handle).hash(&mut hasher);
+        let place = usize::try_from(hasher.finish() % self.turns.len() as u64).unwrap_or(0);
+        self.turns[place].acquire().await.map_err(|_| VolumeError::Away)
+    }
+
+    /// Asks what is known of a volume's driver.
+    async fn service(&self, volume: &CsiVolume) -> Result<Service, VolumeError> {
+        crate::paths::part(&volume.driver)?;
+        let says = self.driver(&volume.driver).await?;
+        volume.check(&says)?;
+        let socket = self.socket(&volume.driver)?;
+        let can = capabilities(&socket, CALL_LIMIT).await?;
+        Ok(Service { socket, can, says })
+    }
+
+    /// Has a volume there for a pod. Says too whether it wants to be looked after.
     pub(crate) async fn set_up(
         &self,
         maker: &Maker,
         pod: &Pod,
         who: &PodIdentity,
         volume: &CsiVolume,
-    ) -> Result<What, VolumeError> {
-        crate::paths::part(&volume.driver)?;
+    ) -> Result<(What, bool), VolumeError> {
+        let service = self.service(volume).await?;
         let target = self.target(&who.uid, &volume.place, volume.is_block)?;
-        let driver = self.driver(&volume.driver).await?;
-        volume.check(&driver)?;
-        let socket = self.socket(&volume.driver)?;
-        let has = capabilities(&socket).await?;
-        let group = who.fs_group.filter(|_| has.contains(&messages::MOUNT_GROUP) && !volume.is_block);
-        let owned = group.is_none() && volume.may_be_given(&driver);
-        let what = if volume.is_block {
-            What::Device {
-                plugin: CSI,
-                place: volume.place.clone(),
-                device: target.clone(),
-                read_only: volume.read_only,
+        let (made, wants_care) = (service.what(volume, who, &target), service.wants_care(volume));
+        // Nobody is kept from their turn by a volume that isn't attached yet.
+        let is_there = self.is_there(maker, who, &target).await?;
+        let context = if is_there { HashMap::new() } else { self.context_of_attachment(volume, &service).await? };
+        let _turn = self.turn(&volume.driver, &volume.handle).await?;
+        if is_there {
+            // What a pod has it keeps, whatever its driver says now.
+            if let Err(error) = self.care(maker, pod, who, volume, &service).await {
+                tracing::warn!(volume = volume.place, error = error.event(), "a volume stays as it is for now");
             }
-        } else {
-            let (path, read_only) = (target.clone(), volume.read_only);
-            What::There { path, read_only, is_block: false, owned, selinux_relabel: true }
-        };
-        let directory = target.parent().unwrap_or(&target).to_owned();
-        let made = maker.disks.run(&who.uid, Job::MountPoint { directory, at: target.clone() }).await?;
-        if matches!(made, Done::Is(true)) {
-            return Ok(what);
+            return Ok((made, wants_care));
         }
-        let needs_attachment = !volume.is_ephemeral && driver.attach_required != Some(false);
-        let publish_context = if needs_attachment { self.attached(volume).await? } else { HashMap::new() };
         let record = Record::of(volume, &self.node);
         let path = self.record(&who.uid, &volume.place, volume.is_block)?;
         maker.disks.run(&who.uid, Job::Save { path, text: record.text() }).await?;
-        let capability = volume.capability(has.contains(&messages::SINGLE_NODE_MULTI_WRITER), group);
-        let mut staging_path = String::new();
-        if has.contains(&messages::STAGES) && !volume.is_ephemeral {
-            let staging = self.staging(&volume.driver, &volume.handle, &volume.place, volume.is_block);
-            let job = Job::MountPoint { directory: staging.clone(), at: staging.clone() };
-            maker.disks.run(&who.uid, job).await?;
-            staging_path = staging.to_string_lossy().into_owned();
-            let stage = Stage {
-                volume_id: volume.handle.clone(),
-                publish_context: publish_context.clone(),
-                staging_path: staging_path.clone(),
-                capability: Some(capability.clone()),
-                secrets: self.secrets(volume.stage_secret.as_ref()).await?,
-                volume_context: volume.attributes.clone(),
-            };
-            let _: Empty = grpc::call(&socket, "/csi.v1.Node/NodeStageVolume", &stage, CALL_LIMIT).await?;
+        if service.stages(volume) {
+            self.stage(maker, who, volume, &service, context.clone()).await?;
         }
+        self.publish(maker, pod, who, volume, &service, context).await?;
+        self.grow(who, volume, &service).await?;
+        Ok((made, wants_care))
+    }
+
+    async fn is_there(&self, maker: &Maker, who: &PodIdentity, target: &Path) -> Result<bool, VolumeError> {
+        let directory = target.parent().unwrap_or(target).to_owned();
+        let made = maker.disks.run(&who.uid, Job::MountPoint { directory, at: target.to_owned() }).await?;
+        Ok(matches!(made, Done::Is(true)))
+    }
+
+    async fn context_of_attachment(
+        &self,
+        volume: &CsiVolume,
+        service: &Service,
+    ) -> Result<HashMap<String, String>, VolumeError> {
+        let needs = !volume.is_ephemeral && service.says.attach_required != Some(false);
+        if needs { self.attached(volume).await } else { Ok(HashMap::new()) }
+    }
+
+    async fn stage(
+        &self,
+        maker: &Maker,
+        who: &PodIdentity,
+        volume: &CsiVolume,
+        service: &Service,
+        publish_context: HashMap<String, String>,
+    ) -> Result<(), VolumeError> {
+        let staging = self.staging(&volume.driver, &volume.handle, &volume.place, volume.is_block);
+        let job = Job::MountPoint { directory: staging.clone(), at: staging.clone() };
+        maker.disks.run(&who.uid, job).await?;
+        let stage = Stage {
+            volume_id: volume.handle.clone(),
+            publish_context,
+            staging_path: staging.to_string_lossy().into_owned(),
+            capability: Some(service.capability(volume, who)),
+            secrets: self.secrets(volume.stage_secret.as_ref()).await?,
+            volume_context: volume.attributes.clone(),
+        };
+        let _: Empty = grpc::call(&service.socket, "/csi.v1.Node/NodeStageVolume", &stage, CALL_LIMIT).await?;
+        Ok(())
+    }
+
+    async fn publish(
+        &self,
+        maker: &Maker,
+        pod: &Pod,
+        who: &PodIdentity,
+        volume: &CsiVolume,
+        service: &Service,
+        publish_context: HashMap<String, String>,
+    ) -> Result<(), VolumeError> {
+        let staging_path = match service.stages(volume) {
+            true => self.staging(&volume.driver, &volume.handle, &volume.place, volume.is_block),
+            false => PathBuf::new(),
+        };
         let publish = Publish {
             volume_id: volume.handle.clone(),
             publish_context,
-            staging_path,
-            target_path: target.to_string_lossy().into_owned(),
-            capability: Some(capability),
+            staging_path: staging_path.to_string_lossy().into_owned(),
+            target_path: self.target(&who.uid, &volume.place, volume.is_block)?.to_string_lossy().into_owned(),
+            capability: Some(service.capability(volume, who)),
             read_only: volume.read_only,
             secrets: self.secrets(volume.publish_secret.as_ref()).await?,
-            volume_context: self.context(maker, pod, volume, &driver).await?,
+            volume_context: self.context(maker, pod, volume, &service.says).await?,
         };
-        let _: Empty = grpc::call(&socket, "/csi.v1.Node/NodePublishVolume", &publish, CALL_LIMIT).await?;
-        Ok(what)
+        let _: Empty = grpc::call(&service.socket, "/csi.v1.Node/NodePublishVolume", &publish, CALL_LIMIT).await?;
+        Ok(())
     }
 
     /// Takes a pod's volumes back, and those from the node that no other pod has.
     pub(crate) async fn tear_down(&self, maker: &Maker, uid: &str) -> Result<(), VolumeError> {
         for (directory, record) in self.records(maker, Some(uid)).await? {
-            let is_block = directory.parent().and_then(Path::parent).is_some_and(|kind| kind.ends_with("plugins"));
-            let place = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let (place, is_block) = place_of(&directory);
             let socket = self.socket(&record.driver)?;
             let target = self.target(uid, &place, is_block)?;
             let path = target.to_string_lossy().into_owned();
             let release = Release { volume_id: record.handle.clone(), path };
+            let _turn = self.turn(&record.driver, &record.handle).await?;
             let _: Empty = grpc::call(&socket, "/csi.v1.Node/NodeUnpublishVolume", &release, CALL_LIMIT).await?;
             maker.disks.run(uid, Job::Remove { path: target }).await?;
             if !record.is_ephemeral() {
@@ -195,7 +260,7 @@ impl Csi {
             return Ok(());
         }
         let staging = self.staging(&record.driver, &record.handle, place, is_block);
-        if capabilities(socket).await?.contains(&messages::STAGES) {
+        if capabilities(socket, CALL_LIMIT).await?.contains(&messages::STAGES) {
             let path = staging.to_string_lossy().into_owned();
             let release = Release { volume_id: record.handle.clone(), path };
             let _: Empty = grpc::call(socket, "/csi.v1.Node/NodeUnstageVolume", &release, CALL_LIMIT).await?;
@@ -219,7 +284,7 @@ impl Csi {
         let records = self.records(maker, None).await?;
         let persistent = records.into_iter().map(|(_, record)| record).filter(|record| !record.is_ephemeral());
         let mut names: Vec<_> =
-            persistent.map(|record| format!("kubernetes.io/csi/{}^{}", record.driver, record.handle)).collect();
+            persistent.map(|record| attach::unique_name(&record.driver, &record.handle)).collect();
         names.sort();
         names.dedup();
         Ok(names)
@@ -230,23 +295,6 @@ impl Csi {
         let api: Api<CSIDriver> = Api::all(self.connect.client());
         let failed = VolumeError::api(format!("failed to get CSIDriver {name}"));
         Ok(api.get_opt(name).await.map_err(failed)?.map(|driver| driver.spec).unwrap_or_default())
-    }
-
-    /// What whoever attached the volume to this node says about it.
-    async fn attached(&self, volume: &CsiVolume) -> Result<HashMap<String, String>, VolumeError> {
-        let name = attachment(&volume.handle, &volume.driver, &self.node);
-        let api: Api<VolumeAttachment> = Api::all(self.connect.client());
-        let failed = VolumeError::api(format!("failed to get VolumeAttachment {name}"));
-        let found = api.get_opt(&name).await.map_err(failed)?;
-        let status = found.and_then(|attachment| attachment.status);
-        let problem = status.as_ref().and_then(|status| status.attach_error.as_ref()?.message.clone());
-        match status.filter(|status| status.attached) {
-            Some(status) => Ok(status.attachment_metadata.unwrap_or_default().into_iter().collect()),
-            None => Err(VolumeError::Refused(match problem {
-                Some(problem) => format!("volume {} is not attached to this node: {problem}", volume.place),
-                None => format!("volume {} is not attached to this node yet", volume.place),
-            })),
-        }
     }
 
     async fn secrets(&self, secret: Option<&(String, String)>) -> Result<HashMap<String, String>, VolumeError> {
@@ -287,7 +335,13 @@ impl Csi {
 }
 
 /// What a driver can do on this node.
-async fn capabilities(socket: &Path) -> Result<Vec<i32>, VolumeError> {
-    let found: Capabilities = grpc::call(socket, "/csi.v1.Node/NodeGetCapabilities", &Empty {}, CALL_LIMIT).await?;
+async fn capabilities(socket: &Path, limit: Duration) -> Result<Vec<i32>, VolumeError> {
+    let found: Capabilities = grpc::call(socket, "/csi.v1.Node/NodeGetCapabilities", &Empty {}, limit).await?;
     Ok(found.capabilities.into_iter().filter_map(|capability| capability.rpc).map(|rpc| rpc.kind).collect())
+}
+
+/// Under which name a volume lies, and whether it is a device, from the directory of its record.
+fn place_of(directory: &Path) -> (String, bool) {
+    let is_block = directory.parent().and_then(Path::parent).is_some_and(|kind| kind.ends_with("plugins"));
+    (directory.file_name().unwrap_or_default().to_string_lossy().into_owned(), is_block)
 }

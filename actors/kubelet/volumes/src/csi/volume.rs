@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, CSIVolumeSource, Per
 use k8s_openapi::api::storage::v1::CSIDriverSpec;
 use serde::{Deserialize, Serialize};
 
+use super::growth::Growth;
 use super::messages::{AccessMode, Empty, MountVolume, VolumeCapability};
 use crate::error::VolumeError;
 
@@ -25,11 +26,14 @@ pub(crate) struct CsiVolume {
     /// Namespaces and names.
     pub(crate) stage_secret: Option<(String, String)>,
     pub(crate) publish_secret: Option<(String, String)>,
+    pub(crate) expand_secret: Option<(String, String)>,
     access_modes: Vec<String>,
     mount_options: Vec<String>,
     pub(crate) is_block: bool,
     /// It comes and goes with the pod.
     pub(crate) is_ephemeral: bool,
+    /// It is larger than its claim knows.
+    pub(crate) growth: Option<Growth>,
 }
 
 const READ_WRITE_ONCE: &str = "ReadWriteOnce";
@@ -48,10 +52,12 @@ impl CsiVolume {
             read_only: source.read_only == Some(true),
             stage_secret: None,
             publish_secret: source.node_publish_secret_ref.as_ref().map(|secret| (namespace, secret.name.clone())),
+            expand_secret: None,
             access_modes: vec![READ_WRITE_ONCE.to_owned()],
             mount_options: Vec::new(),
             is_block: false,
             is_ephemeral: true,
+            growth: None,
         }
     }
 
@@ -74,10 +80,12 @@ impl CsiVolume {
             read_only: read_only || source.read_only == Some(true),
             stage_secret: secret(source.node_stage_secret_ref),
             publish_secret: secret(source.node_publish_secret_ref),
+            expand_secret: secret(source.node_expand_secret_ref),
             access_modes: spec.access_modes.unwrap_or_default(),
             mount_options: spec.mount_options.unwrap_or_default(),
             is_block,
             is_ephemeral: false,
+            growth: None,
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) enum Job {
     Rewrite { uid: String, group: Group, volumes: Vec<Planned> },
     /// Have a directory there; says whether something is mounted at a place, which is it or lies in it.
     MountPoint { directory: PathBuf, at: PathBuf },
+    /// Say whether something is mounted right here.
+    IsMounted { at: PathBuf },
     /// Write a small file as a whole.
     Save { path: PathBuf, text: String },
     /// Read what was saved about storage drivers' volumes: of one pod, or of all.
@@ -47,7 +49,8 @@ pub(crate) enum Done {
     Mounted(BTreeMap<String, HostVolume>),
     Files(Vec<(PathBuf, String)>),
     Path(PathBuf),
-    Usage(BTreeMap<String, VolumeUsage>),
+    /// By whether they are persistent, and their names.
+    Usage(Vec<((bool, String), VolumeUsage)>),
     Uids(Vec<String>),
 }
 
@@ -132,6 +135,7 @@ pub(super) fn carry_out(job: Job, paths: &Paths, stamp: &str) -> Result<Done, Vo
             make_directories(&directory, 0o750)?;
             Mounts::read().map(|mounts| Done::Is(mounts.has(&at)))
         }
+        Job::IsMounted { at } => Mounts::read().map(|mounts| Done::Is(mounts.has(&at))),
         Job::Save { path, text } => save(&path, &text, stamp).map(|()| Done::Nothing),
         Job::Records { uid } => records(paths, uid).map(Done::Files),
         Job::Remove { path } => remove(&path).map(|()| Done::Nothing),

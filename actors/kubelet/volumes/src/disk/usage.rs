@@ -1,29 +1,28 @@
 //! Adds up what volumes take.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use rustix::fs::statvfs;
 
 use crate::error::VolumeError;
-use crate::paths::{CONFIG_MAP, CSI, DOWNWARD_API, EMPTY_DIR, LOCAL, PROJECTED, SECRET};
+use crate::paths::{CONFIG_MAP, DOWNWARD_API, EMPTY_DIR, LOCAL, PROJECTED, SECRET};
 use crate::trees;
 use crate::types::VolumeUsage;
 
 /// Of each volume of a pod that can be looked at: files are added up where they are the pod's alone, file systems are asked
-/// where the volume is one. NFS isn't asked: its server may be away, and the answer with it.
-pub(super) fn usage(pod: &Path) -> Result<BTreeMap<String, VolumeUsage>, VolumeError> {
-    let mut found = BTreeMap::new();
-    for plugin in [EMPTY_DIR, CONFIG_MAP, SECRET, PROJECTED, DOWNWARD_API, LOCAL, CSI] {
+/// where the volume is one. NFS isn't asked: its server may be away, and the answer with it; nor are storage drivers'
+/// volumes, of which the drivers tell.
+pub(super) fn usage(pod: &Path) -> Result<Vec<((bool, String), VolumeUsage)>, VolumeError> {
+    let mut found = Vec::new();
+    for plugin in [EMPTY_DIR, CONFIG_MAP, SECRET, PROJECTED, DOWNWARD_API, LOCAL] {
         let Ok(volumes) = fs::read_dir(pod.join("volumes").join(plugin)) else { continue };
         for volume in volumes.flatten() {
             let Ok(name) = volume.file_name().into_string() else { continue };
-            let path = if plugin == CSI { volume.path().join("mount") } else { volume.path() };
-            let adds_up = !matches!(plugin, LOCAL | CSI);
+            let is_persistent = plugin == LOCAL;
             // One that is going away meanwhile is left out.
-            if let Ok(usage) = one(&path, adds_up) {
-                found.insert(name, usage);
+            if let Ok(usage) = one(&volume.path(), !is_persistent) {
+                found.push(((is_persistent, name), usage));
             }
         }
     }
@@ -36,6 +35,7 @@ fn one(path: &Path, adds_up: bool) -> Result<VolumeUsage, VolumeError> {
     let taken = if adds_up { Some(trees::taken(path)?) } else { None };
     let used = bytes(system.f_blocks.saturating_sub(system.f_bfree));
     Ok(VolumeUsage {
+        claim: None,
         used_bytes: Some(taken.map_or(used, |taken| taken.bytes)),
         capacity_bytes: Some(bytes(system.f_blocks)),
         available_bytes: Some(bytes(system.f_bavail)),

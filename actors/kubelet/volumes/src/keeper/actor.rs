@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
 use super::{Followed, KeeperMsg, Registry};
-use crate::plan::Maker;
+use crate::plan::{Maker, Upkeep};
 use crate::types::PodIdentity;
 
 /// Waits between two failed attempts: doubled up to the last.
@@ -23,6 +23,15 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(120);
 /// Whoever makes a pod's volumes for longer than this has given up.
 const BUSY_MAX: Duration = Duration::from_secs(180);
+
+/// How often storage drivers are asked that want it: nobody tells a node that a volume has grown, and it may not watch.
+const CARE_PAUSE: Duration = Duration::from_secs(90);
+
+/// When a pod's volumes are looked at next, if nothing happens before.
+fn due(now: Moment, upkeep: &Upkeep) -> Option<Moment> {
+    let care = upkeep.wants_care.then(|| now + CARE_PAUSE);
+    upkeep.refresh.into_iter().chain(care).min()
+}
 
 /// What it is started with.
 #[derive(Clone)]
@@ -69,9 +78,13 @@ impl Actor for KeeperActor {
                 self.began(ctx.clock().now(), pod, who);
                 reply.send(());
             }
-            KeeperMsg::Ended { uid, refresh, reply } => {
-                self.ended(ctx, &uid, refresh);
+            KeeperMsg::Ended { uid, upkeep, reply } => {
+                self.ended(ctx, &uid, upkeep);
                 reply.send(());
+            }
+            KeeperMsg::Ask { uid, reply } => {
+                let about = |followed: &Followed| (followed.pod.clone(), followed.persistent.clone());
+                reply.send(self.pods.get(&uid).map(about));
             }
             KeeperMsg::Seen { uid, pod, reply } => {
                 self.seen(ctx, &uid, pod);
@@ -94,15 +107,19 @@ impl Actor for KeeperActor {
 
 impl KeeperActor {
     fn began(&mut self, now: Moment, pod: Arc<Pod>, who: PodIdentity) {
-        let is_dirty = self.pods.get(&who.uid).is_some_and(|followed| followed.is_dirty);
-        self.pods.insert(who.uid.clone(), Followed { pod, who, busy_since: Some(now), is_dirty });
+        let before = self.pods.get(&who.uid);
+        let is_dirty = before.is_some_and(|followed| followed.is_dirty);
+        let persistent = before.map(|followed| followed.persistent.clone()).unwrap_or_default();
+        self.pods.insert(who.uid.clone(), Followed { pod, who, busy_since: Some(now), is_dirty, persistent });
     }
 
-    fn ended(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str, refresh: Option<Moment>) {
+    fn ended(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str, upkeep: Upkeep) {
+        let due = due(ctx.clock().now(), &upkeep);
         let Some(followed) = self.pods.get_mut(uid) else { return };
+        followed.persistent.extend(upkeep.persistent);
         // Not noted as busy: the keeper died meanwhile, and may have written newer files before older ones were.
         followed.is_dirty |= followed.busy_since.take().is_none();
-        self.set_timer(ctx, uid, refresh);
+        self.set_timer(ctx, uid, due);
         if self.pods.get(uid).is_some_and(|followed| followed.is_dirty) {
             self.touched(ctx, uid);
         }
@@ -135,16 +152,18 @@ impl KeeperActor {
         });
     }
 
-    fn refreshed(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str, outcome: Result<Option<Moment>, String>) {
+    fn refreshed(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str, outcome: Result<Upkeep, String>) {
         let work = self.work.entry(uid.to_owned()).or_default();
         work.is_running = false;
-        if !self.pods.contains_key(uid) {
+        let Some(followed) = self.pods.get_mut(uid) else {
             self.work.remove(uid);
             return;
-        }
+        };
         let next = match outcome {
-            Ok(next) => {
+            Ok(upkeep) => {
                 work.failures = 0;
+                let next = due(ctx.clock().now(), &upkeep);
+                followed.persistent.extend(upkeep.persistent);
                 next
             }
             Err(reason) => {

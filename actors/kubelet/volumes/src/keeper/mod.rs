@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::actor::{KeeperActor, KeeperArgs};
 use crate::error::VolumeError;
+use crate::plan::Upkeep;
 use crate::types::PodIdentity;
 
 /// The keeper answers from memory.
@@ -27,7 +28,12 @@ pub(crate) struct Followed {
     pub(crate) busy_since: Option<Moment>,
     /// Something changed that isn't written yet.
     pub(crate) is_dirty: bool,
+    /// Names of its volumes, with those of the persistent volumes behind them.
+    pub(crate) persistent: BTreeMap<String, String>,
 }
+
+/// A pod, with the names of its volumes and of the persistent volumes behind them.
+pub(crate) type About = (Arc<Pod>, BTreeMap<String, String>);
 
 /// The pods that are followed. It outlives the keeper, so that its death stops no update.
 pub(crate) type Registry = Lend<BTreeMap<String, Followed>>;
@@ -48,8 +54,8 @@ pub(crate) enum KeeperMsg {
     Ended {
         /// Whose.
         uid: String,
-        /// When its first token has to be renewed.
-        refresh: Option<Moment>,
+        /// What has to be known of them from now on.
+        upkeep: Upkeep,
         /// It is noted.
         reply: ReplyPort<()>,
     },
@@ -61,6 +67,13 @@ pub(crate) enum KeeperMsg {
         pod: Arc<Pod>,
         /// It is noted.
         reply: ReplyPort<()>,
+    },
+    /// What is known of a pod's volumes?
+    Ask {
+        /// Whose.
+        uid: String,
+        /// Nothing of a pod that isn't followed.
+        reply: ReplyPort<Option<About>>,
     },
     /// Objects that these pods name have changed.
     Touched {
@@ -83,11 +96,11 @@ pub(crate) enum KeeperMsg {
     Refreshed {
         /// Whose.
         uid: String,
-        /// When its next token has to be renewed, or why nothing was written.
-        outcome: Result<Option<Moment>, String>,
+        /// What has to be known of its volumes from now on, or why nothing was written.
+        outcome: Result<Upkeep, String>,
     },
 }
-message_kinds!(KeeperMsg { Began, Ended, Seen, Touched, Forget, RefreshTick, Refreshed });
+message_kinds!(KeeperMsg { Began, Ended, Seen, Ask, Touched, Forget, RefreshTick, Refreshed });
 
 /// The way to the keeper. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -98,5 +111,12 @@ impl Keeper {
     pub(crate) async fn tell(&self, message: impl FnOnce(ReplyPort<()>) -> KeeperMsg) -> Result<(), VolumeError> {
         let address = crate::address(&self.0).await?;
         address.call(TELL_LIMIT, message).await.map_err(|_| VolumeError::Away)
+    }
+
+    /// What is known of a pod's volumes; nothing of a pod that isn't followed.
+    pub(crate) async fn about(&self, uid: &str) -> Result<Option<About>, VolumeError> {
+        let address = crate::address(&self.0).await?;
+        let asked = address.call(TELL_LIMIT, |reply| KeeperMsg::Ask { uid: uid.to_owned(), reply });
+        asked.await.map_err(|_| VolumeError::Away)
     }
 }

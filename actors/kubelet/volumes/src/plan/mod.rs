@@ -5,6 +5,7 @@ mod files;
 mod mounted;
 mod used;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k3sd_client::api::Connect;
@@ -38,14 +39,25 @@ pub(crate) struct Maker {
 /// When the first of some tokens has to be renewed.
 pub(crate) type Refresh = Option<Moment>;
 
+/// What has to be known of a pod's volumes as long as they are there.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Upkeep {
+    /// When files have to be written again.
+    pub(crate) refresh: Refresh,
+    /// Some storage driver wants to be asked now and then.
+    pub(crate) wants_care: bool,
+    /// Names in the pod, with those of the persistent volumes behind them.
+    pub(crate) persistent: BTreeMap<String, String>,
+}
+
 impl Maker {
     /// Has all volumes there that the pod's containers use.
-    pub(crate) async fn set_up(&self, pod: &Pod, who: &PodIdentity) -> (Result<Mounted, VolumeError>, Refresh) {
+    pub(crate) async fn set_up(&self, pod: &Pod, who: &PodIdentity) -> (Result<Mounted, VolumeError>, Upkeep) {
         let mut planned = Vec::new();
-        let mut refresh = None;
+        let mut upkeep = Upkeep::default();
         let mut failure = None;
         for (volume, how) in used(pod) {
-            match self.volume(pod, who, volume, how, &mut refresh).await {
+            match self.volume(pod, who, volume, how, &mut upkeep).await {
                 Ok(what) => planned.push(Planned { name: volume.name.clone(), what }),
                 Err(error) => {
                     failure.get_or_insert(error.of(&volume.name));
@@ -54,25 +66,29 @@ impl Maker {
         }
         let made = self.make(pod, who, planned).await;
         let outcome = failure.map_or(Ok(()), Err).and(made);
-        (outcome, refresh)
+        (outcome, upkeep)
     }
 
-    /// Writes the files of a pod's volumes again, where they are others by now.
-    pub(crate) async fn refresh(&self, pod: &Pod, who: &PodIdentity) -> Result<Refresh, VolumeError> {
+    /// Writes the files of a pod's volumes again, where they are others by now, and asks storage drivers what they want.
+    pub(crate) async fn refresh(&self, pod: &Pod, who: &PodIdentity) -> Result<Upkeep, VolumeError> {
         let mut planned = Vec::new();
-        let mut refresh = None;
-        for (volume, _) in used(pod) {
-            if let Some(what) =
-                self.files(pod, who, volume, &mut refresh).await.map_err(|error| error.of(&volume.name))?
-            {
-                planned.push(Planned { name: volume.name.clone(), what });
+        let mut others = Vec::new();
+        let mut upkeep = Upkeep::default();
+        for (volume, how) in used(pod) {
+            let files = self.files(pod, who, volume, &mut upkeep.refresh).await;
+            match files.map_err(|error| error.of(&volume.name))? {
+                Some(what) => planned.push(Planned { name: volume.name.clone(), what }),
+                None => others.push((volume, how)),
             }
         }
         if !planned.is_empty() {
             let job = Job::Rewrite { uid: who.uid.clone(), group: group(pod, who), volumes: planned };
             self.disks.run(&who.uid, job).await?;
         }
-        Ok(refresh)
+        for (volume, how) in others {
+            self.look_after(pod, who, volume, how, &mut upkeep).await;
+        }
+        Ok(upkeep)
     }
 
     async fn make(&self, pod: &Pod, who: &PodIdentity, volumes: Vec<Planned>) -> Result<Mounted, VolumeError> {
@@ -92,9 +108,9 @@ impl Maker {
         who: &PodIdentity,
         volume: &Volume,
         how: Use,
-        refresh: &mut Refresh,
+        upkeep: &mut Upkeep,
     ) -> Result<What, VolumeError> {
-        if let Some(files) = self.files(pod, who, volume, refresh).await? {
+        if let Some(files) = self.files(pod, who, volume, &mut upkeep.refresh).await? {
             return Ok(files);
         }
         if let Some(empty_dir) = &volume.empty_dir {
@@ -104,7 +120,7 @@ impl Maker {
             let kind = host_path.type_.clone().unwrap_or_default();
             return Ok(What::HostPath { path: host_path.path.clone().into(), kind, read_only: false });
         }
-        self.mounted(pod, who, volume, how).await
+        self.mounted(pod, who, volume, how, upkeep).await
     }
 
     /// The most that a volume in memory may take, in bytes: what the pod may have, or what the node has for pods.

@@ -8,9 +8,9 @@ use k8s_openapi::api::core::v1::{NFSVolumeSource, PersistentVolume, PersistentVo
 use kube::Api;
 
 use super::files::namespace;
-use super::{Maker, Use};
-use crate::claims::{Backing, backing, bound_volume, is_block};
-use crate::csi::CsiVolume;
+use super::{Maker, Upkeep, Use};
+use crate::claims::{Backing, backing, bound_volume, claim_of, is_block};
+use crate::csi::{CsiVolume, growth};
 use crate::disk::{Done, Job, What};
 use crate::error::VolumeError;
 use crate::paths::{LOCAL, NFS};
@@ -28,19 +28,19 @@ impl Maker {
         who: &PodIdentity,
         volume: &Volume,
         how: Use,
+        upkeep: &mut Upkeep,
     ) -> Result<What, VolumeError> {
-        if let Some(claim) = &volume.persistent_volume_claim {
-            return self.claimed(pod, who, &claim.claim_name, (claim.read_only == Some(true), false), how).await;
-        }
-        if volume.ephemeral.is_some() {
-            let name = format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name);
-            return self.claimed(pod, who, &name, (false, true), how).await;
+        if let Some(name) = claim_of(pod, volume) {
+            return self.claimed(pod, who, volume, &name, how, upkeep).await;
         }
         if let Some(nfs) = &volume.nfs {
             return self.nfs(who, &volume.name, nfs, nfs.read_only == Some(true), &[]).await;
         }
         if let Some(inline) = &volume.csi {
-            return self.csi.set_up(self, pod, who, &CsiVolume::inline(pod, &volume.name, inline)).await;
+            let (made, wants_care) =
+                self.csi.set_up(self, pod, who, &CsiVolume::inline(pod, &volume.name, inline)).await?;
+            upkeep.wants_care |= wants_care;
+            return Ok(made);
         }
         Err(VolumeError::Refused(format!(
             "no volume plugin of this node matches volume {:?}: {}",
@@ -49,24 +49,39 @@ impl Maker {
         )))
     }
 
-    /// What a claim stands for. `read_only` by the pod, `is_owned` if the claim was made for the pod.
+    /// A claim of the pod's, and the persistent volume that it stands for.
+    async fn persistent(
+        &self,
+        pod: &Pod,
+        named: &Volume,
+        name: &str,
+    ) -> Result<(PersistentVolumeClaim, PersistentVolume), VolumeError> {
+        let client = self.connect.client();
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace(pod));
+        let claim = claims.get(name).await.map_err(VolumeError::api("failed to fetch PVC from API server"))?;
+        // One that was made for the pod is nobody else's.
+        let volume_name = bound_volume(&claim, pod, named.ephemeral.is_some())?;
+        let volumes: Api<PersistentVolume> = Api::all(client);
+        let volume = volumes.get(volume_name).await;
+        let volume = volume.map_err(VolumeError::api(format!("failed to fetch PV {volume_name:?} from API server")))?;
+        Ok((claim, volume))
+    }
+
+    /// What a claim stands for.
     async fn claimed(
         &self,
         pod: &Pod,
         who: &PodIdentity,
+        named: &Volume,
         name: &str,
-        (read_only, is_owned): (bool, bool),
         how: Use,
+        upkeep: &mut Upkeep,
     ) -> Result<What, VolumeError> {
-        let client = self.connect.client();
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace(pod));
-        let claim = claims.get(name).await.map_err(VolumeError::api("failed to fetch PVC from API server"))?;
-        let volume_name = bound_volume(&claim, pod, is_owned)?;
-        let volumes: Api<PersistentVolume> = Api::all(client);
-        let volume = volumes.get(volume_name).await;
-        let volume = volume.map_err(VolumeError::api(format!("failed to fetch PV {volume_name:?} from API server")))?;
+        let (claim, volume) = self.persistent(pod, named, name).await?;
+        let read_only = is_read_only(named);
         let is_block = is_block(&volume, name, how.is_mounted, how.is_device)?;
-        let place = volume_name.to_owned();
+        let place = volume.metadata.name.clone().unwrap_or_default();
+        upkeep.persistent.insert(named.name.clone(), place.clone());
         match backing(&volume, &claim)? {
             Backing::Local(device) if is_block => Ok(What::Device { plugin: LOCAL, place, device, read_only }),
             Backing::Local(from) => Ok(What::Local { place, from, read_only }),
@@ -81,9 +96,53 @@ impl Maker {
             }
             Backing::Csi(source) => {
                 let wanted = CsiVolume::persistent(&volume, *source, read_only, is_block);
-                self.csi.set_up(self, pod, who, &wanted).await
+                let wanted = CsiVolume { growth: growth(&volume, &claim), ..wanted };
+                let (made, wants_care) = self.csi.set_up(self, pod, who, &wanted).await?;
+                upkeep.wants_care |= wants_care;
+                Ok(made)
             }
         }
+    }
+
+    /// Asks a storage driver, if one has the volume, what it wants by now. What fails is tried with the next look.
+    pub(super) async fn look_after(
+        &self,
+        pod: &Pod,
+        who: &PodIdentity,
+        volume: &Volume,
+        how: Use,
+        upkeep: &mut Upkeep,
+    ) {
+        match self.wants_care(pod, who, volume, how, upkeep).await {
+            Ok(wants_care) => upkeep.wants_care |= wants_care,
+            Err(error) => {
+                upkeep.wants_care = true;
+                let error = error.event();
+                tracing::warn!(pod = who.uid, volume = volume.name, error, "a volume stays as it is for now");
+            }
+        }
+    }
+
+    async fn wants_care(
+        &self,
+        pod: &Pod,
+        who: &PodIdentity,
+        volume: &Volume,
+        how: Use,
+        upkeep: &mut Upkeep,
+    ) -> Result<bool, VolumeError> {
+        if let Some(inline) = &volume.csi {
+            return self.csi.look_after(self, pod, who, &CsiVolume::inline(pod, &volume.name, inline)).await;
+        }
+        let Some(name) = claim_of(pod, volume) else { return Ok(false) };
+        let (claim, found) = self.persistent(pod, volume, &name).await?;
+        let place = found.metadata.name.clone().unwrap_or_default();
+        upkeep.persistent.insert(volume.name.clone(), place);
+        let Backing::Csi(source) = backing(&found, &claim)? else { return Ok(false) };
+        let is_block = is_block(&found, &name, how.is_mounted, how.is_device)?;
+        let wanted = CsiVolume::persistent(&found, *source, is_read_only(volume), is_block);
+        let wanted = CsiVolume { growth: growth(&found, &claim), ..wanted };
+        self.csi.look_after(self, pod, who, &wanted).await
     }
 
     async fn nfs(
@@ -140,6 +199,10 @@ impl Maker {
         let said: Vec<u8> = output.stderr.into_iter().chain(output.stdout).take(OUTPUT_BYTES_MAX).collect();
         Err(fail(format!("{}: {}", output.status, String::from_utf8_lossy(&said).trim())))
     }
+}
+
+fn is_read_only(volume: &Volume) -> bool {
+    volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true))
 }
 
 /// What a volume is that nobody here can make.

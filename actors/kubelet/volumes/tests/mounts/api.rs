@@ -91,6 +91,7 @@ impl Api {
             }
             Method::PATCH => {
                 let patch: Value = serde_json::from_slice(&body).unwrap();
+                let path = path.trim_end_matches("/status").to_owned();
                 let Some(mut object) = self.get(&path) else { return missing(&path) };
                 merge(&mut object, &patch);
                 self.put(&path, object);

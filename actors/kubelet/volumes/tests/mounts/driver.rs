@@ -11,6 +11,11 @@ use http::{HeaderMap, Response};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
+/// What a driver can do, in CSI's numbers.
+pub(crate) const STAGES: u8 = 1;
+pub(crate) const GETS_STATS: u8 = 2;
+pub(crate) const EXPANDS: u8 = 3;
+
 /// What was called, in order, with the texts of the request by field number.
 pub(crate) type Calls = Vec<(String, BTreeMap<u64, String>)>;
 
@@ -21,9 +26,15 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// Listens in the registry; one socket serves registration and volumes.
-    #[expect(clippy::disallowed_methods, reason = "a server of the test's, which ends with its runtime")]
+    /// Listens in the registry; one socket serves registration and volumes. It stages.
     pub(crate) fn start(registry: &Path, home: &Path) -> Self {
+        Self::with(registry, home, &[STAGES])
+    }
+
+    /// The same of one that can do these.
+    #[expect(clippy::disallowed_methods, reason = "a server of the test's, which ends with its runtime")]
+    pub(crate) fn with(registry: &Path, home: &Path, can: &[u8]) -> Self {
+        let can: Arc<[u8]> = can.into();
         fs::create_dir_all(registry).unwrap();
         let socket = registry.join("test.example.com-reg.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -32,11 +43,11 @@ impl Driver {
         let files = home.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (files, log) = (files.clone(), log.clone());
+                let (files, log, can) = (files.clone(), log.clone(), can.clone());
                 tokio::spawn(async move {
                     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
                     while let Some(Ok((request, mut respond))) = connection.accept().await {
-                        let (files, log) = (files.clone(), log.clone());
+                        let (files, log, can) = (files.clone(), log.clone(), can.clone());
                         tokio::spawn(async move {
                             let method = request.uri().path().rsplit('/').next().unwrap().to_owned();
                             let mut body = request.into_body();
@@ -47,7 +58,7 @@ impl Driver {
                             }
                             read.advance(5);
                             let fields = texts(&read);
-                            let answer = answer(&files, &method, &fields);
+                            let answer = answer(&files, &can, &method, &fields);
                             log.send_modify(|calls| calls.push((method, fields)));
                             let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
                             let mut stream = respond.send_response(head, false).unwrap();
@@ -75,6 +86,11 @@ impl Driver {
         self.calls.borrow().iter().map(|(method, _)| method.clone()).collect()
     }
 
+    /// How often a method was called.
+    pub(crate) fn count(&self, method: &str) -> usize {
+        self.calls.borrow().iter().filter(|(name, _)| name == method).count()
+    }
+
     /// The texts of the last call of a method.
     pub(crate) fn last(&self, method: &str) -> BTreeMap<u64, String> {
         let calls = self.calls.borrow();
@@ -88,7 +104,12 @@ impl Driver {
     }
 }
 
-fn answer(home: &Path, method: &str, fields: &BTreeMap<u64, String>) -> Vec<u8> {
+fn is_mounted(path: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(path))
+}
+
+fn answer(home: &Path, can: &[u8], method: &str, fields: &BTreeMap<u64, String>) -> Vec<u8> {
     let text = |number: u64, text: &str| {
         let mut field = vec![u8::try_from(number << 3 | 2).unwrap(), u8::try_from(text.len()).unwrap()];
         field.extend(text.as_bytes());
@@ -114,8 +135,21 @@ fn answer(home: &Path, method: &str, fields: &BTreeMap<u64, String>) -> Vec<u8> 
             let map = [vec![0x0a, u8::try_from(pair.len()).unwrap()], pair].concat();
             [text(1, "node-id"), vec![0x10, 3], vec![0x1a, u8::try_from(map.len()).unwrap()], map].concat()
         }
-        // Stages volumes.
-        "NodeGetCapabilities" => vec![0x0a, 4, 0x0a, 2, 0x08, 1],
+        "NodeGetCapabilities" => can.iter().flat_map(|one| [0x0a, 4, 0x0a, 2, 0x08, *one]).collect(),
+        // A thousand bytes of which ten are used, and five files.
+        "NodeGetVolumeStats" => {
+            let (bytes, files) = ([0x08, 0xde, 7, 0x10, 0xe8, 7, 0x18, 10, 0x20, 1], [0x18, 5, 0x20, 2]);
+            [&[0x0a, 10][..], &bytes, &[0x0a, 4], &files].concat()
+        }
+        "NodeStageVolume" if fields[&3].contains("volumeDevices") => Vec::new(),
+        "NodePublishVolume" if fields[&4].contains("volumeDevices") => {
+            fs::write(&fields[&4], "").unwrap();
+            let device = home.join(format!("{}-device", fields[&1]));
+            assert!(Command::new("mount").arg("--bind").arg(device).arg(&fields[&4]).status().unwrap().success());
+            Vec::new()
+        }
+        // What is published again is there already.
+        "NodePublishVolume" if is_mounted(&fields[&4]) => Vec::new(),
         "NodeStageVolume" => {
             mount(&volume(&fields[&1]), &fields[&3]);
             Vec::new()
@@ -125,6 +159,7 @@ fn answer(home: &Path, method: &str, fields: &BTreeMap<u64, String>) -> Vec<u8> 
             mount(&staged.unwrap_or_else(|| volume(&fields[&1])), &fields[&4]);
             Vec::new()
         }
+        "NodeUnstageVolume" if fields[&2].contains("volumeDevices") => Vec::new(),
         "NodeUnpublishVolume" | "NodeUnstageVolume" => {
             unmount(&fields[&2]);
             Vec::new()

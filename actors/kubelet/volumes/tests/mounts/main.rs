@@ -2,6 +2,7 @@
 
 mod api;
 mod driver;
+mod storage;
 mod volumes;
 
 use std::process::{Command, ExitCode};
@@ -12,10 +13,14 @@ const INSIDE: &str = "--inside";
 /// A test: its name, and what it does.
 type Test = (&'static str, fn());
 
+fn tests() -> impl Iterator<Item = &'static Test> {
+    volumes::TESTS.iter().chain(storage::TESTS)
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {
-        volumes::TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+        tests().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
     if arguments.first().is_some_and(|first| first == INSIDE) {
@@ -36,7 +41,7 @@ fn main() -> ExitCode {
 fn run(arguments: &[String]) -> ExitCode {
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let mut failures = 0;
-    for (name, test) in volumes::TESTS {
+    for (name, test) in tests() {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
             continue;
         }

@@ -11,13 +11,13 @@ use std::time::Duration;
 use k3sd_kubelet_volumes::{
     Allocatable, Mounted, PodIdentity, SubPath, VolumeError, Volumes, VolumesConfig, VolumesTree, tree,
 };
+use k3sd_client::informer::{InformerArgs, informer};
 use k3sd_runtime::{Clock, Signal, System, Tree};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node as CoreNode, Pod};
 use serde_json::{Value, json};
 
 use crate::Test;
 use crate::api::Api;
-use crate::driver::Driver;
 
 /// All of them; see [`crate::main`].
 pub(crate) const TESTS: &[Test] = &[
@@ -31,7 +31,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("nfs_is_mounted_by_the_hosts_program_once", nfs_is_mounted_by_the_hosts_program_once),
     ("whatever_dies_and_whenever_nothing_is_left", whatever_dies_and_whenever_nothing_is_left),
     ("nothing_is_deleted_through_a_mount", nothing_is_deleted_through_a_mount),
-    ("a_storage_driver_is_registered_and_used", a_storage_driver_is_registered_and_used),
 ];
 
 /// However slow the machine is.
@@ -39,16 +38,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 const UID: &str = "5e1f0000-0000-4000-8000-000000000001";
 
 /// A node's volumes, running.
-struct Node {
-    api: Api,
+pub(crate) struct Node {
+    pub(crate) api: Api,
     tree: Tree,
     system: System,
-    volumes: Volumes,
+    pub(crate) volumes: Volumes,
     root: PathBuf,
 }
 
 impl Node {
-    async fn start(api: &Api, root: &Path, clock: Clock) -> Self {
+    pub(crate) async fn start(api: &Api, root: &Path, clock: Clock) -> Self {
         Self::with_program(api, root, clock, "no-such-program".into()).await
     }
 
@@ -59,24 +58,26 @@ impl Node {
             allocatable: Allocatable { cpu_milli: 2000, memory: 1 << 30, ephemeral_storage: 1 << 30 },
             mount_program,
         };
-        let VolumesTree { spec, volumes } = tree(config, api.connect());
+        let own = InformerArgs::<CoreNode>::all(api.connect()).fields("metadata.name=node");
+        let (own_child, own_node) = informer("own-node", own);
+        let VolumesTree { spec, volumes } = tree(config, api.connect(), Some(own_node));
         let system = System::new(clock);
-        let tree = system.start(spec);
+        let tree = system.start(spec.child(own_child));
         tree.ready().await.unwrap();
         Self { api: api.clone(), tree, system, volumes, root: root.to_owned() }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.tree.stop();
         self.tree.ended().await;
     }
 
-    fn volume(&self, uid: &str, plugin: &str, name: &str) -> PathBuf {
+    pub(crate) fn volume(&self, uid: &str, plugin: &str, name: &str) -> PathBuf {
         self.root.join("pods").join(uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
     }
 
     /// Nothing is left of any pod.
-    fn is_clean(&self) {
+    pub(crate) fn is_clean(&self) {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let below = self.root.join("pods");
         assert!(!mounts.contains(below.to_str().unwrap()), "still mounted:\n{mounts}");
@@ -84,7 +85,7 @@ impl Node {
     }
 }
 
-fn on_a_clock_of(is_paused: bool, test: impl Future<Output = ()>) {
+pub(crate) fn on_a_clock_of(is_paused: bool, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(is_paused).build().unwrap();
     runtime.block_on(async {
         if is_paused {
@@ -95,7 +96,7 @@ fn on_a_clock_of(is_paused: bool, test: impl Future<Output = ()>) {
     });
 }
 
-fn real(test: impl Future<Output = ()>) {
+pub(crate) fn real(test: impl Future<Output = ()>) {
     on_a_clock_of(false, test);
 }
 
@@ -106,7 +107,7 @@ async fn holds(file: &Path, text: &str) {
     }
 }
 
-fn pod(uid: &str, volumes: &Value) -> Arc<Pod> {
+pub(crate) fn pod(uid: &str, volumes: &Value) -> Arc<Pod> {
     let mounts: Vec<_> =
         volumes.as_array().unwrap().iter().map(|volume| json!({"name": volume["name"], "mountPath": "/x"})).collect();
     let pod = json!({
@@ -116,7 +117,7 @@ fn pod(uid: &str, volumes: &Value) -> Arc<Pod> {
     Arc::new(serde_json::from_value(pod).unwrap())
 }
 
-fn who(uid: &str, fs_group: Option<u32>) -> PodIdentity {
+pub(crate) fn who(uid: &str, fs_group: Option<u32>) -> PodIdentity {
     PodIdentity { uid: uid.to_owned(), fs_group, memory_limit: None }
 }
 
@@ -272,7 +273,7 @@ fn empty_dirs_are_the_groups_and_counted() {
         fs::hard_link(disk.join("d/f"), disk.join("again")).unwrap();
         symlink("/", disk.join("out")).unwrap();
         let usage = node.volumes.usage(UID).await.unwrap();
-        let used = usage["disk"];
+        let used = &usage["disk"];
         assert!((100_000..200_000).contains(&used.used_bytes.unwrap()), "{used:?}");
         assert_eq!(used.inodes_used, Some(4));
         assert_eq!(usage["memory"].capacity_bytes, Some(1 << 20));
@@ -330,11 +331,12 @@ fn sub_paths_stay_in_their_volume() {
 }
 
 /// A claim that is bound to a volume of this source.
-fn claimed(api: &Api, source: Value) {
+pub(crate) fn claimed(api: &Api, source: Value) {
     let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c", "namespace": "n", "uid": "cu"},
-        "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"}});
+        "spec": {"volumeName": "pv"}, "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
     api.put("/api/v1/namespaces/n/persistentvolumeclaims/c", claim);
-    let mut spec = json!({"claimRef": {"uid": "cu"}, "accessModes": ["ReadWriteOnce"]});
+    let mut spec =
+        json!({"claimRef": {"uid": "cu"}, "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}});
     spec.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
     let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"}, "spec": spec});
     api.put("/api/v1/persistentvolumes/pv", volume);
@@ -434,78 +436,6 @@ fn nothing_is_deleted_through_a_mount() {
             assert!(node.volumes.tear_down(uid).await.is_err(), "{uid:?}");
         }
         assert!(home.path().join("pods").is_dir());
-        node.stop().await;
-    });
-}
-
-fn a_storage_driver_is_registered_and_used() {
-    real(async {
-        let (home, data, api) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), Api::new());
-        api.put(
-            "/api/v1/nodes/node",
-            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node", "uid": "nu"}}),
-        );
-        let modes = json!(["Persistent", "Ephemeral"]);
-        let spec = json!({"attachRequired": false, "podInfoOnMount": true, "volumeLifecycleModes": modes,
-            "tokenRequests": [{"audience": "vault"}]});
-        let object = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "test.example.com"}, "spec": spec});
-        api.put("/apis/storage.k8s.io/v1/csidrivers/test.example.com", object);
-        claimed(&api, json!({"csi": {"driver": "test.example.com", "volumeHandle": "disk-1", "fsType": "ext4"}}));
-        let node = Node::start(&api, home.path(), Clock::system()).await;
-        let volumes = json!([
-            {"name": "v", "persistentVolumeClaim": {"claimName": "c"}},
-            {"name": "inline", "csi": {"driver": "test.example.com", "volumeAttributes": {"color": "red"}}},
-        ]);
-        let (first, second) = (
-            pod("uid-1", &volumes),
-            pod("uid-2", &json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}])),
-        );
-        let text = node.volumes.set_up(&first, &who("uid-1", None)).await.unwrap_err().event();
-        assert!(
-            text.ends_with("driver name test.example.com not found in the list of registered CSI drivers"),
-            "{text}"
-        );
-        let driver = Driver::start(&home.path().join("plugins_registry"), data.path());
-        driver.wait("NotifyRegistrationStatus").await;
-        assert_eq!(driver.last("NotifyRegistrationStatus").get(&1).map(String::as_str), Some("1"));
-        let written = node.api.get("/apis/storage.k8s.io/v1/csinodes/node").unwrap();
-        let entry = json!({"name": "test.example.com", "nodeID": "node-id", "topologyKeys": ["topology.test/zone"], "allocatable": {"count": 3}});
-        assert_eq!(written["spec"]["drivers"], json!([entry]));
-        assert_eq!(node.api.get("/api/v1/nodes/node").unwrap()["metadata"]["labels"]["topology.test/zone"], "z1");
-        let mounted = loop {
-            if let Ok(mounted) = node.volumes.set_up(&first, &who("uid-1", Some(5000))).await {
-                break mounted;
-            }
-        };
-        assert_eq!(mounted.volumes["v"].path, node.volume("uid-1", "csi", "pv").join("mount"));
-        let context = driver.last("NodePublishVolume").get(&8).cloned().unwrap_or_default();
-        assert!(
-            context.contains("color") && context.contains("csi.storage.k8s.io/pod.name") && context.contains("vault")
-        );
-        fs::write(mounted.volumes["v"].path.join("f"), "x").unwrap();
-        assert_eq!(fs::metadata(driver.home().join("disk-1")).unwrap().gid(), 5000, "the policy gives it to the group");
-        let calls = driver.called().len();
-        node.volumes.set_up(&first, &who("uid-1", Some(5000))).await.unwrap();
-        assert!(driver.called()[calls..].iter().all(|method| method == "NodeGetCapabilities"));
-        node.volumes.set_up(&second, &who("uid-2", None)).await.unwrap();
-        assert_eq!(node.volumes.in_use().await.unwrap(), ["kubernetes.io/csi/test.example.com^disk-1"]);
-        let count = |method: &str| driver.called().iter().filter(|called| *called == method).count();
-        node.volumes.tear_down("uid-1").await.unwrap();
-        assert_eq!((count("NodeUnpublishVolume"), count("NodeUnstageVolume")), (2, 0), "another pod has it still");
-        // The node's part starts again, and takes back what it didn't give.
-        let api = node.api.clone();
-        node.stop().await;
-        let node = Node::start(&api, home.path(), Clock::system()).await;
-        while node.volumes.tear_down("uid-2").await.is_err() {}
-        assert_eq!((count("NodeUnpublishVolume"), count("NodeUnstageVolume")), (3, 1));
-        assert_eq!(fs::read_to_string(driver.home().join("disk-1/f")).unwrap(), "x");
-        node.is_clean();
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!mounts.contains(home.path().to_str().unwrap()), "{mounts}");
-        fs::remove_file(home.path().join("plugins_registry/test.example.com-reg.sock")).unwrap();
-        while node.api.get("/apis/storage.k8s.io/v1/csinodes/node").unwrap()["spec"]["drivers"] != json!([]) {
-            tokio::task::yield_now().await;
-        }
         node.stop().await;
     });
 }
