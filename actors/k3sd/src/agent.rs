@@ -155,6 +155,8 @@ fn kubelet_config(args: &AgentArgs<'_>, engine: &ContainerdConfig, binary: PathB
         resolv_conf: node.resolv_conf.clone(),
         protects_kernel_defaults: node.protect_kernel_defaults,
         kubelet_arguments: node.kubelet_arguments.clone(),
+        credential_provider_config: node.credential_provider_config.clone(),
+        credential_provider_bin_dir: node.credential_provider_bin_dir.clone(),
         runtime_socket: socket.map_or_else(|| engine.socket(), PathBuf::from),
         image_endpoint: node.runtime.image_endpoint.clone(),
         pause_image: engine.sandbox_image(),

@@ -48,6 +48,10 @@ pub struct KubeletConfig {
     pub protects_kernel_defaults: bool,
     /// `--kubelet-arg`, each `name=value`.
     pub kubelet_arguments: Vec<String>,
+    /// `--image-credential-provider-config`: which programs know credentials for registries. Used if it is there.
+    pub credential_provider_config: PathBuf,
+    /// `--image-credential-provider-bin-dir`: where those programs are. Without it there are none.
+    pub credential_provider_bin_dir: PathBuf,
     /// The runtime's socket.
     pub runtime_socket: PathBuf,
     /// `--image-service-endpoint`.

@@ -8,6 +8,7 @@ use k3sd_kubelet_node::NodeError;
 use k3sd_kubelet_node::config::{ConfigError, KubeletArgumentError};
 use k3sd_kubelet_node::identity::AddressError;
 use k3sd_kubelet_node::prepare::PrepareError;
+use k3sd_kubelet_pods::credentials::config::CredentialError;
 use thiserror::Error;
 
 /// Why a node can't be put together on this machine.
@@ -45,6 +46,9 @@ pub enum KubeletError {
     /// `--kubelet-arg`.
     #[error("--kubelet-arg")]
     Argument(#[source] KubeletArgumentError),
+    /// Programs that know credentials for registries.
+    #[error("use the credential providers for images")]
+    Credentials(#[source] CredentialError),
     /// The kernel's settings.
     #[error("prepare this machine for pods")]
     Prepare(#[source] PrepareError),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k3sd_client::api::Connect;
@@ -11,11 +11,12 @@ use k3sd_client::events::recorder;
 use k3sd_client::informer::{InformerArgs, informer};
 use k3sd_cri::Cri;
 use k3sd_kubelet_cni::{Backend, Cidr, NetworkConfig};
-use k3sd_kubelet_node::config::KubeletConfiguration;
+use k3sd_kubelet_node::config::{KubeletConfiguration, KubeletSettings};
 use k3sd_kubelet_node::devices::bind;
 use k3sd_kubelet_node::eviction::parse;
 use k3sd_kubelet_node::status::{Ask, FileSystem, Machine, Reserved, Roots, Supply, resources};
 use k3sd_kubelet_node::{NodeConfig, NodeDeps};
+use k3sd_kubelet_pods::credentials::CredentialProviders;
 use k3sd_kubelet_pods::translate::dns::{self, DnsFacts};
 use k3sd_kubelet_pods::{PodDevices, PodsConfig, PodsDeps};
 use k3sd_kubelet_server::{Checks, Configz, ServerArgs, ServerConfig};
@@ -102,6 +103,7 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
         addresses: facts.addresses.subscribe(),
         allocatable: facts.allocatable.subscribe(),
         devices: Some(devices_seat),
+        credentials: credentials(&config, &settings)?.map(Arc::new),
         nudge: deps.nudge,
     };
     let pods = k3sd_kubelet_pods::tree(pods_config(&config, &kubelet, &settings.root_dir, &roots), pods_deps);
@@ -188,6 +190,25 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
     Ok(KubeletTree { spec })
 }
 
+/// The programs that know credentials for registries: what `--kubelet-arg` names has to be there, what is there by default
+/// is used.
+fn credentials(
+    config: &KubeletConfig,
+    settings: &KubeletSettings,
+) -> Result<Option<CredentialProviders>, KubeletError> {
+    let (file, programs) = (&config.credential_provider_config, &config.credential_provider_bin_dir);
+    let is_there = file.exists() && programs.is_dir();
+    let given = (&settings.image_credential_provider_config, &settings.image_credential_provider_bin_dir);
+    let load =
+        |file: &Path, programs: &Path| CredentialProviders::load(file, programs).map_err(KubeletError::Credentials);
+    match given {
+        (None, None) if !is_there => Ok(None),
+        (own, own_programs) => {
+            load(own.as_deref().unwrap_or(file), own_programs.as_deref().unwrap_or(programs)).map(Some)
+        }
+    }
+}
+
 /// What pods may use, before the Node has said so.
 fn allocatable(
     kubelet: &KubeletConfiguration,
@@ -245,6 +266,7 @@ fn pods_config(
         cpu_quota: kubelet.cpu_cfs_quota,
         pids_max: u64::try_from(kubelet.pod_pids_limit).ok().filter(|pids| *pids > 0),
         pods_max: usize::try_from(kubelet.max_pods).unwrap_or(0),
+        allowed_unsafe_sysctls: kubelet.allowed_unsafe_sysctls.clone(),
         pulls_max: if kubelet.serialize_image_pulls {
             Some(1)
         } else {

@@ -14,6 +14,7 @@ use k3sd_objects::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use tokio::sync::watch;
 
+use crate::credentials::CredentialProviders;
 use crate::translate::dns::DnsFacts;
 use crate::translate::mounts::HostVolume;
 
@@ -44,6 +45,8 @@ pub struct PodsConfig {
     pub pids_max: Option<u64>,
     /// Pods that the node takes.
     pub pods_max: usize,
+    /// Sysctls beside the safe ones that pods may set; with `*` at their ends for any.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Images that are pulled at the same time; no limit if none.
     pub pulls_max: Option<usize>,
 }
@@ -122,6 +125,8 @@ pub struct PodsDeps {
     pub allocatable: watch::Receiver<BTreeMap<String, Quantity>>,
     /// Who hands out devices.
     pub devices: Option<DevicesSeat>,
+    /// Programs that know credentials for registries.
+    pub credentials: Option<Arc<CredentialProviders>>,
     /// Changes when something happened in the runtime; without it the runtime is asked each second.
     pub nudge: Option<watch::Receiver<()>>,
 }

@@ -1,6 +1,8 @@
 //! Whether an image has to be pulled, and with which credentials.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +14,8 @@ use serde::Deserialize;
 const DEFAULT_REGISTRY: &str = "docker.io";
 /// The name under which its credentials are kept.
 const DEFAULT_REGISTRY_KEY: &str = "index.docker.io";
+/// Bytes of a file of the node's own credentials.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// When an image is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +95,52 @@ pub fn normal(image: &str) -> String {
     }
 }
 
+/// The name of an image without tag and digest, with its registry.
+#[must_use]
+pub fn repository(image: &str) -> String {
+    split(&normal(image)).0.to_owned()
+}
+
+/// User and password, by the registry or part of it that they are for.
+pub type Auths = BTreeMap<String, (String, String)>;
+
+/// Which images something is for: a registry, parts of whose host may be `*`, and the beginning of a path in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pattern {
+    host: Vec<String>,
+    port: Option<String>,
+    path: String,
+}
+
+impl Pattern {
+    /// From what a user has written, with or without a scheme and a version.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self::of(&key_of(text))
+    }
+
+    fn of(place: &str) -> Self {
+        let (host, path) = place.split_once('/').unwrap_or((place, ""));
+        let (host, port) = match host.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && !port.contains(']') => (host, Some(port.to_owned())),
+            _ => (host, None),
+        };
+        Self { host: host.split('.').map(str::to_owned).collect(), port, path: path.to_owned() }
+    }
+
+    /// Whether an image, named in whichever way, is among them.
+    #[must_use]
+    pub fn matches(&self, image: &str) -> bool {
+        let name = repository(image);
+        let of_default = name.strip_prefix(DEFAULT_REGISTRY).filter(|rest| rest.starts_with('/'));
+        let place = Self::of(&of_default.map_or_else(|| name.clone(), |rest| format!("{DEFAULT_REGISTRY_KEY}{rest}")));
+        self.host.len() == place.host.len()
+            && self.port == place.port
+            && self.host.iter().zip(&place.host).all(|(pattern, text)| glob(pattern, text))
+            && place.path.starts_with(&self.path)
+    }
+}
+
 #[derive(Deserialize)]
 struct DockerConfig {
     #[serde(default)]
@@ -109,9 +159,10 @@ struct DockerAuth {
     identitytoken: String,
 }
 
-/// Credentials from secrets, by the registry or part of it that they are for.
+/// Credentials, by the images that they are for. The nearest come first; of those equally near, those that were put in
+/// first.
 #[derive(Default)]
-pub struct Keyring(Vec<(String, AuthConfig)>);
+pub struct Keyring(Vec<(String, Pattern, AuthConfig)>);
 
 impl std::fmt::Debug for Keyring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -124,7 +175,7 @@ impl Keyring {
     /// Reads secrets of both kinds; what can't be read is skipped.
     #[must_use]
     pub fn of<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let mut found = Vec::new();
+        let mut ring = Self::default();
         for secret in secrets {
             let data = |key: &str| secret.data.as_ref()?.get(key).map(|bytes| bytes.0.as_slice());
             let auths = match secret.type_.as_deref() {
@@ -136,24 +187,49 @@ impl Keyring {
                 }
                 _ => None,
             };
-            for (registry, auth) in auths.unwrap_or_default() {
-                found.extend(config(auth).map(|auth| (key_of(&registry), auth)));
-            }
+            ring.add_all(auths.unwrap_or_default().into_iter().filter_map(|(key, auth)| Some((key, config(auth)?))));
         }
+        ring
+    }
+
+    /// The node's own credentials, from `config.json` or, as it once was, `.dockercfg` in the kubelet's directory.
+    #[must_use]
+    pub fn of_node(root: &Path) -> Self {
+        let read = |name: &str| {
+            let path = root.join(name);
+            let size = fs::metadata(&path).ok()?.len();
+            if size > FILE_BYTES_MAX { None } else { fs::read(&path).ok() }
+        };
+        let new = read("config.json").and_then(|bytes| serde_json::from_slice::<DockerConfig>(&bytes).ok());
+        let old = || serde_json::from_slice(&read(".dockercfg")?).ok();
+        let mut ring = Self::default();
+        let auths: BTreeMap<String, DockerAuth> = new.map(|config| config.auths).or_else(old).unwrap_or_default();
+        ring.add_all(auths.into_iter().filter_map(|(key, auth)| Some((key, config(auth)?))));
+        ring
+    }
+
+    /// From what programs said.
+    #[must_use]
+    pub fn of_auths(auths: Auths) -> Self {
+        let mut ring = Self::default();
+        ring.add_all(
+            auths
+                .into_iter()
+                .map(|(key, (username, password))| (key, AuthConfig { username, password, ..AuthConfig::default() })),
+        );
+        ring
+    }
+
+    fn add_all(&mut self, all: impl IntoIterator<Item = (String, AuthConfig)>) {
+        self.0.extend(all.into_iter().map(|(key, auth)| (key_of(&key), Pattern::new(&key), auth)));
         // The longest, that is the nearest, is tried first.
-        found.sort_by(|(one, _), (other, _)| other.cmp(one));
-        Self(found)
+        self.0.sort_by(|(one, ..), (other, ..)| other.cmp(one));
     }
 
     /// The credentials for an image, the nearest first.
     #[must_use]
     pub fn lookup(&self, image: &str) -> Vec<AuthConfig> {
-        let name = normal(image);
-        let (repository, ..) = split(&name);
-        let place = repository
-            .strip_prefix(DEFAULT_REGISTRY)
-            .map_or_else(|| repository.to_owned(), |rest| format!("{DEFAULT_REGISTRY_KEY}{rest}"));
-        self.0.iter().filter(|(key, _)| matches(key, &place)).map(|(_, auth)| auth.clone()).collect()
+        self.0.iter().filter(|(_, pattern, _)| pattern.matches(image)).map(|(.., auth)| auth.clone()).collect()
     }
 }
 
@@ -163,16 +239,6 @@ fn key_of(registry: &str) -> String {
     let bare = bare.trim_end_matches('/');
     let bare = bare.strip_suffix("/v1").or_else(|| bare.strip_suffix("/v2")).unwrap_or(bare);
     if bare == DEFAULT_REGISTRY { DEFAULT_REGISTRY_KEY.to_owned() } else { bare.to_owned() }
-}
-
-/// Whether a key, of which parts of the host may be `*`, is for a repository.
-fn matches(key: &str, place: &str) -> bool {
-    let (key_host, key_path) = key.split_once('/').unwrap_or((key, ""));
-    let (host, path) = place.split_once('/').unwrap_or((place, ""));
-    let (key_parts, parts): (Vec<_>, Vec<_>) = (key_host.split('.').collect(), host.split('.').collect());
-    key_parts.len() == parts.len()
-        && key_parts.iter().zip(&parts).all(|(key, part)| glob(key, part))
-        && path.starts_with(key_path)
 }
 
 /// One part of a host, with `*` for any text.
@@ -234,6 +300,42 @@ mod tests {
         ] {
             assert_eq!(is_name(image), good, "{image}");
         }
+    }
+
+    #[test]
+    fn patterns_are_for_images() {
+        for (pattern, image, expected) in [
+            ("r.io", "r.io/a/b:1", true),
+            ("r.io", "x.r.io/a", false),
+            ("*.r.io", "x.r.io/a", true),
+            ("*.dkr.ecr.*.amazonaws.com", "1.dkr.ecr.eu.amazonaws.com/a", true),
+            ("*", "localhost:5000/a", false),
+            ("localhost:5000", "localhost:5000/a", true),
+            ("localhost", "localhost:5000/a", false),
+            ("https://r.io/v1/", "r.io/a", true),
+            ("r.io/team", "r.io/team/a", true),
+            ("r.io/team", "r.io/other", false),
+            ("docker.io", "busybox", true),
+            ("docker.io", "docker.iox/a", false),
+            ("[::1]:5000", "[::1]:5000/a", true),
+        ] {
+            assert_eq!(Pattern::new(pattern).matches(image), expected, "{pattern} {image}");
+        }
+    }
+
+    #[test]
+    fn the_nodes_own_credentials_are_read() {
+        let place = tempfile::tempdir().unwrap();
+        let users = || -> Vec<String> {
+            Keyring::of_node(place.path()).lookup("r.io/a").into_iter().map(|auth| auth.username).collect()
+        };
+        assert!(users().is_empty());
+        fs::write(place.path().join(".dockercfg"), r#"{"r.io": {"username": "old"}}"#).unwrap();
+        assert_eq!(users(), ["old"]);
+        fs::write(place.path().join("config.json"), r#"{"auths": {"r.io": {"username": "new"}}}"#).unwrap();
+        assert_eq!(users(), ["new"]);
+        let auths = Auths::from([("r.io".to_owned(), ("u".to_owned(), "p".to_owned()))]);
+        assert_eq!(Keyring::of_auths(auths).lookup("r.io/a")[0].password, "p");
     }
 
     fn secret(kind: &str, key: &str, json: &str) -> Secret {

@@ -13,9 +13,11 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::{PodsConfig, PodsDeps};
 use crate::manager::relist::{self, RelistArgs};
 use crate::manager::{self, ManagerArgs, Table};
+use crate::numbers::Numbers;
 use crate::pod::Shared;
 use crate::source::files::{self, FilesArgs, Statics};
 use crate::status::Ending;
+use crate::users::Users;
 
 /// The subtree, and the ways to it.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ pub struct PodsTree {
 pub struct PodsHandle {
     table: Arc<Table>,
     synced: watch::Receiver<bool>,
+    numbers: Arc<Numbers>,
 }
 
 impl PodsHandle {
@@ -57,6 +60,17 @@ impl PodsHandle {
         let Some(entry) = self.table.borrow().get(uid).cloned() else { return };
         // The entry is held here, so that its channel stays open.
         entry.memory.subscribe().wait_for(|memory| memory.stopped).await.ok();
+    }
+
+    /// Writes what is counted about pods, in Prometheus' text format.
+    pub fn write_metrics(&self, text: &mut String) {
+        self.numbers.write(text);
+    }
+
+    /// What probes came to, in the same format.
+    #[must_use]
+    pub fn probe_metrics(&self) -> String {
+        self.numbers.probes()
     }
 
     /// Whether all sources have been read: from then on what isn't in the snapshot isn't there.
@@ -92,7 +106,9 @@ pub fn tree(config: PodsConfig, deps: PodsDeps) -> PodsTree {
     });
     let (orphans_place, orphans) = watch::channel(Arc::new(BTreeMap::new()));
     let pulls = Semaphore::new(config.pulls_max.unwrap_or(Semaphore::MAX_PERMITS).clamp(1, Semaphore::MAX_PERMITS));
-    let shared = Arc::new(Shared { config, deps, publisher, pulls, progress: watch::channel(0).0 });
+    let users = Users::new(&config.root, config.pods_max);
+    let (progress, numbers) = (watch::channel(0).0, Arc::new(Numbers::new()));
+    let shared = Arc::new(Shared { config, deps, publisher, users, pulls, progress, numbers: numbers.clone() });
     let relist_args = RelistArgs { shared: shared.clone(), table: table.clone(), orphans: Arc::new(orphans_place) };
     let manager_args =
         ManagerArgs { shared, table: table.clone(), pods: informer, statics, orphans, synced: Arc::new(synced) };
@@ -105,5 +121,5 @@ pub fn tree(config: PodsConfig, deps: PodsDeps) -> PodsTree {
     let spec = spec
         .child(task("relist", move |handle| relist::run(handle, relist_args.clone())))
         .child(task("manager", move |handle| manager::run(handle, manager_args.clone())));
-    PodsTree { spec, pods, handle: PodsHandle { table, synced: is_synced } }
+    PodsTree { spec, pods, handle: PodsHandle { table, synced: is_synced, numbers } }
 }

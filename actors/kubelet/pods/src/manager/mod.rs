@@ -18,11 +18,14 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use tokio::sync::watch;
 
-use crate::admit::{Room, admit};
+use crate::admit::{Refusal, Room, Verdict, decide, preempt};
+use crate::pod::record::{self, Record};
 use crate::pod::{self, Entry, Shared, Source, Wanted};
+use crate::resize::{self, asked, granted};
 use crate::source::files::Statics;
 use crate::source::is_mirror;
 use crate::spec::{self, is_final};
+use crate::status::Ending;
 
 /// How long the supervisor may take to add or remove a child; removing waits for the child's end.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(30);
@@ -59,8 +62,10 @@ pub(crate) async fn run(handle: TaskHandle, mut args: ManagerArgs) -> Result<(),
     adopt(&args, &workers).await?;
     let mut changes = args.pods.subscribe(CHANGES_MAX).await?;
     let mut progress = args.shared.progress.subscribe();
+    let mut allocatable = args.shared.deps.allocatable.clone();
     loop {
         progress.mark_unchanged();
+        allocatable.mark_unchanged();
         args.orphans.mark_unchanged();
         args.statics.mark_unchanged();
         let mirrors_left = match args.pods.snapshot() {
@@ -78,6 +83,8 @@ pub(crate) async fn run(handle: TaskHandle, mut args: ManagerArgs) -> Result<(),
             changed = args.statics.changed() => changed?,
             changed = args.orphans.changed() => changed?,
             changed = progress.changed() => changed?,
+            // Who offers it may be gone before the pods are.
+            Ok(()) = allocatable.changed() => {}
             () = again => {}
         }
     }
@@ -134,11 +141,23 @@ async fn reconcile(args: &ManagerArgs, workers: &SupervisorRef, api: &Snapshot<P
         if source == Source::File && same_name_runs(args, pod, uid) {
             continue;
         }
-        let rejected = refusal(args, pod);
+        let record = known_before(pod).then(|| record::load(&args.shared.config.root, uid)).flatten();
+        let record = record.unwrap_or_default();
+        let has = granted(pod, &record.granted);
+        let rejected = match verdict(args, &has) {
+            Verdict::Admit => None,
+            Verdict::Refuse(refusal) => Some(refuse(args, pod, refusal)),
+            Verdict::Preempt(uids) => {
+                // It comes when they have gone: that is progress, after which all is looked at again.
+                make_room(args, &uids);
+                continue;
+            }
+        };
         let mirror = if source == Source::File { mirror(pod) } else { None };
-        let entry = Wanted { pod: (*pod).clone(), source, rejected, kill: None, mirror };
-        add(args, workers, uid, entry).await?;
+        let entry = Wanted { pod: has, rejected, mirror, ..Wanted::new((*pod).clone(), source) };
+        add(args, workers, uid, entry, record).await?;
     }
+    resize_pods(args);
     if statics.is_some() {
         args.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
         let orphans = args.orphans.borrow().clone();
@@ -146,16 +165,21 @@ async fn reconcile(args: &ManagerArgs, workers: &SupervisorRef, api: &Snapshot<P
             if wanted.contains_key(uid.as_str()) {
                 continue;
             }
-            let entry =
-                Wanted { pod: Arc::new(pod.clone()), source: Source::Gone, rejected: None, kill: None, mirror: None };
-            add(args, workers, uid, entry).await?;
+            let entry = Wanted::new(Arc::new(pod.clone()), Source::Gone);
+            add(args, workers, uid, entry, Record::default()).await?;
         }
     }
     Ok(statics.is_some() && delete_mirrors(args, api).await)
 }
 
-async fn add(args: &ManagerArgs, workers: &SupervisorRef, uid: &str, wanted: Wanted) -> Result<(), TreeError> {
-    let entry = Arc::new(Entry::new(uid, wanted));
+async fn add(
+    args: &ManagerArgs,
+    workers: &SupervisorRef,
+    uid: &str,
+    wanted: Wanted,
+    record: Record,
+) -> Result<(), TreeError> {
+    let entry = Arc::new(Entry::new(uid, wanted, record));
     args.table.send_modify(|table| {
         table.insert(uid.to_owned(), entry.clone());
     });
@@ -187,10 +211,14 @@ fn update(entry: &Entry, now: Option<(&Arc<Pod>, Source)>, mirror: impl Fn(&Pod)
             let mirror = if source == Source::File { mirror(pod) } else { None };
             let version =
                 |of: Option<&Arc<Pod>>| of.map(|pod| (pod.metadata.uid.clone(), pod.metadata.resource_version.clone()));
-            let same = version(Some(&wanted.pod)) == version(Some(pod))
+            let same = version(Some(&wanted.asked)) == version(Some(pod))
                 && version(wanted.mirror.as_ref()) == version(mirror.as_ref())
                 && wanted.source == source;
-            (wanted.pod, wanted.mirror, wanted.source) = (pod.clone(), mirror, source);
+            if !same || !Arc::ptr_eq(&wanted.asked, pod) {
+                // What it has been granted stays until the node grants it something else.
+                wanted.pod = granted(pod, &asked(&wanted.pod));
+            }
+            (wanted.asked, wanted.mirror, wanted.source) = (pod.clone(), mirror, source);
             !same
         }
     });
@@ -206,32 +234,120 @@ fn same_name_runs(args: &ManagerArgs, pod: &Pod, uid: &str) -> bool {
     })
 }
 
-/// Why the node doesn't take a pod. One that it took before is not asked again: it may be running.
-fn refusal(args: &ManagerArgs, pod: &Pod) -> Option<(String, String)> {
+/// Whether this node has had to do with the pod before.
+fn known_before(pod: &Pod) -> bool {
     let status = spec::status(pod);
-    if status.start_time.is_some() || is_final(status.phase.as_deref()) || spec::is_being_deleted(pod) {
-        return None;
-    }
+    status.start_time.is_some() || is_final(status.phase.as_deref())
+}
+
+/// The pods that have resources of the node: taken, and not at their end.
+fn holders(args: &ManagerArgs) -> Vec<Arc<Entry>> {
     let entries: Vec<Arc<Entry>> = args.table.borrow().values().cloned().collect();
-    let others: Vec<Arc<Pod>> = entries
-        .iter()
-        .filter(|entry| !entry.memory.borrow().stopped)
-        .map(|entry| entry.wanted.borrow().clone())
-        .filter(|wanted| wanted.rejected.is_none() && wanted.source != Source::Gone)
-        .filter(|wanted| !is_final(spec::status(&wanted.pod).phase.as_deref()))
-        .map(|wanted| wanted.pod)
-        .collect();
+    let holds = |entry: &Arc<Entry>| {
+        let wanted = entry.wanted.borrow();
+        wanted.rejected.is_none()
+            && wanted.source != Source::Gone
+            && !is_final(spec::status(&wanted.pod).phase.as_deref())
+            && !entry.memory.borrow().stopped
+    };
+    entries.into_iter().filter(holds).collect()
+}
+
+/// Asks something about the node's room, as it is with these of its pods.
+fn with_room<T>(args: &ManagerArgs, keep: impl Fn(&Entry) -> bool, ask: impl FnOnce(Room<'_>) -> T) -> T {
+    let others = holders(args).into_iter().filter(|entry| keep(entry));
+    let others: Vec<Arc<Pod>> = others.map(|entry| entry.wanted.borrow().pod.clone()).collect();
     let others: Vec<&Pod> = others.iter().map(AsRef::as_ref).collect();
-    let deps = &args.shared.deps;
+    let (deps, config) = (&args.shared.deps, &args.shared.config);
     let nodes = deps.own_node.as_ref().and_then(Informer::snapshot);
-    let node = nodes.as_ref().and_then(|all| all.get("", &args.shared.config.node)).map(AsRef::as_ref);
+    let node = nodes.as_ref().and_then(|all| all.get("", &config.node)).map(AsRef::as_ref);
     let allocatable = deps.allocatable.borrow().clone();
-    let room = Room { others: &others, node, allocatable: &allocatable, pods_max: args.shared.config.pods_max };
-    let refused = admit(pod, room).err();
-    if let Some((reason, message)) = &refused {
-        pod::event(&args.shared, pod, None, "Warning", reason, message);
+    ask(Room {
+        others: &others,
+        node,
+        allocatable: &allocatable,
+        pods_max: config.pods_max,
+        unsafe_sysctls: &config.allowed_unsafe_sysctls,
+    })
+}
+
+/// Whether the node takes a pod. One that it took before is not asked again: it may be running.
+fn verdict(args: &ManagerArgs, pod: &Pod) -> Verdict {
+    if known_before(pod) || spec::is_being_deleted(pod) {
+        return Verdict::Admit;
     }
-    refused
+    match with_room(args, |_| true, |room| decide(pod, room)) {
+        // Those who are on their way already may be enough.
+        Verdict::Preempt(_) => match with_room(args, |other| !is_leaving(other), |room| decide(pod, room)) {
+            Verdict::Admit => Verdict::Preempt(Vec::new()),
+            other => other,
+        },
+        other => other,
+    }
+}
+
+fn is_leaving(entry: &Entry) -> bool {
+    let wanted = entry.wanted.borrow();
+    wanted.kill.is_some() || spec::is_being_deleted(&wanted.pod)
+}
+
+fn refuse(args: &ManagerArgs, pod: &Pod, refusal: Refusal) -> Refusal {
+    pod::event(&args.shared, pod, None, "Warning", &refusal.0, &refusal.1);
+    refusal
+}
+
+/// Has pods end so that a critical one can come. Harmless to repeat.
+fn make_room(args: &ManagerArgs, uids: &[String]) {
+    for entry in uids.iter().filter_map(|uid| args.table.borrow().get(uid).cloned()) {
+        let ending =
+            Ending { reason: preempt::REASON.to_owned(), message: preempt::MESSAGE.to_owned(), disruption: true };
+        let told = entry.wanted.send_if_modified(|wanted| {
+            let fresh = wanted.kill.is_none();
+            if fresh {
+                wanted.kill = Some((ending, None));
+            }
+            fresh
+        });
+        if told {
+            let pod = entry.wanted.borrow().pod.clone();
+            pod::event(&args.shared, &pod, None, "Warning", preempt::REASON, preempt::MESSAGE);
+        }
+    }
+}
+
+/// Grants pods what they ask for by now, as far as there is room; those who have to wait are told why.
+fn resize_pods(args: &ManagerArgs) {
+    let of_api = holders(args).into_iter().filter(|entry| {
+        let wanted = entry.wanted.borrow();
+        wanted.source == Source::Api && !spec::is_being_deleted(&wanted.pod) && wanted.kill.is_none()
+    });
+    let (mut waiting, mut settled) = (Vec::new(), Vec::new());
+    for entry in of_api {
+        let wanted = entry.wanted.borrow().clone();
+        match resize::differ(&asked(&wanted.asked), &asked(&wanted.pod)) {
+            true => waiting.push((resize::order(&wanted.asked, &wanted.pod), entry, wanted.asked)),
+            false => settled.push(entry),
+        }
+    }
+    let tell = |entry: &Entry, grant: Option<Arc<Pod>>, pending: Option<resize::Pending>| {
+        entry.wanted.send_if_modified(|wanted| {
+            let changed = grant.is_some() || wanted.pending != pending;
+            if let Some(pod) = grant {
+                wanted.pod = pod;
+            }
+            wanted.pending = pending;
+            changed
+        });
+    };
+    // What they ask for they have, maybe because they ask for less than before.
+    settled.iter().for_each(|entry| tell(entry, None, None));
+    waiting.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+    for (_, entry, pod) in waiting {
+        match with_room(args, |other| other.uid != entry.uid, |room| resize::decide(&pod, room)) {
+            Ok(()) => tell(&entry, Some(pod), None),
+            Err(pending) => tell(&entry, None, Some(pending)),
+        }
+    }
 }
 
 /// Deletes mirrors of static pods that aren't there any more. Says whether one is left.

@@ -38,12 +38,17 @@ pub(crate) async fn run(handle: TaskHandle, args: RelistArgs) -> Result<(), Acto
     let mut tables = args.table.subscribe();
     let mut before: BTreeMap<String, Seen> = BTreeMap::new();
     let (mut first, mut is_calm) = (true, false);
+    let mut last = None;
     loop {
         if let Some(nudge) = &mut nudge {
             nudge.mark_unchanged();
         }
         tables.mark_unchanged();
-        match relist(&args.shared.deps.cri).await {
+        let began = clock.now();
+        let outcome = relist(&args.shared.deps.cri).await;
+        args.shared.numbers.looked(clock.now().since(began), last.map(|last| began.since(last)));
+        last = Some(began);
+        match outcome {
             Ok((now, pods)) => {
                 tell(&args.table, &before, &now);
                 before = now;

@@ -66,12 +66,6 @@ impl Actions {
         *self == Self::default()
     }
 
-    /// Whether all there is to do is to give what runs other resources.
-    #[must_use]
-    pub fn is_only_resize(&self) -> bool {
-        !self.resize.is_empty() && *self == Self { resize: self.resize.clone(), ..Self::default() }
-    }
-
     fn kill(&mut self, found: &Found, reason: KillReason, message: String) {
         self.kill.push(Kill { id: found.id.clone(), name: found.name.clone(), reason, message });
     }

@@ -29,11 +29,13 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::{PodsConfig, PodsDeps};
+use crate::numbers::{Numbers, Step};
 use crate::plan::backoff::Backoffs;
 use crate::probes::Results;
 use crate::resize::Pending;
 use crate::runtime::Runtime;
 use crate::status::{Ending, Hindrance};
+use crate::users::Users;
 
 use self::record::Record;
 
@@ -84,8 +86,8 @@ pub(crate) struct Memory {
     pub(crate) record: Arc<Record>,
     /// Containers are being given something else than they had.
     pub(crate) is_resizing: bool,
-    /// Why that failed when it was last tried.
-    pub(crate) resize_error: Option<String>,
+    /// Why that failed when it was last tried, and when to try again.
+    pub(crate) resize_failed: Option<(String, Timestamp)>,
     /// Nothing of it will be started any more.
     pub(crate) terminating: bool,
     /// Nothing of it runs, and its resources are given back.
@@ -144,10 +146,14 @@ pub(crate) struct Shared {
     pub(crate) config: PodsConfig,
     pub(crate) deps: PodsDeps,
     pub(crate) publisher: PodsPublisher,
+    /// Ids of the host that are pods' users.
+    pub(crate) users: Users,
     /// Permits to pull an image.
     pub(crate) pulls: Semaphore,
     /// Tells the manager that a pod has gone on.
     pub(crate) progress: watch::Sender<u64>,
+    /// What is counted.
+    pub(crate) numbers: Arc<Numbers>,
 }
 
 /// Now, for people.
@@ -167,6 +173,15 @@ enum Next {
     Finished,
 }
 
+/// What was counted of a pod's probes goes with its actor.
+struct Counted<'a>(&'a Numbers, &'a str);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.forget(self.1);
+    }
+}
+
 /// The actor's body.
 pub(crate) async fn run(handle: TaskHandle, shared: Arc<Shared>, entry: Arc<Entry>) -> Result<(), ActorError> {
     let clock = handle.system().clock().clone();
@@ -182,7 +197,10 @@ pub(crate) async fn run(handle: TaskHandle, shared: Arc<Shared>, entry: Arc<Entr
     };
     let mut beside = std::pin::pin!(beside);
     let mut worker = sync::Worker::new(&shared, &entry, &clock);
+    let _counted = Counted(&shared.numbers, &entry.uid);
+    let mut step = Step::Create;
     loop {
+        let began = clock.now();
         nudge.mark_unchanged();
         results.mark_unchanged();
         let now_wanted = wanted.borrow_and_update().clone();
@@ -192,6 +210,8 @@ pub(crate) async fn run(handle: TaskHandle, shared: Arc<Shared>, entry: Arc<Entr
             () = overtaken(&mut wanted, &now_wanted) => Next::Again,
             next = worker.step(&now_wanted) => next,
         };
+        shared.numbers.stepped(step, clock.now().since(began));
+        step = if entry.memory.borrow().terminating { Step::Kill } else { Step::Sync };
         let until = match next {
             Next::Again => continue,
             Next::Finished => break,

@@ -118,7 +118,7 @@ impl Worker<'_> {
 
     /// Pulls with each of the credentials that fit, or without any if none do.
     async fn pull_with_any(&self, pod: &Pod, image: &str) -> Result<String, String> {
-        let found = self.keyring(pod).await.lookup(image);
+        let found = self.credentials(pod, image).await;
         let tries: Vec<_> = if found.is_empty() { vec![None] } else { found.into_iter().map(Some).collect() };
         let mut last = String::new();
         for auth in tries {
@@ -130,6 +130,17 @@ impl Worker<'_> {
             }
         }
         Err(last)
+    }
+
+    /// All that may be good for an image: the pod's, then the node's, then those of programs.
+    async fn credentials(&self, pod: &Pod, image: &str) -> Vec<v1::AuthConfig> {
+        let mut found = self.keyring(pod).await.lookup(image);
+        found.extend(Keyring::of_node(&self.shared.config.root).lookup(image));
+        if let Some(programs) = &self.shared.deps.credentials {
+            let said = programs.ask(&self.shared.deps.connect, self.clock, pod, image).await;
+            found.extend(Keyring::of_auths(said).lookup(image));
+        }
+        found
     }
 
     /// Credentials of the pod, or of its service account where it names none. What can't be read is left out, and told.

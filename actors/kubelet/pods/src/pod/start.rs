@@ -26,6 +26,7 @@ use crate::translate::mounts::{HostVolume, MountFacts, brings_hosts, message_pat
 use crate::translate::sandbox::{SandboxFacts, config as sandbox_config};
 use crate::translate::security::SecurityFacts;
 use crate::translate::{labels, services};
+use crate::users::{is_supported, unsupported};
 
 /// What failed to start for a reason that may pass by itself is tried again after this.
 const RETRY: SignedDuration = SignedDuration::from_secs(5);
@@ -59,6 +60,7 @@ impl Worker<'_> {
         SecurityFacts {
             seccomp_root: config.root.join("seccomp").to_string_lossy().into_owned(),
             seccomp_default: config.seccomp_default,
+            users: self.shared.users.of(&self.entry.uid),
             ..SecurityFacts::default()
         }
     }
@@ -93,13 +95,22 @@ impl Worker<'_> {
             self.warn(pod, "FailedCreatePodSandBox", &text);
             text
         };
+        let handler = self.handler(pod).await.map_err(fail)?;
         if spec::spec(pod).host_users == Some(false) {
-            return Err(fail("user namespaces are not supported on this node".to_owned()));
+            self.take_users(&handler).await.map_err(fail)?;
         }
         let made = self.sandbox_config(pod, attempt, true).map_err(fail)?;
-        let asked =
-            v1::RunPodSandboxRequest { config: Some(made), runtime_handler: self.handler(pod).await.map_err(fail)? };
+        let asked = v1::RunPodSandboxRequest { config: Some(made), runtime_handler: handler };
         self.cri().run_pod_sandbox(asked).await.map(drop).map_err(|error| fail(error.message()))
+    }
+
+    /// Gives the pod users of its own, if the runtime can do that.
+    async fn take_users(&self, handler: &str) -> Result<(), String> {
+        let status = self.cri().status(v1::StatusRequest::default()).await.map_err(|error| error.message())?;
+        if !is_supported(&status, handler) {
+            return Err(unsupported(handler));
+        }
+        self.shared.users.take(&self.entry.uid).map(drop)
     }
 
     /// The runtime's handler that the pod's class names.
@@ -312,6 +323,19 @@ impl Worker<'_> {
         })
     }
 
+    /// Takes devices for all containers of a pod that comes to the node, before anything of it is made.
+    pub(super) async fn all_devices(&self, pod: &Arc<Pod>) -> Result<(), String> {
+        let asks = |container: &&Container| {
+            // Devices have a vendor's name before theirs; the node's own resources have none.
+            let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+            limits.is_some_and(|limits| limits.keys().any(|name| name.contains('/')))
+        };
+        for container in spec::init_containers(pod).iter().chain(spec::main_containers(pod)).filter(asks) {
+            self.devices(pod, container).await?;
+        }
+        Ok(())
+    }
+
     /// What device plugins give the container.
     async fn devices(&self, pod: &Arc<Pod>, container: &Container) -> Result<DeviceGrant, String> {
         let seat = self.shared.deps.devices.as_ref().and_then(|seat| seat.borrow().clone());
@@ -373,7 +397,8 @@ impl Worker<'_> {
         environment: &Environment,
     ) -> Result<MountFacts, String> {
         let (pod, config) = (round.pod, &self.shared.config);
-        let mut facts = MountFacts { volumes: round.volumes.clone(), ..MountFacts::default() };
+        let users = self.shared.users.of(&self.entry.uid);
+        let mut facts = MountFacts { volumes: round.volumes.clone(), users, ..MountFacts::default() };
         let variables = environment.by_name();
         for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
             let (Some(path), Some(volume)) = (sub_path(mount, &variables)?, round.volumes.get(&mount.name)) else {

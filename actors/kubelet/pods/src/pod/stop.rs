@@ -122,6 +122,7 @@ impl Worker<'_> {
     /// Gives back what the pod had besides containers.
     pub(super) async fn give_back(&self) -> Result<(), String> {
         self.shared.deps.volumes.tear_down(&self.entry.uid).await?;
+        self.shared.users.give_back(&self.entry.uid);
         if let Some(cgroups) = &self.shared.deps.cgroups {
             let removed = cgroups.remove_pod(&self.entry.uid).map_err(|error| error.to_string())?;
             if let Removal::Busy { processes } = removed {
@@ -183,10 +184,10 @@ mod tests {
         ] {
             let pod =
                 pod(&format!("{{metadata: {{{meta}}}, spec: {{terminationGracePeriodSeconds: 40, containers: []}}}}"));
-            let wanted = Wanted { pod: Arc::new(pod), source, rejected: None, kill, mirror: None };
+            let wanted = Wanted { kill, ..Wanted::new(Arc::new(pod), source) };
             assert_eq!(grace(&wanted), expected, "{meta} {source:?}");
         }
-        let orphan = Wanted { pod: Arc::default(), source: Source::Gone, rejected: None, kill: None, mirror: None };
+        let orphan = Wanted::new(Arc::default(), Source::Gone);
         assert_eq!(grace(&orphan), Some(1));
     }
 }

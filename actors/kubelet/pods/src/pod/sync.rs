@@ -6,12 +6,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k3sd_cri::Cri;
 use k3sd_kubelet_base::{ContainerState, ContainerView, PodView};
-use k3sd_kubelet_cgroups::{CPU_PERIOD_US, pod_limits, qos_class};
-use k3sd_runtime::Clock;
+use k3sd_kubelet_cgroups::qos_class;
+use k3sd_runtime::{Clock, Moment};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Entry, Next, Shared, Source, View, Wanted, files, now, stop};
+use crate::admit::UNEXPECTED;
 use crate::plan::{Actions, plan};
 use crate::probes::{Kind, Outcome};
 use crate::runtime::{Cache, Runtime, State, look};
@@ -33,11 +34,12 @@ pub(super) struct Worker<'a> {
     cache: Cache,
     address: String,
     failures: u32,
+    born: Moment,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(shared: &'a Shared, entry: &'a Entry, clock: &'a Clock) -> Self {
-        Self { shared, entry, clock, cache: Cache::default(), address: String::new(), failures: 0 }
+        Self { shared, entry, clock, cache: Cache::default(), address: String::new(), failures: 0, born: clock.now() }
     }
 
     pub(super) fn cri(&self) -> &'a Cri {
@@ -120,12 +122,7 @@ impl<'a> Worker<'a> {
         if let Some((reason, message)) = &wanted.rejected
             && !memory.stopped
         {
-            let made = rejected(&wanted.pod, reason, message, self.now());
-            self.entry.memory.send_modify(|memory| {
-                (memory.terminating, memory.stopped, memory.status) = (true, true, Some(made.clone()));
-            });
-            self.report(Some(made), false);
-            return Ok(Next::Again);
+            return Ok(self.reject(&wanted.pod, reason, message));
         }
         let ends =
             stop::grace(wanted).is_some() || memory.terminating || is_final(spec::status(&wanted.pod).phase.as_deref());
@@ -136,6 +133,15 @@ impl<'a> Worker<'a> {
         if ends {
             return self.end(wanted, &runtime).await;
         }
+        let is_fresh = runtime.sandboxes.is_empty() && runtime.containers.is_empty() && memory.status.is_none();
+        if is_fresh
+            && spec::status(&wanted.pod).start_time.is_none()
+            && let Err(error) = self.all_devices(&wanted.pod).await
+        {
+            let text = format!("Allocate failed due to {error}, which is unexpected");
+            self.warn(&wanted.pod, UNEXPECTED, &text);
+            return Ok(self.reject(&wanted.pod, UNEXPECTED, &text));
+        }
         let made = self.tell(wanted, &runtime, false);
         if let Some(until) = deadline(&wanted.pod, &made) {
             if until <= self.now() {
@@ -144,6 +150,16 @@ impl<'a> Worker<'a> {
             return Ok(earlier(self.go_on(wanted, &made, &runtime).await?, until));
         }
         self.go_on(wanted, &made, &runtime).await
+    }
+
+    /// The node doesn't take the pod: nothing of it will ever run.
+    fn reject(&self, pod: &Pod, reason: &str, message: &str) -> Next {
+        let made = rejected(pod, reason, message, self.now());
+        self.entry.memory.send_modify(|memory| {
+            (memory.terminating, memory.stopped, memory.status) = (true, true, Some(made.clone()));
+        });
+        self.report(Some(made), false);
+        Next::Again
     }
 
     fn deadline_exceeded(&self) -> Next {
@@ -170,10 +186,16 @@ impl<'a> Worker<'a> {
             self.resized(wanted, runtime);
             return Ok(Next::Wait(None));
         }
-        if actions.is_only_resize() {
-            return self.resize(wanted, runtime, &actions.resize).await;
+        if actions.resize.is_empty() {
+            return self.carry_out(wanted, runtime, actions).await;
         }
-        self.carry_out(wanted, runtime, actions).await
+        let again = self.resize(wanted, runtime, &actions.resize).await?;
+        let rest = Actions { resize: Vec::new(), ..actions };
+        let next = match rest.is_empty() {
+            true => again.map_or(Next::Again, |_| Next::Wait(None)),
+            false => self.carry_out(wanted, runtime, rest).await?,
+        };
+        Ok(again.map_or(next, |again| earlier(next, again)))
     }
 
     /// Does what was decided. Says when there is something to do again.
@@ -194,6 +216,9 @@ impl<'a> Worker<'a> {
                 super::event(self.shared, pod, None, "Normal", "SandboxChanged", text);
             }
             self.purge_init(pod, runtime).await.map_err(text)?;
+        }
+        if actions.kill.iter().any(|kill| kill.reason == crate::plan::KillReason::Resize) {
+            self.entry.memory.send_modify(|memory| memory.is_resizing = true);
         }
         for kill in &actions.kill {
             if let Some(found) = runtime.containers.iter().find(|found| found.id == kill.id) {
@@ -235,7 +260,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn prepare(&self, pod: &Pod) -> Result<(), String> {
+    fn prepare(&self, pod: &Arc<Pod>) -> Result<(), String> {
         let config = &self.shared.config;
         files::prepare(&config.root, &config.logs, pod, &self.entry.uid).map_err(|error| {
             let text = format!("error making pod data directories: {error}");
@@ -243,8 +268,7 @@ impl<'a> Worker<'a> {
             text
         })?;
         let Some(cgroups) = &self.shared.deps.cgroups else { return Ok(()) };
-        let limits = pod_limits(pod, CPU_PERIOD_US, config.cpu_quota, config.pids_max);
-        let limits = self.limits_for_now(pod, limits);
+        let limits = self.limits_for_now(pod);
         cgroups.ensure_pod(&self.entry.uid, qos_class(pod), &limits).map(drop).map_err(|error| {
             let text = format!("unable to ensure pod container exists: {error}");
             self.warn(pod, "FailedCreatePodContainer", &text);
@@ -319,6 +343,10 @@ impl<'a> Worker<'a> {
             now: self.now(),
         };
         let made = status(&wanted.pod, &old, &facts);
+        let phase = |of: &PodStatus| of.phase.clone().unwrap_or_else(|| "Pending".to_owned());
+        if phase(&old) == "Pending" && phase(&made) == "Running" {
+            self.shared.numbers.started(self.clock.now().since(self.born));
+        }
         self.entry.memory.send_modify(|memory| memory.status = Some(made.clone()));
         self.publish(wanted, runtime, &made);
         // Of a final phase the others hear when nothing runs any more.

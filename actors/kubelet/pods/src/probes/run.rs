@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use super::check::Check;
 use super::machine::{Machine, Pace, Try};
 use super::{Kind, Outcome};
+use crate::numbers::ProbeName;
 use crate::pod::{Entry, Shared, View};
 use crate::runtime::{Found, State};
 use crate::spec::{self, Role, is_sidecar};
@@ -105,6 +106,9 @@ async fn tries(shared: &Shared, entry: &Entry, clock: &Clock, one: Wanted, jitte
         .started_at
         .map_or(Duration::ZERO, |at| now.duration_since(at).max(jiff::SignedDuration::ZERO).unsigned_abs());
     // Those of containers found at our start don't all begin at once.
+    let (uid, namespace) = (entry.uid.clone(), spec::namespace(&one.pod).to_owned());
+    let (pod, container) = (spec::name(&one.pod).to_owned(), one.container.name.clone());
+    let tally = shared.numbers.probe(ProbeName { uid, namespace, pod, container, kind: one.kind });
     let first = if age > pace.period { pace.period.mul_f64(jitter) } else { Duration::ZERO };
     clock.sleep_until(clock.now() + first.max(pace.initial_delay.saturating_sub(age))).await;
     loop {
@@ -119,7 +123,9 @@ async fn tries(shared: &Shared, entry: &Entry, clock: &Clock, one: Wanted, jitte
             let address = crate::pod::address(&view, shared);
             let check =
                 Check { cri: &shared.deps.cri, clock, container: &one.container, id: &one.id, address: &address };
+            let began = clock.now();
             let tried = check.run(&one.probe).await;
+            tally.count(&tried, clock.now().since(began));
             tell(shared, &one, &tried);
             machine.count(&tried);
             entry.results.send_if_modified(|results| results.set(&one.id, one.kind, machine.outcome()));

@@ -8,15 +8,8 @@ use crate::resize::{IN_PROGRESS, PENDING, Progress};
 use crate::spec::{container_status, init_containers, is_sidecar, main_containers};
 
 /// The kinds that the node writes; others are kept as they are.
-const OWN: [&str; 7] = [
-    PENDING,
-    IN_PROGRESS,
-    "PodReadyToStartContainers",
-    "Initialized",
-    "Ready",
-    "ContainersReady",
-    "PodScheduled",
-];
+const OWN: [&str; 7] =
+    [PENDING, IN_PROGRESS, "PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// Whether a condition is one that others write.
 #[must_use]

@@ -204,13 +204,28 @@ fn resizes_are_told() {
     let actual = crate::resize::asked(&pod("{spec: {containers: [{name: a, resources: {requests: {cpu: 50m}}}]}}"));
     let resize = Progress { pending: Some(pending), is_underway: true, error: Some("busy".into()), actual };
     let made = make(&Case { spec, containers: "s a=r", resize, ..BASE });
-    let shown: Vec<_> = made.conditions.iter().flatten().take(2).map(|one| {
-        (one.type_.as_str(), one.status.as_str(), one.reason.as_deref(), one.message.as_deref(), one.observed_generation)
-    }).collect();
-    assert_eq!(shown, [
-        ("PodResizePending", "True", Some("Deferred"), Some("full"), Some(4)),
-        ("PodResizeInProgress", "True", Some("Error"), Some("busy"), Some(4)),
-    ]);
+    let shown: Vec<_> = made
+        .conditions
+        .iter()
+        .flatten()
+        .take(2)
+        .map(|one| {
+            (
+                one.type_.as_str(),
+                one.status.as_str(),
+                one.reason.as_deref(),
+                one.message.as_deref(),
+                one.observed_generation,
+            )
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("PodResizePending", "True", Some("Deferred"), Some("full"), Some(4)),
+            ("PodResizeInProgress", "True", Some("Error"), Some("busy"), Some(4)),
+        ]
+    );
     let cpu = |list: &Option<BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>| {
         list.as_ref().unwrap()["cpu"].0.clone()
     };
