@@ -7,6 +7,7 @@
 mod codec;
 mod handle;
 mod model;
+mod news;
 mod plan;
 
 pub use handle::Route;
@@ -14,4 +15,5 @@ pub use model::{
     Address, Desired, Kind, Link, LinkChange, LinkSpec, Mac, MacError, Operation, Peer, RouteEntry, RouteSpec, State,
     TABLE_MAIN,
 };
+pub use news::AddressNews;
 pub use plan::plan;
