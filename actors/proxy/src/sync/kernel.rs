@@ -1,0 +1,278 @@
+//! Bringing the kernel in order. Runs on the actor's thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k3sd_client::informer::Change;
+use k3sd_netlink::nft::{Family, Netfilter, News};
+use k3sd_netlink::{Namespace, NetlinkError, conntrack, write_sysctl};
+use k8s_openapi::api::core::v1::{self as core, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use rustix::io::Errno;
+
+use super::plan::{self, Told, UdpEndpoints};
+use crate::arguments::{Conntrack, NodePortAddresses};
+use crate::error::ProxyError;
+use crate::model::{HealthPort, Model, Node, Terms, owner};
+use crate::rules::{Policy, TABLE, family};
+
+const UDP: u8 = 17;
+
+/// What the thread is started with.
+#[derive(Debug, Clone)]
+pub(crate) struct KernelArgs {
+    pub(crate) node_name: String,
+    pub(crate) namespace: Option<std::path::PathBuf>,
+    pub(crate) policy: Policy,
+    pub(crate) node_ports: NodePortAddresses,
+    pub(crate) terms: Terms,
+    pub(crate) conntrack: Conntrack,
+}
+
+/// What informers said.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) services: Vec<Change<Service>>,
+    pub(crate) slices: Vec<Change<EndpointSlice>>,
+    pub(crate) nodes: Vec<Change<core::Node>>,
+}
+
+/// What came of a round.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Round {
+    /// Whether everything was looked at.
+    pub(crate) was_full: bool,
+    /// Changes to elements, or to tables when everything was looked at; none on a healthy kernel.
+    pub(crate) changes: usize,
+    /// UDP exchanges that were forgotten.
+    pub(crate) forgotten: usize,
+    /// Elements there should be.
+    pub(crate) elements: usize,
+    pub(crate) health_ports: Arc<BTreeMap<u16, HealthPort>>,
+    pub(crate) without_local: (usize, usize),
+    pub(crate) is_going: bool,
+    /// What doesn't keep services from working, for people.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The state of the thread: everything that is known, and the way to the kernel.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    args: KernelArgs,
+    namespace: Option<Namespace>,
+    netfilter: Netfilter,
+    model: Model,
+    /// `None` when the kernel's tables may be anything.
+    told: Option<Told>,
+    /// Whether the kernel has tables of IPv6.
+    has_ipv6: bool,
+}
+
+/// Starts to hear of changes to tables, in the node's namespace.
+fn listen(namespace: Option<&Namespace>) -> Result<News, NetlinkError> {
+    match namespace {
+        None => News::open(),
+        Some(namespace) => namespace.enter(News::open),
+    }
+}
+
+impl Kernel {
+    /// Opens the ways to the kernel. Nothing is changed yet. The second value hears of what others do, and knows us by the
+    /// third.
+    ///
+    /// # Errors
+    /// The kernel has no netfilter, or the namespace can't be entered.
+    pub(crate) fn open(args: KernelArgs) -> Result<(Self, News, u32), ProxyError> {
+        let failed = |what| move |source| ProxyError::Kernel { what, source };
+        let namespace = args.namespace.as_deref().map(Namespace::open).transpose()?;
+        let opened = match &namespace {
+            None => Netfilter::open(),
+            Some(namespace) => Netfilter::open_in(namespace),
+        };
+        let netfilter = opened.map_err(failed("open nftables"))?;
+        let port = netfilter.port().map_err(failed("open nftables"))?;
+        let news = listen(namespace.as_ref()).map_err(failed("hear of changes to nftables"))?;
+        let model = Model::new(Node::unknown(&args.node_name), args.terms);
+        let kernel = Self { args, namespace, netfilter, model, told: None, has_ipv6: true };
+        Ok((kernel, news, port))
+    }
+
+    fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T, NetlinkError> + Send) -> Result<T, NetlinkError> {
+        match &self.namespace {
+            None => work(),
+            Some(namespace) => namespace.enter(work),
+        }
+    }
+
+    /// Sets what the kernel should know of connections, and has it route packets to the loopback where node ports are
+    /// there. Says what it wouldn't do.
+    pub(crate) fn prepare(&mut self) -> Vec<String> {
+        let keys = sysctls(&self.args);
+        let set = || {
+            let failed = keys.iter().filter_map(|(key, value)| write_sysctl(key, value).err());
+            Ok(failed.map(|error| warning(&error)).collect::<Vec<_>>())
+        };
+        self.inside(set).unwrap_or_else(|error| vec![warning(&error)])
+    }
+
+    /// The kernel's tables may be anything.
+    pub(crate) fn distrust(&mut self) {
+        self.told = None;
+    }
+
+    fn take(&mut self, changes: Changes) {
+        for change in changes.services {
+            match change {
+                Change::Replaced(all) => self.model.replace_services(all.iter().cloned()),
+                Change::Applied { new, .. } => self.model.set_service(new),
+                Change::Deleted(old) => self.model.remove_service(&owner(&old.metadata)),
+            }
+        }
+        for change in changes.slices {
+            match change {
+                Change::Replaced(all) => self.model.replace_slices(all.iter().cloned()),
+                Change::Applied { new, .. } => self.model.set_slice(new),
+                Change::Deleted(old) => self.model.remove_slice(&owner(&old.metadata)),
+            }
+        }
+        let name = self.args.node_name.clone();
+        for change in changes.nodes {
+            match change {
+                Change::Replaced(all) => {
+                    let node = all.get("", &name).map_or_else(|| Node::unknown(&name), |node| Node::of(&name, node));
+                    self.model.set_node(node);
+                }
+                Change::Applied { new, .. } => self.model.set_node(Node::of(&name, &new)),
+                // The last that was known of it is better than nothing.
+                Change::Deleted(_) => {}
+            }
+        }
+        self.choose_node_ports();
+    }
+
+    /// Where node ports are follows from the node's own address, if that was asked for.
+    fn choose_node_ports(&mut self) {
+        let cidrs = match &self.args.node_ports {
+            NodePortAddresses::All => None,
+            NodePortAddresses::In(cidrs) => Some(cidrs.clone()),
+            NodePortAddresses::Primary => {
+                Some(self.model.node().primary.iter().copied().map(k3sd_netlink::Cidr::host).collect())
+            }
+        };
+        if self.args.policy.node_port_cidrs != cidrs {
+            self.args.policy.node_port_cidrs = cidrs;
+            self.told = None;
+        }
+    }
+
+    /// Takes over what informers said, and has the kernel do it.
+    ///
+    /// # Errors
+    /// The kernel refused. What was said is taken over, and the next round looks at everything.
+    pub(crate) fn sync(&mut self, changes: Changes) -> Result<Round, ProxyError> {
+        self.take(changes);
+        self.model.refresh();
+        let applied = match self.told.take() {
+            Some(told) => self.apply_differences(told),
+            None => self.apply_everything(),
+        };
+        let (was_full, changes, stale) = applied?;
+        self.model.ledger.told();
+        let mut round = Round {
+            was_full,
+            changes,
+            elements: self.model.ledger.len(),
+            health_ports: Arc::new(self.model.health_ports()),
+            without_local: self.model.without_local(),
+            is_going: self.model.node().is_going,
+            ..Round::default()
+        };
+        if !stale.is_empty() {
+            let is_stale = |flow: &conntrack::Flow| {
+                flow.protocol == UDP && stale.is_stale(flow.destination, flow.destination_port, flow.answers_from)
+            };
+            // Services work without; only clients that go on sending from the same port don't get to the new endpoint.
+            match self.inside(|| conntrack::forget(is_stale)) {
+                Ok(forgotten) => round.forgotten = forgotten,
+                Err(error) => round.warnings.push(warning(&error)),
+            }
+        }
+        Ok(round)
+    }
+
+    fn apply_differences(&mut self, mut told: Told) -> Result<(bool, usize, UdpEndpoints), ProxyError> {
+        let differences = self.model.ledger.differences();
+        let Some(changes) = plan::changes(&differences, &mut told, &self.args.policy) else {
+            return self.apply_everything();
+        };
+        for (family, changes) in &changes {
+            if *family == Family::Ip6 && !self.has_ipv6 {
+                continue;
+            }
+            if let Err(error) = self.netfilter.apply(*family, TABLE, changes, None) {
+                // Somebody was at the table, and the news of it isn't here yet.
+                tracing::info!(reason = warning(&error), "the services' rules are not as they were left");
+                return self.apply_everything();
+            }
+        }
+        self.told = Some(told);
+        Ok((false, differences.len(), UdpEndpoints::of(&self.model.ledger, Some(&differences))))
+    }
+
+    fn apply_everything(&mut self) -> Result<(bool, usize, UdpEndpoints), ProxyError> {
+        let (tables, told) = plan::everything(&self.model.ledger, &self.args.policy);
+        let mut changes = 0;
+        for table in &tables {
+            if table.family == family(true) && !self.has_ipv6 {
+                continue;
+            }
+            match self.netfilter.converge(table) {
+                Ok(taken) => changes += taken,
+                Err(error) if table.family == family(true) && is_unsupported(&error) => self.has_ipv6 = false,
+                Err(source) => return Err(ProxyError::Kernel { what: "write the services' rules", source }),
+            }
+        }
+        self.told = Some(told);
+        Ok((true, changes, UdpEndpoints::of(&self.model.ledger, None)))
+    }
+}
+
+fn is_unsupported(error: &NetlinkError) -> bool {
+    matches!(error.errno(), Some(Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT))
+}
+
+/// An error with its reasons, in one line.
+pub(crate) fn warning(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(reason) = source {
+        text += &format!(": {reason}");
+        source = reason.source();
+    }
+    text
+}
+
+/// Keys below /proc/sys, and what they should be.
+fn sysctls(args: &KernelArgs) -> Vec<(&'static str, String)> {
+    let mut keys = Vec::new();
+    if args.policy.localhost_node_ports {
+        keys.push(("net/ipv4/conf/all/route_localnet", "1".to_owned()));
+    }
+    let conntrack = &args.conntrack;
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    let per_core = conntrack.max_per_core.map(|max| max.saturating_mul(processors));
+    let max = per_core.map(|max| max.max(conntrack.min.unwrap_or(0)));
+    keys.extend(max.map(|max| ("net/netfilter/nf_conntrack_max", max.to_string())));
+    for (key, time) in [
+        ("net/netfilter/nf_conntrack_tcp_timeout_established", conntrack.tcp_established),
+        ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", conntrack.tcp_close_wait),
+        ("net/netfilter/nf_conntrack_udp_timeout", conntrack.udp),
+        ("net/netfilter/nf_conntrack_udp_timeout_stream", conntrack.udp_stream),
+    ] {
+        keys.extend(time.map(|time| (key, time.as_secs().max(1).to_string())));
+    }
+    if conntrack.tcp_be_liberal {
+        keys.push(("net/netfilter/nf_conntrack_tcp_be_liberal", "1".to_owned()));
+    }
+    keys
+}

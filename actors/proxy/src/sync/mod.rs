@@ -1,0 +1,9 @@
+//! Keeps the kernel's rules as Services and their endpoints want them.
+
+mod actor;
+mod kernel;
+mod msg;
+mod plan;
+
+pub(crate) use actor::{Sync, SyncArgs};
+pub(crate) use kernel::{KernelArgs, Round, warning};

@@ -1,0 +1,249 @@
+//! From differences to changes of the kernel's tables; pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use k3sd_netlink::nft::{self, Change, Contents, Family, Table};
+
+use crate::model::{Difference, Ledger};
+use crate::rules::{
+    self, Element, ElementKey, LOCAL_INDEX, Place, Policy, Recipe, SetId, add_chain, read_address, source_bits,
+};
+
+/// Chains of recipes that nobody uses any more stay until so many more than are in use have come together: services go
+/// back and forth between few endpoints, and making a chain costs more than keeping it.
+const SPARE_CHAINS_MAX: usize = 256;
+const UDP: u8 = 17;
+
+/// What of the kernel's tables is known beside elements that follow from services.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told {
+    /// Recipes that have a chain, by family.
+    recipes: [BTreeSet<Recipe>; 2],
+    /// How many of them were in use when all was last written.
+    in_use: usize,
+    /// Lengths of networks that clients are checked by, by family; the longest first.
+    source_bits: [Vec<u8>; 2],
+}
+
+/// The tables as they should be, and what will be known of them.
+pub(super) fn everything(ledger: &Ledger, policy: &Policy) -> (Vec<Table>, Told) {
+    let mut told = Told::default();
+    let mut contents: BTreeMap<(bool, SetId), Contents> = BTreeMap::new();
+    let mut lengths = [BTreeSet::new(), BTreeSet::new()];
+    for (key, value) in ledger.iter() {
+        let is_ipv6 = key.is_ipv6();
+        let element = nft::Element { data: Element::data(value), comment: None };
+        contents.entry((is_ipv6, key.set())).or_default().insert(key.bytes().to_vec(), element);
+        match key.set() {
+            SetId::Services => {
+                let closure = Recipe::decode(value).into_iter().flat_map(Recipe::closure);
+                told.recipes[usize::from(is_ipv6)].extend(closure);
+            }
+            SetId::Sources => lengths[usize::from(is_ipv6)].extend(source_bits(key)),
+            _ => {}
+        }
+    }
+    told.in_use = told.recipes.iter().map(BTreeSet::len).sum();
+    told.source_bits = lengths.map(|lengths| lengths.into_iter().rev().collect());
+    let table = |is_ipv6: bool| {
+        let family = usize::from(is_ipv6);
+        let elements = |set| contents.remove(&(is_ipv6, set)).unwrap_or_default();
+        rules::table(is_ipv6, policy, &told.recipes[family], &told.source_bits[family], elements)
+    };
+    let tables = [false, true].map(table).into();
+    (tables, told)
+}
+
+/// The changes to each family's table, if they can be told from the differences alone; otherwise everything has to be
+/// looked at.
+pub(super) fn changes(
+    differences: &[Difference],
+    told: &mut Told,
+    policy: &Policy,
+) -> Option<Vec<(Family, Vec<Change>)>> {
+    // Other lengths of networks make other rules; that is rare.
+    if differences.iter().any(|difference| difference.key.set() == SetId::Sources) {
+        return None;
+    }
+    let known: usize = told.recipes.iter().map(BTreeSet::len).sum();
+    if known > told.in_use * 2 + SPARE_CHAINS_MAX {
+        return None;
+    }
+    let mut families = Vec::new();
+    for is_ipv6 in [false, true] {
+        let ours: Vec<_> = differences.iter().filter(|difference| difference.key.is_ipv6() == is_ipv6).collect();
+        if ours.is_empty() {
+            continue;
+        }
+        let mut changes = new_chains(&ours, told, is_ipv6, policy);
+        let (mut gone, mut new): (BTreeMap<SetId, Contents>, BTreeMap<SetId, Contents>) = Default::default();
+        for difference in ours {
+            let (set, key) = (difference.key.set(), difference.key.bytes());
+            let element = |value: &[u8]| nft::Element { data: Element::data(value), comment: None };
+            if let Some(old) = &difference.old {
+                gone.entry(set).or_default().insert(key.to_vec(), element(old));
+            }
+            if let Some(value) = &difference.new {
+                new.entry(set).or_default().insert(key.to_vec(), element(value));
+            }
+        }
+        let name = |set: SetId| set.name().to_owned();
+        changes.extend(gone.into_iter().map(|(set, elements)| Change::DeleteElements { set: name(set), elements }));
+        changes.extend(new.into_iter().map(|(set, elements)| Change::AddElements { set: name(set), elements }));
+        families.push((rules::family(is_ipv6), changes));
+    }
+    Some(families)
+}
+
+fn new_chains(differences: &[&Difference], told: &mut Told, is_ipv6: bool, policy: &Policy) -> Vec<Change> {
+    let family = usize::from(is_ipv6);
+    let (known, bits) = (&mut told.recipes[family], &told.source_bits[family]);
+    let services = differences.iter().filter(|difference| difference.key.set() == SetId::Services);
+    let wanted = services.filter_map(|difference| Recipe::decode(difference.new.as_ref()?));
+    let mut changes = Vec::new();
+    for recipe in wanted.flat_map(Recipe::closure) {
+        if known.insert(recipe) {
+            changes.extend(add_chain(&recipe, is_ipv6, policy, bits));
+        }
+    }
+    changes
+}
+
+/// Where UDP packets for a service may go: the kernel remembers exchanges, and sends their packets on to where an
+/// endpoint was until nobody sends any more.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct UdpEndpoints(HashMap<(IpAddr, u16), Vec<IpAddr>>);
+
+impl UdpEndpoints {
+    /// Of the services that differ, or of all.
+    pub(super) fn of(ledger: &Ledger, differences: Option<&[Difference]>) -> Self {
+        let mut all = Self::default();
+        match differences {
+            Some(differences) => differences.iter().for_each(|difference| all.look(ledger, &difference.key)),
+            None => ledger.iter().for_each(|(key, _)| all.look(ledger, key)),
+        }
+        all
+    }
+
+    fn look(&mut self, ledger: &Ledger, key: &ElementKey) {
+        if !matches!(key.set(), SetId::Services | SetId::Endpoints) || key.bytes().first() != Some(&UDP) {
+            return;
+        }
+        let Some((_, address, port)) = key.service() else { return };
+        if self.0.contains_key(&(address, port)) {
+            return;
+        }
+        let service = key.of_service();
+        let recipe = ledger.get(&service).and_then(Recipe::decode);
+        let counts = recipe.map(|recipe| [(0, recipe.endpoints), (LOCAL_INDEX, recipe.local.unwrap_or(0))]);
+        let indexes = counts.into_iter().flatten().flat_map(|(first, count)| first..first + count);
+        let endpoints = indexes.filter_map(|index| {
+            let value = ledger.get(&service.endpoint(index))?;
+            Some(read_address(value, key.is_ipv6())?.0)
+        });
+        self.0.insert((address, port), endpoints.collect());
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether an exchange that was begun with `destination` and is answered from another address goes nowhere any more.
+    pub(super) fn is_stale(&self, destination: IpAddr, port: u16, answers_from: IpAddr) -> bool {
+        if let Some(endpoints) = self.0.get(&(destination, port)) {
+            return !endpoints.contains(&answers_from);
+        }
+        // The address may be the node's, or anybody's to whom packets only pass through: those aren't translated.
+        let stand_ins = [Place::NodePort, Place::Balancer].into_iter();
+        let mut at_node = stand_ins.filter_map(|place| place.stand_in(destination.is_ipv6()));
+        let found = at_node.find_map(|address| self.0.get(&(address, port)));
+        answers_from != destination && found.is_some_and(|endpoints| !endpoints.contains(&answers_from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Owner;
+    use crate::rules::{Front, Masquerade, family};
+
+    fn policy() -> Policy {
+        Policy {
+            cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+            mark: 0x4000,
+            node_port_cidrs: None,
+            localhost_node_ports: true,
+        }
+    }
+
+    fn recipe(endpoints: u32) -> Recipe {
+        Recipe {
+            place: Place::Address,
+            checks_source: false,
+            masquerade: Masquerade::Never,
+            endpoints,
+            drops: false,
+            local: None,
+            sticky_seconds: 0,
+        }
+    }
+
+    fn front(protocol: u8, last: u8) -> Front {
+        Front::new(protocol, Place::Address, [10, 43, 0, last].into(), 53)
+    }
+
+    #[test]
+    fn a_recipe_gets_its_chain_once() {
+        let (mut ledger, owner): (_, Owner) = (Ledger::default(), "a/b".into());
+        ledger.claim(&owner, front(6, 1).service(&recipe(2)));
+        let (tables, mut told) = everything(&ledger, &policy());
+        assert!(tables[0].chain("address-2").is_some() && tables[1].chain("address-2").is_none());
+        ledger.told();
+        ledger.claim(&owner, front(6, 1).service(&recipe(3)));
+        ledger.claim(&owner, front(6, 2).service(&recipe(2)));
+        let made = changes(&ledger.differences(), &mut told, &policy()).unwrap();
+        let [(of, made)] = &made[..] else { panic!("one family: {made:?}") };
+        let chains: Vec<_> = made
+            .iter()
+            .filter_map(|change| if let Change::AddChain { name, .. } = change { Some(name) } else { None })
+            .collect();
+        assert_eq!((*of, chains), (family(false), vec![&"address-3".to_owned()]));
+        assert!(changes(&ledger.differences(), &mut told, &policy()).unwrap()[0].1.len() == 2, "it is known now");
+    }
+
+    #[test]
+    fn other_networks_of_clients_are_looked_at_as_a_whole() {
+        let (mut ledger, owner): (_, Owner) = (Ledger::default(), "a/b".into());
+        let (_, mut told) = everything(&ledger, &policy());
+        ledger.claim(&owner, front(6, 1).source(&"10.0.0.0/8".parse().unwrap()));
+        assert!(changes(&ledger.differences(), &mut told, &policy()).is_none());
+        assert_eq!(everything(&ledger, &policy()).1.source_bits, [vec![8], vec![]]);
+    }
+
+    #[test]
+    fn exchanges_go_on_with_endpoints_that_are_there() {
+        let (mut ledger, owner): (_, Owner) = (Ledger::default(), "a/b".into());
+        let at_node = Front::new(UDP, Place::NodePort, [10, 43, 0, 1].into(), 30053);
+        for front in [front(UDP, 1), at_node] {
+            ledger.claim(&owner, front.service(&recipe(1)));
+            ledger.claim(&owner, front.endpoint(0, [10, 42, 0, 2].into(), 53));
+        }
+        ledger.claim(&owner, front(6, 2).service(&recipe(0)));
+        let all = UdpEndpoints::of(&ledger, None);
+        assert_eq!(UdpEndpoints::of(&ledger, Some(&ledger.differences())), all);
+        assert_eq!(all.0.len(), 2);
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (to, port, from, is_stale) in [
+            ("10.43.0.1", 53, "10.42.0.2", false),
+            ("10.43.0.1", 53, "10.42.0.3", true),
+            ("10.43.0.1", 53, "10.43.0.1", true),
+            ("10.43.0.1", 54, "10.42.0.3", false),
+            ("192.0.2.1", 30053, "10.42.0.2", false),
+            ("192.0.2.1", 30053, "10.42.0.3", true),
+            ("8.8.8.8", 30053, "8.8.8.8", false),
+        ] {
+            assert_eq!(all.is_stale(ip(to), port, ip(from)), is_stale, "{to} {port} {from}");
+        }
+    }
+}
