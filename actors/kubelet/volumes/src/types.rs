@@ -53,6 +53,15 @@ pub struct SubPath {
     pub read_only: bool,
 }
 
+/// What was measured of a volume, under its name on disk.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    /// Whether that name is the persistent volume's, not the pod's.
+    pub(crate) is_persistent: bool,
+    pub(crate) place: String,
+    pub(crate) usage: VolumeUsage,
+}
+
 /// How much a volume takes. Figures that can't be had cheaply or safely are `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VolumeUsage {

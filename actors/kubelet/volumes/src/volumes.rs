@@ -11,7 +11,7 @@ use crate::disk::{Done, Job};
 use crate::error::VolumeError;
 use crate::keeper::{Keeper, KeeperMsg};
 use crate::plan::{Maker, Upkeep};
-use crate::types::{Mounted, PodIdentity, SubPath, VolumeUsage};
+use crate::types::{Measured, Mounted, PodIdentity, SubPath, VolumeUsage};
 
 /// The way to a node's volumes. Cheap to clone, good across restarts of everything behind it.
 ///
@@ -133,13 +133,9 @@ impl Volumes {
 }
 
 /// What was measured by whether it is persistent and its name on disk, by the names in the pod.
-fn named(
-    pod: &Pod,
-    persistent: &BTreeMap<String, String>,
-    found: Vec<((bool, String), VolumeUsage)>,
-) -> BTreeMap<String, VolumeUsage> {
+fn named(pod: &Pod, persistent: &BTreeMap<String, String>, found: Vec<Measured>) -> BTreeMap<String, VolumeUsage> {
     let mut by_name = BTreeMap::new();
-    for ((is_persistent, place), usage) in found {
+    for Measured { is_persistent, place, usage } in found {
         if !is_persistent {
             by_name.insert(place, usage);
             continue;
@@ -162,22 +158,21 @@ mod tests {
 
     #[test]
     fn volumes_are_called_as_the_pod_calls_them() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [], "volumes": [
-            {"name": "pv", "emptyDir": {}},
-            {"name": "a", "persistentVolumeClaim": {"claimName": "c"}},
-            {"name": "b", "persistentVolumeClaim": {"claimName": "c", "readOnly": true}},
-            {"name": "own", "ephemeral": {}},
-        ]}}))
-        .unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [], "volumes": [
+                {"name": "pv", "emptyDir": {}},
+                {"name": "a", "persistentVolumeClaim": {"claimName": "c"}},
+                {"name": "b", "persistentVolumeClaim": {"claimName": "c", "readOnly": true}},
+                {"name": "own", "ephemeral": {}},
+            ]}}))
+            .unwrap();
         let name = |name: &str| name.to_owned();
         let persistent = [("a", "pv"), ("b", "pv"), ("own", "pv-2")].map(|(a, b)| (name(a), name(b))).into();
-        let used = |bytes| VolumeUsage { used_bytes: Some(bytes), ..VolumeUsage::default() };
-        let found = vec![
-            ((false, name("pv")), used(1)),
-            ((true, name("pv")), used(2)),
-            ((true, name("pv-2")), used(3)),
-            ((true, name("of nobody")), used(4)),
-        ];
+        let one = |is_persistent, place: &str, bytes| {
+            let usage = VolumeUsage { used_bytes: Some(bytes), ..VolumeUsage::default() };
+            Measured { is_persistent, place: name(place), usage }
+        };
+        let found = vec![one(false, "pv", 1), one(true, "pv", 2), one(true, "pv-2", 3), one(true, "of nobody", 4)];
         let shown: Vec<_> = named(&pod, &persistent, found)
             .into_iter()
             .map(|(name, usage)| (name, usage.used_bytes.unwrap(), usage.claim))

@@ -283,8 +283,7 @@ impl Csi {
     pub(crate) async fn in_use(&self, maker: &Maker) -> Result<Vec<String>, VolumeError> {
         let records = self.records(maker, None).await?;
         let persistent = records.into_iter().map(|(_, record)| record).filter(|record| !record.is_ephemeral());
-        let mut names: Vec<_> =
-            persistent.map(|record| attach::unique_name(&record.driver, &record.handle)).collect();
+        let mut names: Vec<_> = persistent.map(|record| attach::unique_name(&record.driver, &record.handle)).collect();
         names.sort();
         names.dedup();
         Ok(names)

@@ -12,7 +12,7 @@ use crate::mounts::{self, Mounts};
 use crate::paths::{CSI, Paths, RECORD};
 use crate::payload::Payload;
 use crate::trees;
-use crate::types::{HostVolume, SubPath, VolumeUsage};
+use crate::types::{HostVolume, Measured, SubPath};
 
 /// Something to do on a thread.
 #[derive(Debug)]
@@ -49,8 +49,7 @@ pub(crate) enum Done {
     Mounted(BTreeMap<String, HostVolume>),
     Files(Vec<(PathBuf, String)>),
     Path(PathBuf),
-    /// By whether they are persistent, and their names.
-    Usage(Vec<((bool, String), VolumeUsage)>),
+    Usage(Vec<Measured>),
     Uids(Vec<String>),
 }
 

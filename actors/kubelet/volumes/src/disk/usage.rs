@@ -8,21 +8,21 @@ use rustix::fs::statvfs;
 use crate::error::VolumeError;
 use crate::paths::{CONFIG_MAP, DOWNWARD_API, EMPTY_DIR, LOCAL, PROJECTED, SECRET};
 use crate::trees;
-use crate::types::VolumeUsage;
+use crate::types::{Measured, VolumeUsage};
 
 /// Of each volume of a pod that can be looked at: files are added up where they are the pod's alone, file systems are asked
 /// where the volume is one. NFS isn't asked: its server may be away, and the answer with it; nor are storage drivers'
 /// volumes, of which the drivers tell.
-pub(super) fn usage(pod: &Path) -> Result<Vec<((bool, String), VolumeUsage)>, VolumeError> {
+pub(super) fn usage(pod: &Path) -> Result<Vec<Measured>, VolumeError> {
     let mut found = Vec::new();
     for plugin in [EMPTY_DIR, CONFIG_MAP, SECRET, PROJECTED, DOWNWARD_API, LOCAL] {
         let Ok(volumes) = fs::read_dir(pod.join("volumes").join(plugin)) else { continue };
         for volume in volumes.flatten() {
-            let Ok(name) = volume.file_name().into_string() else { continue };
+            let Ok(place) = volume.file_name().into_string() else { continue };
             let is_persistent = plugin == LOCAL;
             // One that is going away meanwhile is left out.
             if let Ok(usage) = one(&volume.path(), !is_persistent) {
-                found.push(((is_persistent, name), usage));
+                found.push(Measured { is_persistent, place, usage });
             }
         }
     }

@@ -95,8 +95,8 @@ impl Maker {
                 self.nfs(who, &place, &source, read_only, spec.mount_options.as_deref().unwrap_or_default()).await
             }
             Backing::Csi(source) => {
-                let wanted = CsiVolume::persistent(&volume, *source, read_only, is_block);
-                let wanted = CsiVolume { growth: growth(&volume, &claim), ..wanted };
+                let mut wanted = CsiVolume::persistent(&volume, *source, read_only, is_block);
+                wanted.growth = growth(&volume, &claim);
                 let (made, wants_care) = self.csi.set_up(self, pod, who, &wanted).await?;
                 upkeep.wants_care |= wants_care;
                 Ok(made)
@@ -140,8 +140,8 @@ impl Maker {
         upkeep.persistent.insert(volume.name.clone(), place);
         let Backing::Csi(source) = backing(&found, &claim)? else { return Ok(false) };
         let is_block = is_block(&found, &name, how.is_mounted, how.is_device)?;
-        let wanted = CsiVolume::persistent(&found, *source, is_read_only(volume), is_block);
-        let wanted = CsiVolume { growth: growth(&found, &claim), ..wanted };
+        let mut wanted = CsiVolume::persistent(&found, *source, is_read_only(volume), is_block);
+        wanted.growth = growth(&found, &claim);
         self.csi.look_after(self, pod, who, &wanted).await
     }
 

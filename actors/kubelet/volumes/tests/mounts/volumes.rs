@@ -8,10 +8,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k3sd_client::informer::{InformerArgs, informer};
 use k3sd_kubelet_volumes::{
     Allocatable, Mounted, PodIdentity, SubPath, VolumeError, Volumes, VolumesConfig, VolumesTree, tree,
 };
-use k3sd_client::informer::{InformerArgs, informer};
 use k3sd_runtime::{Clock, Signal, System, Tree};
 use k8s_openapi::api::core::v1::{Node as CoreNode, Pod};
 use serde_json::{Value, json};
@@ -335,8 +335,7 @@ pub(crate) fn claimed(api: &Api, source: Value) {
     let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c", "namespace": "n", "uid": "cu"},
         "spec": {"volumeName": "pv"}, "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
     api.put("/api/v1/namespaces/n/persistentvolumeclaims/c", claim);
-    let mut spec =
-        json!({"claimRef": {"uid": "cu"}, "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}});
+    let mut spec = json!({"claimRef": {"uid": "cu"}, "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}});
     spec.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
     let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"}, "spec": spec});
     api.put("/api/v1/persistentvolumes/pv", volume);
