@@ -10,6 +10,7 @@ use bytes::Bytes;
 use k3sd_apiserver_access::authn::{FrontProxy, StaticTokens};
 use k3sd_apiserver_admission::{AdmissionConfig, Plugins};
 
+use crate::aggregation::Aggregation;
 use crate::error::SetupError;
 use crate::front::TlsLimits;
 use crate::streams::Nodes;
@@ -84,6 +85,8 @@ pub struct ApiServerConfig {
     pub numbers: Numbers,
     /// How nodes are reached, for logs, exec and the like.
     pub nodes: Nodes,
+    /// How versions are reached that others answer for.
+    pub aggregation: Aggregation,
 }
 
 /// Numbers of other parts of this process.
@@ -198,6 +201,7 @@ impl Default for ApiServerConfig {
             pages: Pages::default(),
             numbers: Numbers::default(),
             nodes: Nodes::default(),
+            aggregation: Aggregation::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The Kubernetes API: the front of it, and the tree of everything behind.
 //!
 //! ```text
-//! k3sd-apiserver              listeners, connections, the pipeline of a request, the tree
+//! k3sd-apiserver              listeners, connections, the pipeline of a request, versions of others, the tree
 //! ├─ -wire                    what clients read: encodings, tables, discovery, OpenAPI
 //! ├─ -registry                the verbs, and what a kind needs beyond its schema
 //! │  ├─ -admission            what changes or refuses a write by looking at other objects
@@ -17,6 +17,7 @@
 //! What is deliberately absent: handlers written once per kind, any way to the store past `-store`, and files:
 //! certificates and keys come in through [`Endpoint`], [`ClientAuthorities`] and [`TokenKeys`].
 
+mod aggregation;
 mod arguments;
 mod authn;
 mod compactor;
@@ -33,6 +34,7 @@ mod rights;
 mod streams;
 mod tree;
 
+pub use crate::aggregation::{Aggregation, LocalApi};
 pub use crate::arguments::{TOKEN_AUTH_FILE, apply as apply_arguments};
 pub use crate::authn::{ServiceAccountKeys, TokenKeys};
 pub use crate::config::{ApiServerConfig, Numbers, Page, Pages};

@@ -11,6 +11,7 @@
 //!    ├─ compactor          has old history dropped
 //!    ├─ custom             definitions of custom resources
 //!    ├─ bootstrap          what every cluster starts with, and repair
+//!    ├─ aggregation        one_for_one: follows APIServices, and registers ours
 //!    ├─ front              rest_for_one
 //!    │  ├─ connections     dynamic: a task for each
 //!    │  ├─ listener…       accept, one for each socket
@@ -36,6 +37,7 @@ use k3sd_client::storage::Storage;
 use k3sd_runtime::{Clock, Shutdown, Spec, Strategy, subtree, task, worker};
 use tokio::sync::{Semaphore, watch};
 
+use crate::aggregation::{FollowArgs, Inside, RegisterArgs, Table, follow, register};
 use crate::authn::{Authenticator, Keys, KeysArgs, TokenKeys, Uses, noting};
 use crate::compactor::{Compactor, CompactorArgs};
 use crate::config::ApiServerConfig;
@@ -143,6 +145,7 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
     let stores = Stores::new(catalog, storage, clock.clone());
     let (keys_place, keys) = watch::channel(None);
     let (openapi_place, openapi) = watch::channel(None);
+    let (table_place, table) = watch::channel(Arc::<Table>::default());
     let (rights_place, rights) = watch::channel(Arc::<Authorizer>::default());
     let (uses, heard) = Uses::channel();
     let authenticator = Arc::new(authenticator(&config, &stores, &keys, uses));
@@ -176,6 +179,7 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
         openapi,
         storage: numbers,
         admission,
+        table,
     });
 
     let keys = KeysArgs { source: token_keys, place: Arc::new(keys_place) };
@@ -195,12 +199,29 @@ pub fn tree(args: ApiServerArgs) -> Result<ApiServerTree, SetupError> {
         .child(worker::<Compactor>("compactor", compactor))
         .child(subtree("custom", k3sd_apiserver_custom::tree(&stores)))
         .child(subtree("bootstrap", bootstrap.spec))
+        .child(subtree("aggregation", aggregation(&config, &stores, &pipeline, table_place)))
         .child(subtree("front", front(&config, endpoints, &pipeline, signs)?))
         .child(worker::<Opening>("opening", opening).start_within(None));
     let spec = Spec::new(Strategy::RestForOne)
         .child(subtree("caches", k3sd_apiserver_store::tree(&stores)))
         .child(subtree("service", service));
     Ok(ApiServerTree { spec, pipeline, health })
+}
+
+/// Two tasks that read the same APIServices and hold nothing of each other's.
+fn aggregation(
+    config: &ApiServerConfig,
+    stores: &Stores,
+    pipeline: &Pipeline,
+    place: watch::Sender<Arc<Table>>,
+) -> Spec {
+    let inside = Inside::new(pipeline);
+    let registering = RegisterArgs { stores: stores.clone(), inside: inside.clone() };
+    let following =
+        FollowArgs { stores: stores.clone(), inside, config: config.aggregation.clone(), place: Arc::new(place) };
+    Spec::new(Strategy::OneForOne)
+        .child(task("follow", move |task| follow(task, following.clone())))
+        .child(task("register", move |task| register(task, registering.clone())))
 }
 
 /// What says who somebody is.

@@ -135,7 +135,8 @@ impl Pipeline {
             gzip,
             now: i64::try_from(self.clock().wall().as_secs()).unwrap_or(i64::MAX),
         };
-        if let Some(found) = discovery::answer(catalog, &ask, &self.0.documents.address) {
+        let foreign = self.0.parts.table.borrow().foreign().clone();
+        if let Some(found) = discovery::answer(catalog, &foreign, &ask, &self.0.documents.address) {
             return found.map(|reply| written(reply, gzip));
         }
         if path.starts_with("/openapi/") {

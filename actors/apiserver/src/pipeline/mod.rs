@@ -9,6 +9,7 @@
 
 mod answer;
 mod documents;
+mod elsewhere;
 mod local;
 mod peer;
 mod watch;
@@ -38,6 +39,7 @@ use k3sd_objects::status::Status;
 use k3sd_runtime::{Clock, Moment};
 use tokio::sync::watch as place;
 
+use crate::aggregation::Table;
 use crate::authn::{Authenticator, CERTIFICATE, ServiceAccountKeys};
 use crate::config::ApiServerConfig;
 use crate::flow::{Class, FlowControl, Seat, TooMany};
@@ -45,6 +47,7 @@ use crate::front::{Body, Changes, ClientAuthorities, Held, Talk};
 use crate::observe::{Health, Metrics, Series, StorageNumbers, Tally};
 use crate::streams;
 
+pub(crate) use self::answer::text;
 pub use self::local::LocalService;
 pub use self::peer::Peer;
 
@@ -72,6 +75,8 @@ pub(crate) struct Fittings {
     pub(crate) storage: StorageNumbers,
     pub(crate) admission: AdmissionNumbers,
     pub(crate) openapi: place::Receiver<Option<k3sd_runtime::Address<crate::openapi::OpenApiMsg>>>,
+    /// What others answer for.
+    pub(crate) table: place::Receiver<Arc<Table>>,
 }
 
 struct Inner {
@@ -289,6 +294,10 @@ impl Pipeline {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.authorize(&user, &info)?;
+        let route = self.0.parts.table.borrow().route(&info.path);
+        if let Some(route) = route {
+            return self.elsewhere(&user, asked, &info, route, body).await;
+        }
         if !info.is_resource {
             return self.document(asked, &info, catalog).await;
         }

@@ -44,8 +44,8 @@ use self::link::{Link, Security};
 use self::locate::Location;
 use crate::front::{Body, Talk, accept, is_wanted};
 
-pub(crate) use self::link::{shake, unverified};
 pub use self::link::{Connection, Dial, Nodes, Stream, Target};
+pub(crate) use self::link::{shake, unverified};
 pub(crate) use self::locate::{Named, service as service_target};
 
 /// What the streams of an exec are negotiated by.

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a client's connection is a task of the test's own")]
 
 mod access;
+mod aggregation;
 mod clients;
 mod documents;
 mod flow;

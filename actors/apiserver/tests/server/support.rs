@@ -36,12 +36,17 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 pub(crate) struct Pki(TempDir);
 
 impl Pki {
-    fn new() -> Self {
+    /// The server's, and those of a user `ann` (group `dev`), an administrator, a stranger, and the front proxy `proxy`.
+    pub(crate) fn new() -> Self {
         let pki = Self(TempDir::new().expect("a directory"));
         for authority in ["ca", "front-ca", "other-ca"] {
             pki.openssl(authority, &format!("/CN={authority}"), &[]);
         }
         pki.leaf("server", "/CN=server", "ca");
+        pki.leaf("admin", "/O=system:masters/CN=admin", "ca");
+        pki.leaf("ann", "/O=dev/CN=ann", "ca");
+        pki.leaf("stranger", "/O=system:masters/CN=stranger", "other-ca");
+        pki.leaf("proxy", "/CN=proxy", "front-ca");
         pki
     }
 
@@ -60,9 +65,14 @@ impl Pki {
 
     /// A certificate for a subject such as `/O=dev/CN=ann`.
     pub(crate) fn leaf(&self, name: &str, subject: &str, authority: &str) {
+        self.leaf_of(name, subject, authority, "IP:127.0.0.1");
+    }
+
+    /// The same, for a server of this name, such as `DNS:example.com`.
+    pub(crate) fn leaf_of(&self, name: &str, subject: &str, authority: &str, server: &str) {
         let (ca, key) = (self.path(&format!("{authority}.crt")), self.path(&format!("{authority}.key")));
         let signed = ["-CA", &ca, "-CAkey", &key, "-addext", "basicConstraints=critical,CA:FALSE"];
-        self.openssl(name, subject, &[&signed[..], &["-addext", "subjectAltName=IP:127.0.0.1"]].concat());
+        self.openssl(name, subject, &[&signed[..], &["-addext", &format!("subjectAltName={server}")]].concat());
     }
 
     fn chain(&self, name: &str) -> Vec<CertificateDer<'static>> {
@@ -74,7 +84,13 @@ impl Pki {
         PrivateKeyDer::from_pem_file(Path::new(&self.path(&format!("{name}.key")))).expect("a key")
     }
 
-    fn roots(&self, name: &str) -> Arc<RootCertStore> {
+    /// A certificate with its key.
+    pub(crate) fn pair(&self, name: &str) -> Arc<CertifiedKey> {
+        let key = any_supported_type(&self.key(name)).expect("a key");
+        Arc::new(CertifiedKey::new(self.chain(name), key))
+    }
+
+    pub(crate) fn roots(&self, name: &str) -> Arc<RootCertStore> {
         let mut roots = RootCertStore::empty();
         roots.add(self.chain(name).remove(0)).expect("an authority");
         Arc::new(roots)
@@ -120,16 +136,15 @@ impl Server {
     /// With other settings. There is a user `ann` (group `dev`) with a certificate and one with the token `secret-token`,
     /// an administrator, and the front proxy `proxy`.
     pub(crate) async fn with(change: impl FnOnce(&mut ApiServerConfig)) -> Self {
-        let pki = Pki::new();
-        pki.leaf("admin", "/O=system:masters/CN=admin", "ca");
-        pki.leaf("ann", "/O=dev/CN=ann", "ca");
-        pki.leaf("stranger", "/O=system:masters/CN=stranger", "other-ca");
-        pki.leaf("proxy", "/CN=proxy", "front-ca");
+        Self::over(Pki::new(), change).await
+    }
+
+    /// The same, with certificates that somebody has already.
+    pub(crate) async fn over(pki: Pki, change: impl FnOnce(&mut ApiServerConfig)) -> Self {
         let verifier = |name: &str| {
             let builder = WebPkiClientVerifier::builder_with_provider(pki.roots(name), Arc::new(default_provider()));
             builder.build().expect("an authority")
         };
-        let key = any_supported_type(&pki.key("server")).expect("a key");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let mut config = ApiServerConfig {
@@ -154,7 +169,7 @@ impl Server {
             endpoints: vec![Endpoint {
                 name: "listener".to_owned(),
                 socket: Lend::new(listener),
-                certificate: Arc::new(Fixed(Arc::new(CertifiedKey::new(pki.chain("server"), key)))),
+                certificate: Arc::new(Fixed(pki.pair("server"))),
                 learn: None,
             }],
             components: Components::default(),

@@ -30,12 +30,7 @@ pub use self::merge::Foreign;
 ///
 /// Fails with 406.
 #[must_use]
-pub fn answer(
-    catalog: &Catalog,
-    foreign: &[Foreign],
-    ask: &Ask<'_>,
-    address: &str,
-) -> Option<Result<Reply, Status>> {
+pub fn answer(catalog: &Catalog, foreign: &[Foreign], ask: &Ask<'_>, address: &str) -> Option<Result<Reply, Status>> {
     let parts: Vec<&str> = ask.path.trim_matches('/').split('/').collect();
     let value = match parts[..] {
         ["api" | "apis"] if wants_aggregated_discovery(ask.wish.accept) => {

@@ -249,8 +249,14 @@ fn what_others_answer_for_stands_where_its_priority_says() {
     );
     assert_eq!(group("batch2.example.com")["versions"][0]["freshness"], "Stale");
     let apps = group("apps");
-    assert_eq!((apps["versions"].as_array().unwrap().len(), &apps["versions"][0]["resources"][0]["resource"]), (1, &json!("pods")));
-    assert_eq!(answer(&catalog(), &others, &ask("/apis/metrics.k8s.io", ""), "").map(|found| found.is_ok()), Some(true));
+    assert_eq!(
+        (apps["versions"].as_array().unwrap().len(), &apps["versions"][0]["resources"][0]["resource"]),
+        (1, &json!("pods"))
+    );
+    assert_eq!(
+        answer(&catalog(), &others, &ask("/apis/metrics.k8s.io", ""), "").map(|found| found.is_ok()),
+        Some(true)
+    );
 }
 
 #[test]
