@@ -44,10 +44,10 @@ pub(crate) use self::early::early_data_dir;
 pub use self::error::{ConfigError, one_line};
 pub use self::fetch::FetchError;
 pub use self::model::{
-    AgentConfig, BucketLookup, ClusterConfig, ComponentsConfig, DatastoreConfig, EgressSelector, EncryptionProvider,
-    FlannelBackend, InspectConfig, KubeconfigConfig, ListenConfig, LogConfig, LogFormat, NetworkConfig, NodeConfig,
-    PortRange, ProbeConfig, RoleConfig, RunConfig, RuntimeConfig, S3Config, Secret, ServerArguments, ServerConfig,
-    ServerJoinConfig, SnapshotConfig,
+    AgentConfig, BucketLookup, ClusterConfig, ComponentsConfig, DatastoreConfig, DnsProvider, EgressSelector,
+    EncryptionProvider, FlannelBackend, InspectConfig, KubeconfigConfig, ListenConfig, LogConfig, LogFormat,
+    NetworkConfig, NodeConfig, PortRange, ProbeConfig, RoleConfig, RunConfig, RuntimeConfig, S3Config, Secret,
+    ServerArguments, ServerConfig, ServerJoinConfig, SnapshotConfig,
 };
 pub use self::origin::{Origin, dashed};
 pub use self::settings::{Given, Occurrence, Setting, Settings};

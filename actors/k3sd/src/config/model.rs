@@ -175,6 +175,8 @@ pub struct NetworkConfig {
     pub cluster_dns: Vec<IpAddr>,
     /// The DNS domain.
     pub cluster_domain: String,
+    /// Who answers names of the cluster.
+    pub dns: DnsProvider,
     /// How packets travel between nodes.
     pub flannel_backend: FlannelBackend,
     /// Whether IPv6 traffic leaving the pod network is masqueraded.
@@ -207,6 +209,15 @@ pub enum FlannelBackend {
     HostGw,
     /// In WireGuard.
     WireguardNative,
+}
+
+/// Who answers names of the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DnsProvider {
+    /// An actor on each node.
+    Embedded,
+    /// CoreDNS, in pods.
+    CoreDns,
 }
 
 /// What the API server reaches through the tunnel.

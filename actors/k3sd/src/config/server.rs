@@ -8,7 +8,7 @@ use crate::config::cidr::{Cidr, Family};
 use crate::config::datastore::datastore;
 use crate::config::error::ConfigError;
 use crate::config::model::{
-    BucketLookup, ClusterConfig, ComponentsConfig, EgressSelector, EncryptionProvider, FlannelBackend,
+    BucketLookup, ClusterConfig, ComponentsConfig, DnsProvider, EgressSelector, EncryptionProvider, FlannelBackend,
     KubeconfigConfig, ListenConfig, NetworkConfig, S3Config, ServerArguments, ServerConfig, ServerJoinConfig,
     SnapshotConfig,
 };
@@ -136,8 +136,10 @@ fn network(settings: &Settings, node_ips: &[IpAddr]) -> Result<NetworkConfig, Co
         ("pod", EgressSelector::Pod),
         ("disabled", EgressSelector::Disabled),
     ];
+    let dns = [("embedded", DnsProvider::Embedded), ("coredns", DnsProvider::CoreDns)];
     Ok(NetworkConfig {
         cluster_dns: cluster_dns(settings, &service_cidrs)?,
+        dns: settings.choice("dns", &dns)?,
         cluster_cidrs,
         service_cidrs,
         node_ports: settings.port_range("service-node-port-range")?,

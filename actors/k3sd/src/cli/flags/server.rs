@@ -84,6 +84,9 @@ pub(super) static FLAGS: &[Flag] = &[
         .text("cluster-domain", "DNS domain of the cluster")
         .default("cluster.local")
         .must_match(),
+    Group(Heading::Networking, Feature::Dns)
+        .text("dns", "Who answers names of the cluster: embedded, on each node itself, or coredns, in pods")
+        .default("embedded"),
     FLANNEL
         .text("flannel-backend", "How packets travel between nodes: vxlan, host-gw, wireguard-native, or none")
         .default("vxlan")
