@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use k3sd_runtime::Clock;
 use k8s_cri::v1;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
@@ -14,6 +15,7 @@ use tonic::{Response, Status, Streaming};
 
 use crate::channel::channel;
 use crate::error::CriError;
+use crate::numbers::Numbers;
 
 /// The largest message that is sent or taken, as the kubelet has it.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -25,6 +27,13 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(120);
 pub struct Cri {
     shared: Arc<Shared>,
     limit: Duration,
+    meter: Option<Arc<Meter>>,
+}
+
+/// Counts calls.
+struct Meter {
+    clock: Clock,
+    numbers: Numbers,
 }
 
 struct Shared {
@@ -51,6 +60,22 @@ async fn unary<T>(
     outcome.map(Response::into_inner).map_err(|status| CriError::from_status(call, &status))
 }
 
+impl Cri {
+    /// The same, counted if somebody wants that.
+    async fn unary<T>(
+        &self,
+        call: &'static str,
+        limit: Option<Duration>,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, CriError> {
+        let Some(meter) = &self.meter else { return unary(call, limit, answer).await };
+        let began = meter.clock.now();
+        let outcome = unary(call, limit, answer).await;
+        meter.numbers.count(call, meter.clock.now().since(began), outcome.is_err());
+        outcome
+    }
+}
+
 /// The calls of one service: method, its name on the wire, request, response, and what it is for.
 macro_rules! calls {
     ($client:ident { $($(#[$doc:meta])* $method:ident, $name:literal, $request:ident => $response:ident;)+ }) => {
@@ -61,7 +86,7 @@ macro_rules! calls {
                 /// # Errors
                 /// See [`CriError`]; late after the limit of this way.
                 pub async fn $method(&self, request: v1::$request) -> Result<v1::$response, CriError> {
-                    unary($name, Some(self.limit), self.$client().$method(request)).await
+                    self.unary($name, Some(self.limit), self.$client().$method(request)).await
                 }
             )+
         }
@@ -141,7 +166,7 @@ impl Cri {
     /// The way to the runtime at `socket`, which need not be there yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         let shared = Shared { socket: socket.into(), channel: OnceLock::new() };
-        Self { shared: Arc::new(shared), limit: CALL_LIMIT }
+        Self { shared: Arc::new(shared), limit: CALL_LIMIT, meter: None }
     }
 
     /// The same way, on which calls may take so long.
@@ -151,9 +176,22 @@ impl Cri {
         self
     }
 
+    /// The same way, whose calls and those of its clones are counted; see [`Cri::write_metrics`].
+    #[must_use]
+    pub fn counted(self, clock: Clock) -> Self {
+        Self { meter: Some(Arc::new(Meter { clock, numbers: Numbers::default() })), ..self }
+    }
+
     /// Where the runtime is.
     pub fn socket(&self) -> &Path {
         &self.shared.socket
+    }
+
+    /// Writes how often what was called since this way was counted, in Prometheus' text format.
+    pub fn write_metrics(&self, text: &mut String) {
+        if let Some(meter) = &self.meter {
+            meter.numbers.write(text);
+        }
     }
 
     fn channel(&self) -> Channel {
@@ -178,7 +216,7 @@ impl Cri {
         &self,
         request: v1::RunPodSandboxRequest,
     ) -> Result<v1::RunPodSandboxResponse, CriError> {
-        unary("RunPodSandbox", Some(self.limit * 2), self.runtime().run_pod_sandbox(request)).await
+        self.unary("RunPodSandbox", Some(self.limit * 2), self.runtime().run_pod_sandbox(request)).await
     }
 
     /// Stops a container within the seconds that the request grants; the limit comes on top of them. Safe to repeat.
@@ -190,7 +228,7 @@ impl Cri {
         request: v1::StopContainerRequest,
     ) -> Result<v1::StopContainerResponse, CriError> {
         let limit = self.limit.saturating_add(seconds(request.timeout));
-        unary("StopContainer", Some(limit), self.runtime().stop_container(request)).await
+        self.unary("StopContainer", Some(limit), self.runtime().stop_container(request)).await
     }
 
     /// Runs a command and returns what it wrote. Without a timeout in the request it may take for ever; otherwise the
@@ -200,7 +238,7 @@ impl Cri {
     /// See [`CriError`]; that of the runtime when the timeout was over.
     pub async fn exec_sync(&self, request: v1::ExecSyncRequest) -> Result<v1::ExecSyncResponse, CriError> {
         let limit = (request.timeout > 0).then(|| self.limit.saturating_add(seconds(request.timeout)));
-        unary("ExecSync", limit, self.runtime().exec_sync(request)).await
+        self.unary("ExecSync", limit, self.runtime().exec_sync(request)).await
     }
 
     /// Pulls an image, however long that takes; the runtime itself gives up when nothing moves. Drop the future to give
@@ -209,7 +247,7 @@ impl Cri {
     /// # Errors
     /// See [`CriError`].
     pub async fn pull_image(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, CriError> {
-        unary("PullImage", None, self.image().pull_image(request)).await
+        self.unary("PullImage", None, self.image().pull_image(request)).await
     }
 
     /// What happens to containers from now on. Runtimes before containerd 1.7 don't know it.

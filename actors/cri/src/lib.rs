@@ -9,6 +9,7 @@
 mod channel;
 mod client;
 mod error;
+mod numbers;
 
 pub use k8s_cri::v1;
 

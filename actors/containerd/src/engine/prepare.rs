@@ -275,6 +275,24 @@ mod tests {
     }
 
     #[test]
+    fn an_older_engine_never_gets_the_newer_template() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { etc: dir.path().into(), ..render::settings_for_tests() };
+        let made = |format| configuration(&settings, format).unwrap();
+        assert!(made(Format::V3).0.contains("version = 3") && made(Format::V2).0.contains("version = 2"));
+        fs::write(dir.path().join("config.toml.tmpl"), "older = {{ .Program }}\n").unwrap();
+        // A newer engine reads the older form, too.
+        for format in [Format::V2, Format::V3] {
+            assert_eq!(made(format), ("older = k3s\n".to_owned(), Format::V2));
+        }
+        fs::write(dir.path().join("config-v3.toml.tmpl"), "newer = 1\n{{ template \"base\" . }}\n").unwrap();
+        assert_eq!(made(Format::V2), ("older = k3s\n".to_owned(), Format::V2));
+        let (text, format) = made(Format::V3);
+        assert!(text.starts_with("newer = 1\n") && text.contains("version = 3"), "{text}");
+        assert_eq!(format, Format::V3);
+    }
+
+    #[test]
     fn a_large_or_absent_file_is_no_surprise() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("f");

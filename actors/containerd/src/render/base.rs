@@ -282,4 +282,4 @@ pub(crate) fn tidy(text: &str) -> String {
 
 #[cfg(test)]
 #[path = "base_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,8 @@ use super::*;
 use crate::render::tidy;
 use std::path::PathBuf;
 
-fn settings() -> Settings {
+/// What a node of the tests wants.
+pub(crate) fn settings() -> Settings {
     Settings {
         root: "/r".into(),
         state: "/s".into(),

@@ -6,6 +6,8 @@ mod registries;
 mod toml;
 mod version;
 
+#[cfg(test)]
+pub(crate) use self::base::tests::settings as settings_for_tests;
 pub(crate) use self::base::{Settings, base, image_service, tidy};
 pub(crate) use self::hosts::{HEADER, plan};
 pub(crate) use self::registries::{FILE_BYTES_MAX, Registries};

@@ -158,7 +158,7 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("k3sd-objects", &[]),
     ("k3sd-client", &["k3sd-objects", "k3sd-runtime"]),
     // The messages of the container runtime, which the engine's actor and the node both speak.
-    ("k3sd-cri", &[]),
+    ("k3sd-cri", &["k3sd-runtime"]),
 ];
 
 /// The binary: every subsystem, but never past one to its backend.
