@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use k3sd_kubelet_base::stats::{Figures as Measures, FsStats, Measuring, Summary, VolumeStats};
-use k3sd_kubelet_base::{ContainerState, Pods};
+use k3sd_cri::Cri;
+use k3sd_kubelet_base::Pods;
+use k3sd_kubelet_base::stats::{ClaimReference, Figures as Measures, FsStats, Measuring, Summary, VolumeStats};
 use k3sd_kubelet_cgroups::{CPU_PERIOD_US, pod_limits};
 use k3sd_kubelet_node::devices::Devices;
 use k3sd_kubelet_node::eviction::{Evict, Eviction};
@@ -78,9 +79,11 @@ impl PodVolumes for PodsVolumes {
 }
 
 /// Sizes of volumes, for figures and eviction.
-pub(crate) fn volume_figures(volumes: Volumes) -> VolumeFigures {
+pub(crate) fn volume_figures(volumes: Volumes, pods: Pods) -> VolumeFigures {
     VolumeFigures::new(move |uid| {
         let volumes = volumes.clone();
+        let pod = pods.borrow().pods.get(&uid).map(|view| view.pod.clone());
+        let namespace = pod.and_then(|pod| pod.metadata.namespace.clone()).unwrap_or_default();
         Box::pin(async move {
             let usage = volumes.usage(&uid).await.unwrap_or_default();
             let one = |(name, usage): (String, k3sd_kubelet_volumes::VolumeUsage)| {
@@ -93,7 +96,8 @@ pub(crate) fn volume_figures(volumes: Volumes) -> VolumeFigures {
                     inodes_used: usage.inodes_used,
                     ..FsStats::default()
                 };
-                VolumeStats { fs, name, ..VolumeStats::default() }
+                let claim = usage.claim.map(|name| ClaimReference { name, namespace: namespace.clone() });
+                VolumeStats { fs, name, claim, ..VolumeStats::default() }
             };
             usage.into_iter().map(one).collect()
         })
@@ -148,19 +152,20 @@ impl Evict for Evictor {
 #[derive(Clone, Debug)]
 pub(crate) struct ServedFigures {
     pub(crate) figures: Figures,
-    pub(crate) pods: Pods,
-    /// The node's name.
-    pub(crate) node: String,
+    pub(crate) handle: PodsHandle,
+    pub(crate) cri: Cri,
+    /// The node's version.
+    pub(crate) version: String,
 }
 
 impl Measures for ServedFigures {
     fn summary(&self, only_cpu_and_memory: bool) -> Measuring<'_, Summary> {
         Box::pin(async move {
-            let mut summary = self.figures.summary().await.map_err(|error| error.to_string())?;
-            if only_cpu_and_memory {
-                summary.pods.iter_mut().for_each(|pod| pod.volumes.clear());
-            }
-            Ok(summary)
+            let measured = match only_cpu_and_memory {
+                true => self.figures.look_at_containers().await.map(|found| found.summary.clone()),
+                false => self.figures.summary().await,
+            };
+            measured.map_err(|error| error.to_string())
         })
     }
 
@@ -173,28 +178,48 @@ impl Measures for ServedFigures {
     }
 
     fn probe_metrics(&self) -> Measuring<'_, String> {
-        Box::pin(std::future::ready(Ok(String::new())))
+        Box::pin(std::future::ready(Ok(self.handle.probe_metrics())))
     }
 
-    fn own_metrics(&self) -> String {
-        let pods = self.pods.borrow().clone();
-        let states = [
-            ("created", ContainerState::Created),
-            ("running", ContainerState::Running),
-            ("exited", ContainerState::Exited),
-        ];
-        let mut text = String::new();
-        head(&mut text, "kubelet_node_name", "gauge", "The node's name.");
-        line(&mut text, "kubelet_node_name", &format!("node=\"{}\"", self.node), 1);
-        head(&mut text, "kubelet_running_pods", "gauge", "Pods that have a sandbox which runs.");
-        let running = pods.pods.values().filter(|view| view.sandbox.is_some()).count();
-        line(&mut text, "kubelet_running_pods", "", running);
-        head(&mut text, "kubelet_running_containers", "gauge", "Containers, by what they do.");
-        for (name, state) in states {
-            let all = pods.pods.values().flat_map(|view| &view.containers);
-            let count = all.filter(|container| container.state == state).count();
-            line(&mut text, "kubelet_running_containers", &format!("container_state=\"{name}\""), count);
-        }
-        text
+    fn own_metrics(&self) -> Measuring<'_, String> {
+        Box::pin(async move {
+            let mut text = String::new();
+            head(&mut text, "kubernetes_build_info", "gauge", "What this is a build of.");
+            line(&mut text, "kubernetes_build_info", &build(&self.version), 1);
+            self.handle.write_metrics(&mut text);
+            self.cri.write_metrics(&mut text);
+            match self.figures.volume_metrics().await {
+                Ok(volumes) => text.push_str(&volumes),
+                Err(error) => tracing::debug!(%error, "volumes can't be measured"),
+            }
+            Ok(text)
+        })
+    }
+}
+
+/// The labels of a version, as in `v1.34.1+k3sd1`.
+fn build(version: &str) -> String {
+    let mut numbers = version.trim_start_matches('v').split('.');
+    let mut number = || numbers.next().unwrap_or_default();
+    let (major, minor) = (number(), number());
+    format!("git_version=\"{version}\",major=\"{major}\",minor=\"{minor}\",platform=\"linux/{}\"", arch())
+}
+
+/// The architecture in Go's words.
+fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_is_told_in_parts() {
+        assert!(build("v1.34.1+k3sd1").starts_with("git_version=\"v1.34.1+k3sd1\",major=\"1\",minor=\"34\",platform="));
     }
 }

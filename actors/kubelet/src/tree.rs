@@ -61,6 +61,8 @@ impl fmt::Debug for KubeletDeps {
 pub struct KubeletTree {
     /// What to start.
     pub spec: Spec,
+    /// The file of name servers that pods which want the node's own get.
+    pub resolv_conf: PathBuf,
 }
 
 /// Gets the machine ready and puts the node together. Blocks for a moment; nothing runs yet.
@@ -68,8 +70,10 @@ pub struct KubeletTree {
 /// # Errors
 /// See [`KubeletError`].
 pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTree, KubeletError> {
+    let deps = KubeletDeps { cri: deps.cri.clone().counted(deps.clock.clone()), ..deps };
     let Prepared { settings, identity, ips, addresses, cgroups } = prepare(&config)?;
     let kubelet = settings.config.clone();
+    let resolv_conf = PathBuf::from(&kubelet.resolv_conf);
     let roots = Roots {
         proc: config.host_root.join("proc"),
         sys: config.host_root.join("sys"),
@@ -130,7 +134,7 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
         pods_complete: pods.handle.synced(),
         evict: Arc::new(Evictor(pods.handle.clone())),
         recorder,
-        volumes: volume_figures(volumes.volumes.clone()),
+        volumes: volume_figures(volumes.volumes.clone(), pods.pods.clone()),
         volumes_in_use: Ask::new(move || in_use.borrow().clone()),
         problems: Ask::default(),
         device_socket: Lend::new(devices),
@@ -152,7 +156,12 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
     if kubelet.cgroups_per_qos {
         follows = follows.child(follow::classes(cgroups, pods.pods.clone(), facts.allocatable.subscribe(), pids));
     }
-    let figures = ServedFigures { figures: node.figures.clone(), pods: pods.pods.clone(), node: name.clone() };
+    let figures = ServedFigures {
+        figures: node.figures.clone(),
+        handle: pods.handle.clone(),
+        cri: deps.cri.clone(),
+        version: config.version.clone(),
+    };
     let handle = pods.handle.clone();
     let checks = Checks::new(move || {
         let is_synced = if handle.is_synced() { Ok(()) } else { Err("the pods aren't read yet".to_owned()) };
@@ -187,7 +196,7 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
         let network = k3sd_kubelet_cni::tree(network_config(&config), facts.pod_cidrs.subscribe(), live);
         spec = spec.child(subtree("network", network));
     }
-    Ok(KubeletTree { spec })
+    Ok(KubeletTree { spec, resolv_conf })
 }
 
 /// The programs that know credentials for registries: what `--kubelet-arg` names has to be there, what is there by default

@@ -181,12 +181,18 @@ pub struct InterfaceStats {
     /// Errors while receiving.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rx_errors: Option<u64>,
+    /// Packets received, and those of them that were dropped. The summary has no place for these; metrics have.
+    #[serde(skip)]
+    pub rx_packets: [Option<u64>; 2],
     /// Bytes sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tx_bytes: Option<u64>,
     /// Errors while sending.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tx_errors: Option<u64>,
+    /// Packets sent, and those that were dropped, likewise.
+    #[serde(skip)]
+    pub tx_packets: [Option<u64>; 2],
 }
 
 /// Processors.
@@ -366,6 +372,6 @@ pub trait Figures: Send + Sync {
     /// `/metrics/probes`: outcomes of probes.
     fn probe_metrics(&self) -> Measuring<'_, String>;
 
-    /// What `/metrics` shows beside the server's own, from memory.
-    fn own_metrics(&self) -> String;
+    /// What `/metrics` shows beside the server's own.
+    fn own_metrics(&self) -> Measuring<'_, String>;
 }

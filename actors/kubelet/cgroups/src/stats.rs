@@ -35,6 +35,10 @@ pub struct CgroupStats {
     pub memory_swap: Option<u64>,
     /// Bytes that may be used; `None` without a limit.
     pub memory_limit: Option<u64>,
+    /// The most bytes that were ever in use at once.
+    pub memory_peak: Option<u64>,
+    /// How often the limit of memory was met.
+    pub memory_limit_hits: Option<u64>,
     /// Page faults since the cgroup was made.
     pub page_faults: Option<u64>,
     /// Of them those for which a disk was read.
@@ -45,6 +49,10 @@ pub struct CgroupStats {
     pub io_read_bytes: Option<u64>,
     /// Bytes written to disks.
     pub io_write_bytes: Option<u64>,
+    /// Reads from disks, and writes to them.
+    pub io_reads: Option<u64>,
+    /// See there.
+    pub io_writes: Option<u64>,
     /// How often something was killed for want of memory.
     pub oom_kills: Option<u64>,
 }
@@ -67,6 +75,7 @@ pub(crate) fn read_v1(directory: impl Fn(&str) -> Option<PathBuf>) -> Result<Opt
     let (memory, cpu) = (table("memory", "memory.stat")?, table("cpu", "cpu.stat")?);
     let times = table("cpuacct", "cpuacct.stat")?;
     let (io_read_bytes, io_write_bytes) = io_v1(file("blkio", "blkio.throttle.io_service_bytes_recursive").as_deref());
+    let (io_reads, io_writes) = io_v1(file("blkio", "blkio.throttle.io_serviced_recursive").as_deref());
     let memory_usage = figure("memory", "memory.usage_in_bytes");
     let inactive = memory.get("total_inactive_file");
     Ok(Some(CgroupStats {
@@ -83,11 +92,15 @@ pub(crate) fn read_v1(directory: impl Fn(&str) -> Option<PathBuf>) -> Result<Opt
         memory_mapped_file: memory.get("total_mapped_file"),
         memory_swap: memory.get("total_swap"),
         memory_limit: figure("memory", "memory.limit_in_bytes").filter(|limit| *limit < UNLIMITED_V1),
+        memory_peak: figure("memory", "memory.max_usage_in_bytes"),
+        memory_limit_hits: figure("memory", "memory.failcnt"),
         page_faults: memory.get("total_pgfault"),
         major_page_faults: memory.get("total_pgmajfault"),
         pids: figure("pids", "pids.current"),
         io_read_bytes,
         io_write_bytes,
+        io_reads,
+        io_writes,
         oom_kills: table("memory", "memory.oom_control")?.get("oom_kill"),
     }))
 }
@@ -100,7 +113,9 @@ pub(crate) fn read_v2(directory: &Path) -> Result<Option<CgroupStats>, CgroupErr
     let table = |name: &str| Table::read(&directory.join(name));
     let (cpu, memory) = (table("cpu.stat")?, table("memory.stat")?);
     let nanos = |name: &str| cpu.get(name).map(|micros| micros.saturating_mul(1000));
-    let (io_read_bytes, io_write_bytes) = io_v2(&directory.join("io.stat"));
+    let (io_read_bytes, io_write_bytes) = io_v2(&directory.join("io.stat"), ["rbytes=", "wbytes="]);
+    let (io_reads, io_writes) = io_v2(&directory.join("io.stat"), ["rios=", "wios="]);
+    let events = table("memory.events")?;
     let memory_usage = figure("memory.current");
     let inactive = memory.get("inactive_file").unwrap_or(0);
     Ok(Some(CgroupStats {
@@ -117,12 +132,16 @@ pub(crate) fn read_v2(directory: &Path) -> Result<Option<CgroupStats>, CgroupErr
         memory_mapped_file: memory.get("file_mapped"),
         memory_swap: figure("memory.swap.current"),
         memory_limit: figure("memory.max"),
+        memory_peak: figure("memory.peak"),
+        memory_limit_hits: events.get("max"),
         page_faults: memory.get("pgfault"),
         major_page_faults: memory.get("pgmajfault"),
         pids: figure("pids.current"),
         io_read_bytes,
         io_write_bytes,
-        oom_kills: table("memory.events")?.get("oom_kill"),
+        io_reads,
+        io_writes,
+        oom_kills: events.get("oom_kill"),
     }))
 }
 
@@ -165,13 +184,13 @@ fn io_v1(path: Option<&Path>) -> (Option<u64>, Option<u64>) {
 }
 
 /// `8:0 rbytes=4096 wbytes=0 …`, over all devices.
-fn io_v2(path: &Path) -> (Option<u64>, Option<u64>) {
+fn io_v2(path: &Path, [read, write]: [&str; 2]) -> (Option<u64>, Option<u64>) {
     let Ok(text) = fs::read_to_string(path) else { return (None, None) };
     let sum = |name: &str| {
         let counts = text.split_whitespace().filter_map(|part| part.strip_prefix(name)?.parse::<u64>().ok());
         counts.fold(0, u64::saturating_add)
     };
-    (Some(sum("rbytes=")), Some(sum("wbytes=")))
+    (Some(sum(read)), Some(sum(write)))
 }
 
 #[cfg(test)]
@@ -189,7 +208,8 @@ mod tests {
             ("memory.current", "1000\n"),
             ("memory.stat", "anon 300\nfile 600\nfile_mapped 50\ninactive_file 250\npgfault 9\npgmajfault 1\n"),
             ("memory.max", "max\n"),
-            ("memory.events", "low 0\noom 2\noom_kill 1\n"),
+            ("memory.events", "low 0\nmax 6\noom 2\noom_kill 1\n"),
+            ("memory.peak", "2000\n"),
             ("pids.current", "3\n"),
             ("io.stat", "8:0 rbytes=10 wbytes=20 rios=1\n8:16 rbytes=5 wbytes=0 rios=1\n"),
         ] {
@@ -203,6 +223,8 @@ mod tests {
         );
         assert_eq!((stats.memory_limit, stats.oom_kills, stats.pids), (None, Some(1), Some(3)));
         assert_eq!((stats.io_read_bytes, stats.io_write_bytes), (Some(15), Some(20)));
+        assert_eq!((stats.io_reads, stats.io_writes), (Some(2), Some(0)));
+        assert_eq!((stats.memory_peak, stats.memory_limit_hits), (Some(2000), Some(6)));
         assert_eq!(read_v2(&home.path().join("absent")).unwrap(), None);
     }
 }

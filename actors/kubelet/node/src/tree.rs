@@ -138,6 +138,7 @@ pub fn tree(config: NodeConfig, deps: NodeDeps) -> Result<NodeTree, NodeError> {
         cgroups: deps.cgroups.clone(),
         pods: deps.pods.clone(),
         volumes: deps.volumes.clone(),
+        volumes_period: kubelet.volume_stats_agg_period,
         place: Arc::new(meter_place),
     };
     let eviction = EvictionArgs {

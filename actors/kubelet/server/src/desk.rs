@@ -195,7 +195,7 @@ impl Desk {
             ("stats", ["summary"]) => {
                 pages::summary(fittings.figures.summary(query.is_on("only_cpu_and_memory")).await)
             }
-            ("metrics", []) => pages::own_metrics(fittings),
+            ("metrics", []) => pages::own_metrics(fittings).await,
             ("metrics", ["resource"]) => pages::metrics(fittings.figures.resource_metrics().await),
             ("metrics", ["cadvisor"]) => pages::metrics(fittings.figures.container_metrics().await),
             ("metrics", ["probes"]) => pages::metrics(fittings.figures.probe_metrics().await),

@@ -113,25 +113,15 @@ pub(crate) fn metrics(measured: Result<String, String>) -> Response<Body> {
 }
 
 /// `/metrics`: the process, what runs, and what others add.
-pub(crate) fn own_metrics(fittings: &Fittings) -> Response<Body> {
+pub(crate) async fn own_metrics(fittings: &Fittings) -> Response<Body> {
     let snapshot = fittings.pods.borrow().clone();
     let mut page = String::new();
-    exposition::head(&mut page, "kubelet_node_name", "gauge", "[ALPHA] The node's name. The count is always 1.");
+    exposition::head(&mut page, "kubelet_node_name", "gauge", "The node's name.");
     exposition::line(&mut page, "kubelet_node_name", &format!("node=\"{}\"", fittings.config.node_name), 1);
     let sandboxes = snapshot.pods.values().filter(|view| view.sandbox.is_some()).count();
-    exposition::head(
-        &mut page,
-        "kubelet_running_pods",
-        "gauge",
-        "[ALPHA] Number of pods that have a running pod sandbox",
-    );
+    exposition::head(&mut page, "kubelet_running_pods", "gauge", "Pods with a sandbox that runs.");
     exposition::line(&mut page, "kubelet_running_pods", "", sandboxes);
-    exposition::head(
-        &mut page,
-        "kubelet_running_containers",
-        "gauge",
-        "[ALPHA] Number of containers currently running",
-    );
+    exposition::head(&mut page, "kubelet_running_containers", "gauge", "Containers, by what they do.");
     let states = [
         ("created", ContainerState::Created),
         ("exited", ContainerState::Exited),
@@ -142,7 +132,11 @@ pub(crate) fn own_metrics(fittings: &Fittings) -> Response<Body> {
         let count = containers.filter(|container| container.state == state).count();
         exposition::line(&mut page, "kubelet_running_containers", &format!("container_state=\"{word}\""), count);
     }
-    page.push_str(&fittings.figures.own_metrics());
+    match fittings.figures.own_metrics().await {
+        Ok(others) => page.push_str(&others),
+        // What the server knows itself is of use alone, too.
+        Err(error) => tracing::debug!(error, "others have no figures to show"),
+    }
     exposition::write_process(&mut page, Path::new("/proc"));
     answer(200, EXPOSITION, page)
 }

@@ -12,6 +12,7 @@ use k3sd_client::events::Recorder;
 use k3sd_kubelet_base::PodView;
 use k3sd_kubelet_base::stats::{FsStats, PodStats};
 use k3sd_runtime::{Actor, ActorError, Address, AskError, Context, Moment, message_kinds};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
 use super::local::{LocalUse, has_limit, over_limit};
@@ -21,7 +22,7 @@ use super::signal::{Observation, Observations, Signal, Threshold};
 use super::text::message;
 use super::{Evict, Eviction, Pressures, REASON};
 use crate::collect::{ImageKeeperMsg, KeeperMsg, has_ended};
-use crate::figures::{Figures, Snapshot};
+use crate::figures::{Figures, Snapshot, is_local};
 use crate::status::reference;
 
 /// How often it looks; upstream's.
@@ -131,7 +132,7 @@ impl EvictionManager {
         let mut evicted = false;
         for pod in &found.summary.pods {
             let Some(view) = found.pods.pods.get(&pod.pod_ref.uid) else { continue };
-            let Some(message) = over_limit(&view.pod, &local_use(pod)) else { continue };
+            let Some(message) = over_limit(&view.pod, &local_use(&view.pod, pod)) else { continue };
             // Its own limit is exceeded, so that it gets no time, as upstream.
             evicted |= self.evict(view, message, 1).await;
         }
@@ -255,7 +256,7 @@ fn uses(found: &Snapshot, signal: Signal) -> Vec<PodUse> {
             })
             .collect();
         let usage = pod.map(|pod| {
-            let volumes = pod.volumes.iter().filter(|volume| volume.claim.is_none());
+            let volumes = pod.volumes.iter().filter(|volume| is_local(&view.pod, &volume.name));
             let volumes: Vec<_> = volumes.map(|volume| bytes(Some(&volume.fs), on_node)).collect();
             let own = containers.iter().map(|(_, usage)| (usage.disk, usage.inodes));
             let (disk, inodes) = own.chain(volumes).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
@@ -268,10 +269,10 @@ fn uses(found: &Snapshot, signal: Signal) -> Vec<PodUse> {
     found.pods.pods.values().map(one).collect()
 }
 
-fn local_use(pod: &PodStats) -> LocalUse {
+fn local_use(object: &Pod, pod: &PodStats) -> LocalUse {
     let bytes = |fs: Option<&FsStats>| fs.and_then(|fs| fs.used_bytes).unwrap_or(0);
     let containers = pod.containers.iter();
-    let volumes = pod.volumes.iter().filter(|volume| volume.claim.is_none());
+    let volumes = pod.volumes.iter().filter(|volume| is_local(object, &volume.name));
     LocalUse {
         containers: containers
             .map(|one| (one.name.clone(), bytes(one.rootfs.as_ref()) + bytes(one.logs.as_ref())))

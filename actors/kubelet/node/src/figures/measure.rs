@@ -78,8 +78,21 @@ pub struct Snapshot {
     pub has_image_fs: bool,
     /// What the cgroup of all pods uses.
     pub all_pods: Option<CgroupStats>,
+    /// Where that is.
+    pub all_pods_cgroup: Option<PathBuf>,
     /// Processors of the machine.
     pub cpus: Option<u64>,
+}
+
+/// How much is measured: each is what those before it are, and more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Depth {
+    /// The node alone.
+    Node,
+    /// Pods and containers, which costs a call to each shim.
+    Containers,
+    /// Their volumes, which costs a walk through files.
+    Volumes,
 }
 
 /// What the actor is started with.
@@ -92,6 +105,8 @@ pub(crate) struct MeterArgs {
     pub(crate) cgroups: Arc<Cgroups>,
     pub(crate) pods: Pods,
     pub(crate) volumes: VolumeFigures,
+    /// How long what was measured of a pod's volumes is good.
+    pub(crate) volumes_period: Duration,
     pub(crate) place: Arc<watch::Sender<Option<Address<MeterMsg>>>>,
 }
 
@@ -99,8 +114,8 @@ pub(crate) struct MeterArgs {
 pub(crate) enum MeterMsg {
     /// Measure.
     Look {
-        /// Whether pods are measured too, which costs a call to each of their shims.
-        whole: bool,
+        /// How much.
+        depth: Depth,
         /// What was measured.
         reply: ReplyPort<Arc<Snapshot>>,
     },
@@ -118,7 +133,15 @@ impl Figures {
     /// # Errors
     /// Whoever measures is away, or something takes too long.
     pub async fn look(&self) -> Result<Arc<Snapshot>, AskError> {
-        self.ask(true).await
+        self.ask(Depth::Volumes).await
+    }
+
+    /// The same without volumes.
+    ///
+    /// # Errors
+    /// As [`Figures::look`].
+    pub async fn look_at_containers(&self) -> Result<Arc<Snapshot>, AskError> {
+        self.ask(Depth::Containers).await
     }
 
     /// The same of the node alone, which costs little: in the summary there are no pods.
@@ -126,13 +149,13 @@ impl Figures {
     /// # Errors
     /// As [`Figures::look`].
     pub async fn look_at_node(&self) -> Result<Arc<Snapshot>, AskError> {
-        self.ask(false).await
+        self.ask(Depth::Node).await
     }
 
-    async fn ask(&self, whole: bool) -> Result<Arc<Snapshot>, AskError> {
+    async fn ask(&self, depth: Depth) -> Result<Arc<Snapshot>, AskError> {
         let mut place = self.0.clone();
         let found = place.wait_for(Option::is_some).await.map_err(|_| AskError::Gone)?.clone();
-        found.ok_or(AskError::Gone)?.call(ANSWER_LIMIT, |reply| MeterMsg::Look { whole, reply }).await
+        found.ok_or(AskError::Gone)?.call(ANSWER_LIMIT, |reply| MeterMsg::Look { depth, reply }).await
     }
 
     /// The answer of `/stats/summary`.
@@ -148,7 +171,15 @@ impl Figures {
     /// # Errors
     /// As [`Figures::look`].
     pub async fn resource_metrics(&self) -> Result<String, AskError> {
-        self.look().await.map(|snapshot| super::metrics::resource(&snapshot))
+        self.look_at_containers().await.map(|snapshot| super::metrics::resource(&snapshot))
+    }
+
+    /// What `/metrics` says of volumes that are there for claims.
+    ///
+    /// # Errors
+    /// As [`Figures::look`].
+    pub async fn volume_metrics(&self) -> Result<String, AskError> {
+        self.look().await.map(|snapshot| super::metrics::volumes(&snapshot.summary))
     }
 
     /// The text of `/metrics/cadvisor`.
@@ -156,7 +187,7 @@ impl Figures {
     /// # Errors
     /// As [`Figures::look`].
     pub async fn cadvisor_metrics(&self) -> Result<String, AskError> {
-        self.look().await.map(|snapshot| super::metrics::cadvisor(&snapshot))
+        self.look_at_containers().await.map(|snapshot| super::metrics::cadvisor(&snapshot))
     }
 }
 
@@ -164,11 +195,13 @@ impl Figures {
 pub(crate) struct Meter {
     args: MeterArgs,
     files: Blocking<()>,
-    last: Option<(Moment, Arc<Snapshot>)>,
+    last: Option<(Moment, Depth, Arc<Snapshot>)>,
     /// Processor time of pods and containers, by uid and id, and of the node, by the empty name, at a moment.
     before: Option<(Moment, HashMap<String, u64>)>,
     /// The first process of each sandbox.
     pids: HashMap<String, u64>,
+    /// Volumes of pods, by uid, and when they were measured.
+    sizes: HashMap<String, (Moment, Vec<VolumeStats>)>,
 }
 
 impl Actor for Meter {
@@ -181,24 +214,25 @@ impl Actor for Meter {
         let files = Blocking::start(ctx, JOBS_MAX, || Ok::<(), std::convert::Infallible>(())).await;
         let files = files.map_err(|error| ActorError::new(error.to_string()))?;
         args.place.send_replace(Some(ctx.address()));
-        Ok(Self { args, files, last: None, before: None, pids: HashMap::new() })
+        Ok(Self { args, files, last: None, before: None, pids: HashMap::new(), sizes: HashMap::new() })
     }
 
     async fn handle(&mut self, ctx: &mut Context<MeterMsg>, message: MeterMsg) -> Result<(), ActorError> {
-        let MeterMsg::Look { whole, reply } = message;
+        let MeterMsg::Look { depth, reply } = message;
         let now = ctx.clock().now();
-        let fresh = self.last.as_ref().filter(|(at, _)| now.since(*at) < FRESH).map(|(_, found)| found.clone());
+        let fresh = self.last.as_ref().filter(|(at, known, _)| now.since(*at) < FRESH && *known >= depth);
+        let fresh = fresh.map(|(_, _, found)| found.clone());
         let found = match fresh {
             Some(found) => found,
             None => {
                 let seconds = i64::try_from(ctx.clock().wall().as_secs()).unwrap_or(0);
                 let wall = time(Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH));
-                if whole {
-                    let found = Arc::new(self.measure(now, &wall).await?);
-                    self.last = Some((now, found.clone()));
-                    found
-                } else {
+                if depth == Depth::Node {
                     Arc::new(self.measure_node(&wall).await?)
+                } else {
+                    let found = Arc::new(self.measure(now, &wall, depth).await?);
+                    self.last = Some((now, depth, found.clone()));
+                    found
                 }
             }
         };
@@ -219,13 +253,14 @@ impl Meter {
             summary: Summary { node: self.node(&raw, &images, None, wall), pods: Vec::new() },
             has_image_fs: images.id != raw.root_fs.id,
             all_pods: raw.all_pods,
+            all_pods_cgroup: pods_path(&self.args.cgroups),
             cpus: Some(raw.cpus),
             pods,
             ..Snapshot::default()
         })
     }
 
-    async fn measure(&mut self, now: Moment, wall: &Time) -> Result<Snapshot, ActorError> {
+    async fn measure(&mut self, now: Moment, wall: &Time, depth: Depth) -> Result<Snapshot, ActorError> {
         let pods = self.args.pods.borrow().clone();
         self.find_pids(&pods).await;
         let containers = self.containers().await;
@@ -235,9 +270,13 @@ impl Meter {
         let cores = self.cores(now, &raw);
         let images = image_fs.unwrap_or(raw.root_fs);
         let mut measured = Vec::new();
+        self.sizes.retain(|uid, _| pods.pods.contains_key(uid));
         for (uid, view) in pods.pods.iter().filter(|(_, view)| is_running(view)) {
             let own = raw.pods.get(uid).cloned().unwrap_or_default();
-            let volumes = (self.args.volumes.0)(uid.clone()).await;
+            let volumes = match depth {
+                Depth::Volumes => self.volumes(now, uid).await,
+                Depth::Node | Depth::Containers => Vec::new(),
+            };
             let of = Measured {
                 view,
                 cgroup: own.cgroup.map(|stats| (stats, cores.get(uid).copied())),
@@ -262,8 +301,8 @@ impl Meter {
         });
         let cgroups = cgroups.collect();
         let has_image_fs = images.id != raw.root_fs.id;
-        let (all_pods, cpus) = (raw.all_pods, Some(raw.cpus));
-        Ok(Snapshot { summary, cgroups, containers, pods, has_image_fs, all_pods, cpus })
+        let (all_pods, cpus, all_pods_cgroup) = (raw.all_pods, Some(raw.cpus), pods_path(&self.args.cgroups));
+        Ok(Snapshot { summary, cgroups, containers, pods, has_image_fs, all_pods, all_pods_cgroup, cpus })
     }
 
     /// Nanoseconds of cores per second since the measurement before, of pods, containers and of the node.
@@ -284,6 +323,18 @@ impl Meter {
         }
         self.before = Some((now, used));
         cores
+    }
+
+    /// A pod's volumes, as they were a while ago at most: looking at them is work.
+    async fn volumes(&mut self, now: Moment, uid: &str) -> Vec<VolumeStats> {
+        if let Some((at, found)) = self.sizes.get(uid)
+            && now.since(*at) < self.args.volumes_period
+        {
+            return found.clone();
+        }
+        let found = (self.args.volumes.0)(uid.to_owned()).await;
+        self.sizes.insert(uid.to_owned(), (now, found.clone()));
+        found
     }
 
     async fn containers(&self) -> HashMap<String, v1::ContainerStats> {

@@ -1,8 +1,10 @@
 //! The figures as Prometheus reads them, under the names that dashboards and the metrics server rely on: pure.
 
+use std::collections::BTreeMap;
+
 use k3sd_cri::v1;
 use k3sd_kubelet_base::PodView;
-use k3sd_kubelet_base::stats::{ContainerStats, PodStats};
+use k3sd_kubelet_base::stats::{ContainerStats, FsStats, PodStats, Summary};
 use k3sd_kubelet_cgroups::CgroupStats;
 use k3sd_runtime::exposition::{head, line};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -134,6 +136,7 @@ pub(super) fn resource(snapshot: &Snapshot) -> String {
 }
 
 /// Something with figures of its own in cAdvisor's text: a pod's cgroup, or a container.
+#[derive(Default)]
 struct Subject {
     labels: String,
     cpu_ns: Option<u64>,
@@ -147,6 +150,10 @@ struct Subject {
     cgroup: Option<CgroupStats>,
     time: Option<Time>,
     limits: Option<(Option<u64>, Option<i64>)>,
+    /// What it asked for, in thousandths of a CPU.
+    requested_milli: Option<i64>,
+    /// The size of the file system of its layer, in bytes.
+    layer_max: Option<u64>,
 }
 
 fn identity(container: &str, id: &str, image: &str, name: &str, pod: &PodStats) -> String {
@@ -160,12 +167,45 @@ fn identity(container: &str, id: &str, image: &str, name: &str, pod: &PodStats) 
     )
 }
 
-fn container_limits(view: &PodView, name: &str) -> (Option<u64>, Option<i64>) {
+/// A cgroup that is of no pod.
+fn of_no_pod(id: &str) -> String {
+    identity("", id, "", "", &PodStats::default())
+}
+
+/// The machine, and all pods together.
+fn wholes(snapshot: &Snapshot) -> Vec<Subject> {
+    let node = &snapshot.summary.node;
+    let machine = ContainerStats { cpu: node.cpu.clone(), memory: node.memory.clone(), ..ContainerStats::default() };
+    let mut all = vec![Subject { labels: of_no_pod("/"), ..of_container(&machine) }];
+    if let (Some(stats), Some(path)) = (snapshot.all_pods, &snapshot.all_pods_cgroup) {
+        let time = node.cpu.as_ref().and_then(|cpu| cpu.time.clone());
+        let labels = of_no_pod(&format!("/{}", path.display()));
+        all.push(Subject { labels, time, ..of_cgroup(stats) });
+    }
+    all
+}
+
+fn of_cgroup(stats: CgroupStats) -> Subject {
+    Subject {
+        cpu_ns: stats.cpu_usage_ns,
+        usage: stats.memory_usage,
+        working_set: stats.memory_working_set,
+        rss: stats.memory_rss,
+        faults: stats.page_faults,
+        major_faults: stats.major_page_faults,
+        cgroup: Some(stats),
+        ..Subject::default()
+    }
+}
+
+/// Bytes of memory and thousandths of a CPU that a container may have, or asks for.
+fn container_amounts(view: &PodView, name: &str, limits: bool) -> (Option<u64>, Option<i64>) {
     let spec = view.pod.spec.iter();
     let mut all = spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-    let limits = all.find(|one| one.name == name).and_then(|one| one.resources.as_ref()?.limits.clone());
+    let resources = all.find(|one| one.name == name).and_then(|one| one.resources.as_ref());
+    let amounts = resources.and_then(|all| if limits { all.limits.as_ref() } else { all.requests.as_ref() });
     let quantity = |resource: &str| {
-        let text = &limits.as_ref()?.get(resource)?.0;
+        let text = &amounts?.get(resource)?.0;
         text.parse::<k3sd_objects::quantity::Quantity>().ok()
     };
     let memory = quantity("memory").and_then(|amount| u64::try_from(amount.value()).ok());
@@ -173,24 +213,16 @@ fn container_limits(view: &PodView, name: &str) -> (Option<u64>, Option<i64>) {
 }
 
 fn subjects(snapshot: &Snapshot) -> Vec<Subject> {
-    let mut all = Vec::new();
+    let mut all = wholes(snapshot);
     for pod in &snapshot.summary.pods {
         let Some(view) = snapshot.pods.pods.get(&pod.pod_ref.uid) else { continue };
         let cgroup = view.cgroup.as_ref().map(|path| format!("/{}", path.display())).unwrap_or_default();
         if let Some(stats) = snapshot.cgroups.get(&pod.pod_ref.uid) {
             all.push(Subject {
                 labels: identity("", &cgroup, "", "", pod),
-                cpu_ns: stats.cpu_usage_ns,
-                usage: stats.memory_usage,
-                working_set: stats.memory_working_set,
-                rss: stats.memory_rss,
-                faults: stats.page_faults,
-                major_faults: stats.major_page_faults,
-                layer: None,
                 started: pod.start_time.as_ref().map(|time| time.0.as_second()),
-                cgroup: Some(*stats),
                 time: pod.cpu.as_ref().and_then(|cpu| cpu.time.clone()),
-                limits: None,
+                ..of_cgroup(*stats)
             });
         }
         for container in running(view) {
@@ -201,7 +233,8 @@ fn subjects(snapshot: &Snapshot) -> Vec<Subject> {
                 labels: identity(&container.name, &id, &container.image, &container.id, pod),
                 layer: found.and_then(|found| value(found.writable_layer.as_ref()?.used_bytes.as_ref())),
                 cgroup: snapshot.cgroups.get(&container.id).copied(),
-                limits: Some(container_limits(view, &container.name)),
+                limits: Some(container_amounts(view, &container.name, true)),
+                requested_milli: container_amounts(view, &container.name, false).1,
                 ..of_container(own)
             });
         }
@@ -216,18 +249,16 @@ fn value(found: Option<&v1::UInt64Value>) -> Option<u64> {
 fn of_container(own: &ContainerStats) -> Subject {
     let memory = own.memory.clone().unwrap_or_default();
     Subject {
-        labels: String::new(),
+        layer_max: own.rootfs.as_ref().and_then(|fs| fs.capacity_bytes),
         cpu_ns: own.cpu.as_ref().and_then(|cpu| cpu.usage_core_nano_seconds),
         usage: memory.usage_bytes,
         working_set: memory.working_set_bytes,
         rss: memory.rss_bytes,
         faults: memory.page_faults,
         major_faults: memory.major_page_faults,
-        layer: None,
         started: own.start_time.as_ref().map(|time| time.0.as_second()),
-        cgroup: None,
         time: own.cpu.as_ref().and_then(|cpu| cpu.time.clone()),
-        limits: None,
+        ..Subject::default()
     }
 }
 
@@ -263,6 +294,25 @@ const COLUMNS: &[(&str, &str, &str, Column)] = &[
         text(one.cgroup?.memory_mapped_file)
     }),
     ("container_memory_swap", "gauge", "Swap in use, in bytes.", |one| text(one.cgroup?.memory_swap)),
+    ("container_memory_max_usage_bytes", "gauge", "The most memory ever in use, in bytes.", |one| {
+        text(one.cgroup?.memory_peak)
+    }),
+    ("container_memory_failcnt", "counter", "How often the limit of memory was met.", |one| {
+        text(one.cgroup?.memory_limit_hits)
+    }),
+    ("container_threads", "gauge", "Threads.", |one| text(one.cgroup?.pids)),
+    ("container_last_seen", "gauge", "When it was measured, in seconds since 1970.", |one| {
+        text(one.time.as_ref().map(|time| time.0.as_second()))
+    }),
+    ("container_fs_limit_bytes", "gauge", "What fits where the writable layer is, in bytes.", |one| {
+        text(one.layer_max)
+    }),
+    ("container_fs_reads_total", "counter", "Reads from disks.", |one| text(one.cgroup?.io_reads)),
+    ("container_fs_writes_total", "counter", "Writes to disks.", |one| text(one.cgroup?.io_writes)),
+    ("container_spec_cpu_shares", "gauge", "Share of processors, 1024 for a whole one.", |one| {
+        one.limits
+            .map(|_| one.requested_milli.map_or(2, |milli| (milli.saturating_mul(1024) / 1000).max(2)).to_string())
+    }),
     ("container_processes", "gauge", "Processes and threads.", |one| text(one.cgroup?.pids)),
     ("container_oom_events_total", "counter", "Kills for want of memory.", |one| text(one.cgroup?.oom_kills)),
     ("container_fs_usage_bytes", "gauge", "Writable layer, in bytes.", |one| text(one.layer)),
@@ -310,18 +360,29 @@ fn faults(text: &mut String, all: &[Subject]) {
 /// Networks belong to pods.
 fn network(text: &mut String, snapshot: &Snapshot) {
     type Of = fn(&k3sd_kubelet_base::stats::InterfaceStats) -> Option<u64>;
-    let columns: [(&str, &str, Of); 4] = [
+    let columns: [(&str, &str, Of); 8] = [
         ("container_network_receive_bytes_total", "Bytes received.", |one| one.rx_bytes),
         ("container_network_receive_errors_total", "Errors while receiving.", |one| one.rx_errors),
+        ("container_network_receive_packets_total", "Packets received.", |one| one.rx_packets[0]),
+        ("container_network_receive_packets_dropped_total", "Of them dropped.", |one| one.rx_packets[1]),
         ("container_network_transmit_bytes_total", "Bytes sent.", |one| one.tx_bytes),
         ("container_network_transmit_errors_total", "Errors while sending.", |one| one.tx_errors),
+        ("container_network_transmit_packets_total", "Packets sent.", |one| one.tx_packets[0]),
+        ("container_network_transmit_packets_dropped_total", "Packets dropped instead.", |one| one.tx_packets[1]),
     ];
+    let of_pods = snapshot.summary.pods.iter().filter_map(|pod| {
+        let view = snapshot.pods.pods.get(&pod.pod_ref.uid)?;
+        let cgroup = view.cgroup.as_ref().map(|path| format!("/{}", path.display())).unwrap_or_default();
+        let labels = identity("", &cgroup, "", view.sandbox.as_deref().unwrap_or_default(), pod);
+        Some((labels, pod.network.as_ref()?))
+    });
+    let of_machine = snapshot.summary.node.network.iter().map(|network| (of_no_pod("/"), network));
+    let all: Vec<_> = of_machine.chain(of_pods).collect();
     for (name, help, of) in columns {
         let mut rows = Vec::new();
-        for pod in &snapshot.summary.pods {
-            let Some(network) = &pod.network else { continue };
+        for (labels, network) in &all {
             for interface in &network.interfaces {
-                let labels = format!("interface=\"{}\",{}", quoted(&interface.name), pod_labels(pod));
+                let labels = format!("interface=\"{}\",{labels}", quoted(&interface.name));
                 rows.extend(of(interface).map(|count| (labels, stamp(count, network.time.as_ref()))));
             }
         }
@@ -335,13 +396,45 @@ fn machine(text: &mut String, snapshot: &Snapshot) {
     let row = |value: Option<u64>| value.map(|value| (String::new(), value.to_string()));
     metric(text, "machine_memory_bytes", "gauge", "Memory of the machine, in bytes.", row(memory));
     metric(text, "machine_cpu_cores", "gauge", "Processors of the machine.", row(snapshot.cpus));
+    let swap = node.swap.as_ref();
+    let swap = swap.and_then(|swap| Some(swap.swap_available_bytes? + swap.swap_usage_bytes?));
+    metric(text, "machine_swap_bytes", "gauge", "Swap of the machine, in bytes.", row(swap));
+    metric(text, "container_scrape_error", "gauge", "1 if something could not be measured, 0 otherwise.", row(Some(0)));
+}
+
+/// What `/metrics` says of volumes: each claim once, however many pods use it.
+pub(super) fn volumes(summary: &Summary) -> String {
+    type Of = fn(&FsStats) -> Option<u64>;
+    let columns: [(&str, &str, Of); 6] = [
+        ("kubelet_volume_stats_available_bytes", "Free, in bytes.", |fs| fs.available_bytes),
+        ("kubelet_volume_stats_capacity_bytes", "Size, in bytes.", |fs| fs.capacity_bytes),
+        ("kubelet_volume_stats_inodes", "Files that fit.", |fs| fs.inodes),
+        ("kubelet_volume_stats_inodes_free", "Files that can still be made.", |fs| fs.inodes_free),
+        ("kubelet_volume_stats_inodes_used", "Files.", |fs| fs.inodes_used),
+        ("kubelet_volume_stats_used_bytes", "In use, in bytes.", |fs| fs.used_bytes),
+    ];
+    let mut claims = BTreeMap::new();
+    for volume in summary.pods.iter().flat_map(|pod| &pod.volumes) {
+        let Some(claim) = &volume.claim else { continue };
+        let labels =
+            format!("namespace=\"{}\",persistentvolumeclaim=\"{}\"", quoted(&claim.namespace), quoted(&claim.name));
+        claims.entry(labels).or_insert(&volume.fs);
+    }
+    let mut text = String::new();
+    for (name, help, of) in columns {
+        let rows = claims.iter().filter_map(|(labels, fs)| Some((labels.clone(), of(fs)?.to_string())));
+        metric(&mut text, name, "gauge", help, rows);
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use k3sd_kubelet_base::stats::{CpuStats, MemoryStats, NetworkStats, NodeStats, PodReference, Summary};
+    use k3sd_kubelet_base::stats::{
+        ClaimReference, CpuStats, MemoryStats, NetworkStats, NodeStats, PodReference, VolumeStats,
+    };
     use k3sd_kubelet_base::{ContainerState, ContainerView, PodsSnapshot};
 
     use super::*;
@@ -378,12 +471,12 @@ mod tests {
         };
         let node = NodeStats { cpu: Some(cpu(9_000_000_000)), memory: Some(memory(90)), ..NodeStats::default() };
         let object = serde_json::json!({"metadata": {"name": "p"}, "spec": {"containers": [
-            {"name": "c", "resources": {"limits": {"cpu": "250m", "memory": "1Ki"}}},
+            {"name": "c", "resources": {"limits": {"cpu": "250m", "memory": "1Ki"}, "requests": {"cpu": "100m"}}},
         ]}});
         let view = PodView {
             pod: Arc::new(serde_json::from_value(object).unwrap()),
             uid: "u".to_owned(),
-            sandbox: None,
+            sandbox: Some("s".to_owned()),
             addresses: Vec::new(),
             cgroup: Some("kubepods/podu".into()),
             containers: vec![ContainerView {
@@ -429,13 +522,31 @@ mod tests {
         let expected = [
             "container_cpu_usage_seconds_total{container=\"c\",id=\"/kubepods/podu/id\",image=\"image\",name=\"id\",namespace=\"n\",pod=\"p\"} 1.5 7000",
             "container_processes{container=\"\",id=\"/kubepods/podu\",image=\"\",name=\"\",namespace=\"n\",pod=\"p\"} 3 7000",
-            "container_network_receive_bytes_total{interface=\"eth0\",namespace=\"n\",pod=\"p\"} 5 7000",
+            "container_network_receive_bytes_total{interface=\"eth0\",container=\"\",id=\"/kubepods/podu\",image=\"\",name=\"s\",namespace=\"n\",pod=\"p\"} 5 7000",
+            "container_cpu_usage_seconds_total{container=\"\",id=\"/\",image=\"\",name=\"\",namespace=\"\",pod=\"\"} 9 7000",
+            "container_spec_cpu_shares{container=\"c\",id=\"/kubepods/podu/id\",image=\"image\",name=\"id\",namespace=\"n\",pod=\"p\"} 102 7000",
             "container_spec_cpu_quota{container=\"c\",id=\"/kubepods/podu/id\",image=\"image\",name=\"id\",namespace=\"n\",pod=\"p\"} 25000 7000",
             "machine_cpu_cores 2",
         ];
         for line in expected {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn a_claim_is_told_once() {
+        let volume = |claim: Option<&str>, used| VolumeStats {
+            fs: FsStats { used_bytes: Some(used), ..FsStats::default() },
+            name: "v".to_owned(),
+            claim: claim.map(|name| ClaimReference { name: name.to_owned(), namespace: "n".to_owned() }),
+            ..VolumeStats::default()
+        };
+        let pod = |volumes| PodStats { volumes, ..PodStats::default() };
+        let pods = vec![pod(vec![volume(Some("c"), 5), volume(None, 6)]), pod(vec![volume(Some("c"), 5)])];
+        let text = volumes(&Summary { pods, ..Summary::default() });
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(lines, ["kubelet_volume_stats_used_bytes{namespace=\"n\",persistentvolumeclaim=\"c\"} 5"]);
+        assert_eq!(volumes(&Summary::default()), "");
     }
 
     #[test]

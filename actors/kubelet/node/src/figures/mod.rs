@@ -7,3 +7,4 @@ mod summary;
 
 pub use self::measure::{Figures, Snapshot, VolumeFigures};
 pub(crate) use self::measure::{Meter, MeterArgs};
+pub(crate) use self::summary::is_local;

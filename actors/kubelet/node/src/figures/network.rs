@@ -18,8 +18,10 @@ fn line(text: &str) -> Option<InterfaceStats> {
         name: name.trim().to_owned(),
         rx_bytes: Some(at(0)?),
         rx_errors: at(2),
+        rx_packets: [at(1), at(3)],
         tx_bytes: Some(at(8)?),
         tx_errors: at(10),
+        tx_packets: [at(9), at(11)],
     })
 }
 
@@ -41,6 +43,7 @@ mod tests {
         let time = crate::status::time(jiff::Timestamp::UNIX_EPOCH);
         let found = parse(DEVICES, None, &time).unwrap();
         assert_eq!((found.main.rx_bytes, found.main.tx_bytes, found.main.tx_errors), (Some(100), Some(200), Some(11)));
+        assert_eq!((found.main.rx_packets, found.main.tx_packets), ([Some(2), Some(4)], [Some(10), Some(12)]));
         assert_eq!(found.interfaces.len(), 1);
         assert_eq!(parse(DEVICES, Some("ens3"), &time), None);
         assert_eq!(parse("", None, &time), None);

@@ -8,6 +8,7 @@ use k3sd_kubelet_base::stats::{
 };
 use k3sd_kubelet_base::{ContainerState, ContainerView, PodView};
 use k3sd_kubelet_cgroups::CgroupStats;
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::status::FileSystem;
@@ -54,6 +55,14 @@ pub(super) fn swap(stats: &CgroupStats, time: &Time) -> Option<SwapStats> {
         swap_usage_bytes: Some(used),
         ..SwapStats::default()
     })
+}
+
+/// Whether a volume of a pod counts as the pod's own use of the node's disks: others' data don't, nor does memory.
+pub(crate) fn is_local(pod: &Pod, volume: &str) -> bool {
+    let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let Some(found) = volumes.find(|one| one.name == volume) else { return false };
+    let on_disk = |empty_dir: &EmptyDirVolumeSource| empty_dir.medium.as_deref().unwrap_or_default().is_empty();
+    found.empty_dir.as_ref().is_some_and(on_disk) || found.config_map.is_some() || found.git_repo.is_some()
 }
 
 /// What was measured of a pod.
@@ -150,7 +159,8 @@ pub(super) fn pod(measured: &Measured<'_>, time: &Time) -> PodStats {
     };
     let sum = |of: fn(&FsStats) -> Option<u64>| {
         let layers = containers.iter().flat_map(|container| [container.rootfs.as_ref(), container.logs.as_ref()]);
-        let volumes = measured.volumes.iter().filter(|volume| volume.claim.is_none()).map(|volume| Some(&volume.fs));
+        let volumes = measured.volumes.iter().filter(|volume| is_local(&measured.view.pod, &volume.name));
+        let volumes = volumes.map(|volume| Some(&volume.fs));
         total(layers.chain(volumes).map(|found| found.and_then(of)))
     };
     let ephemeral = fs(measured.root_fs, sum(|found| found.used_bytes), sum(|found| found.inodes_used), time);
@@ -196,4 +206,25 @@ pub(super) fn running(view: &PodView) -> impl Iterator<Item = &ContainerView> {
 /// Whether anything of a pod runs.
 pub(super) fn is_running(view: &PodView) -> bool {
     view.sandbox.is_some() || running(view).next().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_the_pods_on_disk_is_local() {
+        let pod = serde_json::json!({"spec": {"containers": [], "volumes": [
+            {"name": "disk", "emptyDir": {}},
+            {"name": "memory", "emptyDir": {"medium": "Memory"}},
+            {"name": "map", "configMap": {"name": "m"}},
+            {"name": "secret", "secret": {"secretName": "s"}},
+            {"name": "claim", "persistentVolumeClaim": {"claimName": "c"}},
+            {"name": "host", "hostPath": {"path": "/"}},
+        ]}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let names = ["disk", "memory", "map", "secret", "claim", "host", "none"];
+        let local: Vec<_> = names.into_iter().filter(|name| is_local(&pod, name)).collect();
+        assert_eq!(local, ["disk", "map"]);
+    }
 }

@@ -125,8 +125,8 @@ impl Figures for NoFigures {
         Box::pin(measured(String::new()))
     }
 
-    fn own_metrics(&self) -> String {
-        String::new()
+    fn own_metrics(&self) -> Measuring<'_, String> {
+        Box::pin(measured("others_say 1\n".to_owned()))
     }
 }
 
