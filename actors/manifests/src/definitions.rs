@@ -257,7 +257,7 @@ pub(crate) async fn ensure(cluster: &Cluster, clock: &Clock, definitions: &[Valu
             }
         }
         established(cluster, clock, &kind, &key).await?;
-        cluster.forget(text(field(definition, "spec"), "group")).await;
+        cluster.forget(text(field(definition, "spec"), "group"));
     }
     Ok(())
 }

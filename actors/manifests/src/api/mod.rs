@@ -10,7 +10,7 @@ use k3sd_client::api::Connect;
 use k3sd_objects::read::{field, items, text};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResource, APIResourceList};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 
 pub(crate) use self::names::{Gvk, Key};
 
@@ -60,7 +60,7 @@ pub(crate) struct Cluster {
     client: Arc<OnceLock<kube::Client>>,
     /// Who writes, in `managedFields`.
     manager: String,
-    served: Arc<Mutex<BTreeMap<Gvk, Served>>>,
+    served: Arc<watch::Sender<BTreeMap<Gvk, Served>>>,
 }
 
 impl Cluster {
@@ -72,9 +72,9 @@ impl Cluster {
 
     /// What the API says of a kind; `None` if it doesn't serve it. Only what is served is remembered.
     pub(crate) async fn served(&self, gvk: &Gvk) -> kube::Result<Option<Served>> {
-        let mut served = self.served.lock().await;
-        if let Some(found) = served.get(gvk) {
-            return Ok(Some(found.clone()));
+        let known = self.served.borrow().get(gvk).cloned();
+        if known.is_some() {
+            return Ok(known);
         }
         let url = gvk.root();
         let listed = match self.ask::<APIResourceList>(Method::GET, &url, None, "").await {
@@ -82,6 +82,7 @@ impl Cluster {
             Err(error) if code(&error) == Some(404) => return Ok(None),
             Err(error) => return Err(error),
         };
+        let mut served = BTreeMap::new();
         for APIResource { kind, name, namespaced, group, version, .. } in listed.resources {
             let is_own = group.is_none_or(|group| group.is_empty()) && version.is_none_or(|version| version.is_empty());
             // What stands below objects is no kind of its own.
@@ -90,12 +91,14 @@ impl Cluster {
                 served.insert(gvk.clone(), Served { gvk, plural: name, namespaced });
             }
         }
-        Ok(served.get(gvk).cloned())
+        let found = served.get(gvk).cloned();
+        self.served.send_modify(|known| known.extend(served));
+        Ok(found)
     }
 
     /// Forgets what is served in a group: it may have changed.
-    pub(crate) async fn forget(&self, group: &str) {
-        self.served.lock().await.retain(|gvk, _| gvk.group != group);
+    pub(crate) fn forget(&self, group: &str) {
+        self.served.send_modify(|known| known.retain(|gvk, _| gvk.group != group));
     }
 
     pub(crate) async fn get(&self, kind: &Served, key: &Key) -> kube::Result<Option<Value>> {

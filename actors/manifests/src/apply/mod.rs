@@ -156,7 +156,7 @@ impl Set<'_> {
                 let is_ready = existing.get(key).is_some_and(|is| has_condition(is, "Established"));
                 if !is_ready {
                     outcome.errors.extend(established(self.cluster, self.clock, &served, key).await.err());
-                    self.cluster.forget(text(field(object, "spec"), "group")).await;
+                    self.cluster.forget(text(field(object, "spec"), "group"));
                 }
             }
         }

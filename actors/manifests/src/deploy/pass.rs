@@ -87,7 +87,7 @@ impl Pass<'_> {
         }
         if writes > 0 {
             for (api_version, kind) in [("v1", "Namespace"), ("apiextensions.k8s.io/v1", "CustomResourceDefinition")] {
-                self.existing.forget(&Gvk::new(api_version, kind)).await;
+                self.existing.forget(&Gvk::new(api_version, kind));
             }
         }
     }

@@ -133,6 +133,13 @@ fn manifest(object: Value) -> Result<Manifest, String> {
         return Err(format!("the {kind} has no apiVersion"));
     }
     let metadata = field(&object, "metadata");
+    for part in ["name", "namespace"] {
+        // `n` and `on` are no names in YAML, but truth values.
+        let value = field(metadata, part);
+        if !value.is_null() && !value.is_string() {
+            return Err(format!("the {kind}'s {part} {value} is no text; put it in quotes"));
+        }
+    }
     let name = text(metadata, "name");
     if name.is_empty() {
         return Err(format!("the {kind} has no name"));
@@ -165,8 +172,8 @@ mod tests {
             (format!("\u{feff}{}---\n{}", map("a"), map("b")), vec![core("a"), core("b")]),
             ("{\"apiVersion\":\"v1\",\n\t\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"j\"}}".to_owned(), vec![core("j")]),
             (
-                "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: apps/v1, kind: Deployment, metadata: {name: d, namespace: n}}\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: c}}\n".to_owned(),
-                vec!["apps/v1, Kind=Deployment n/d".to_owned(), core("c")],
+                "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: apps/v1, kind: Deployment, metadata: {name: d, namespace: ns}}\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: c}}\n".to_owned(),
+                vec!["apps/v1, Kind=Deployment ns/d".to_owned(), core("c")],
             ),
             ("apiVersion: v1\nkind: ConfigMapList\nitems:\n- {metadata: {name: x}}\n".to_owned(), vec![core("x")]),
             ("null\n---\n~\n".to_owned(), vec![]),
@@ -181,13 +188,14 @@ mod tests {
         let good = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: good}\n";
         for (bad, told) in [
             ("a: [1\nb: 2\n", "line 6"),
-            ("a: b: c\n", "line 5 column"),
+            ("a: b: c\n", "line 5, column 5"),
             (
                 "kind: ConfigMap\nmetadata: {name: x}\n",
                 "the document that begins in line 5: the ConfigMap has no apiVersion",
             ),
             ("apiVersion: v1\nmetadata: {name: x}\n", "line 5: Object 'Kind' is missing"),
             ("apiVersion: v1\nkind: Pod\nmetadata: {generateName: x}\n", "line 5: the Pod has no name"),
+            ("apiVersion: v1\nkind: Pod\nmetadata: {name: x, namespace: n}\n", "the Pod's namespace false is no text"),
             ("apiVersion: v1\nkind: Pod\nmetadata: {name: ../x}\n", "which no object may have"),
             ("- a\n", "line 5: it is no object"),
             ("just words\n", "line 5: it is no object"),
