@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::containers::{Dead, Known, Leftovers, Sandbox, leftover_logs, leftovers};
 use super::has_ended;
-use super::logs::{LogPolicy, Rotated, remove_older, rotate};
+use super::logs::{LogPolicy, Rotated, needs_rotation, remove_older, rotate};
 
 /// How long after a change it looks for what is over; upstream looks as often.
 const LOOK_AFTER: Duration = Duration::from_secs(60);
@@ -219,7 +219,13 @@ impl ContainerKeeper {
         let policy = self.args.log_policy;
         let seconds = i64::try_from(ctx.clock().wall().as_secs()).unwrap_or(0);
         let now = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
-        for (id, log) in self.running() {
+        let mut logs = self.running();
+        // All of them are looked at in one go, as nearly always none has grown enough.
+        let grown = self.files.run(move |()| {
+            logs.retain(|(_, log)| needs_rotation(log, policy));
+            logs
+        });
+        for (id, log) in grown.await? {
             let path = log.clone();
             match self.files.run(move |()| rotate(&path, policy, now)).await? {
                 Ok(None) => {}

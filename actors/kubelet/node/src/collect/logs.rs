@@ -48,6 +48,14 @@ impl Rotated {
     }
 }
 
+/// Whether [`rotate`] would have something to do, or to complain of.
+pub(super) fn needs_rotation(log: &Path, policy: LogPolicy) -> bool {
+    match fs::symlink_metadata(log) {
+        Ok(found) => found.is_file() && found.len() >= policy.bytes_max,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
 /// Moves a log away if it is too large; `None` if it isn't, or isn't there. The runtime has to open it anew after that.
 /// Blocks: it reads and packs files.
 ///
@@ -156,8 +164,10 @@ mod tests {
         assert_eq!(rotate(&log, POLICY, at(0)).unwrap(), None);
         fs::write(&log, "short").unwrap();
         assert_eq!(rotate(&log, POLICY, at(0)).unwrap(), None);
+        assert!(!needs_rotation(&log, POLICY));
         for second in 0..5 {
             fs::write(&log, format!("line {second}\n").repeat(3)).unwrap();
+            assert!(needs_rotation(&log, POLICY));
             assert!(rotate(&log, POLICY, at(second)).unwrap().is_some());
         }
         let expected = ["0.log.19700101-000002.gz", "0.log.19700101-000003.gz", "0.log.19700101-000004"];
