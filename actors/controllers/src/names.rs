@@ -59,7 +59,7 @@ const NAMES: &[Row] = &[
     ("selinux-warning-controller", "", &[]),
     // The API server does its work.
     ("service-cidr-controller", "service-cidr-controller", &[]),
-    ("service-lb-controller", "service", &[]),
+    ("service-lb-controller", "service", &["service-lb", "service-lb-leftovers"]),
     ("serviceaccount-controller", "serviceaccount", &["serviceaccount"]),
     ("serviceaccount-token-controller", "serviceaccount-token", &["serviceaccount-token", "service-account-tokens"]),
     ("statefulset-controller", "statefulset", &["statefulset"]),
