@@ -22,6 +22,8 @@ use crate::Failure;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How often a daemon is asked whether it is ready.
 const START_LOOK: Duration = Duration::from_millis(5);
+/// Where it writes how to reach its API, in the mount namespace of the job.
+const ADMIN: &str = "/etc/rancher/k3s/k3s.yaml";
 /// Where the API is, in the network namespace of the job.
 const API: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 6443);
 /// Where its containerd is, in the mount namespace of the job.
@@ -84,13 +86,15 @@ impl Cost {
 impl Start {
     /// Starts a daemon, and waits until it is ready.
     pub(crate) async fn run(&self, part: Part) -> Result<Node, Failure> {
-        let admin = self.directory.join("etc/k3s/k3s.yaml");
+        let admin = PathBuf::from(ADMIN);
         // What an earlier one has written would be taken for this one's.
         fs::remove_file(&admin).ok();
         let log = fs::File::create(self.directory.join("log"))?;
         let mut command = Command::new(&self.binary);
         command.arg("server").arg("--data-dir").arg(self.directory.join("data"));
         command.arg(format!("--kubelet-arg=cgroup-root=/{}", self.cgroup));
+        // How full the disk of the machine is, is not what is measured.
+        command.arg("--kubelet-arg=eviction-hard=nodefs.available<1%");
         if part == Part::Server {
             command.arg("--disable-agent");
         }

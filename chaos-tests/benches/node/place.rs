@@ -8,14 +8,11 @@ use std::process::{Command, Stdio};
 use crate::table::Spread;
 use crate::{Failure, INSIDE, Scale};
 
-/// Directories with fixed paths, and their names in the directory of the job.
-const BOUND: [(&str, &str); 5] = [
-    ("/var/lib/kubelet", "kubelet"),
-    ("/var/log/pods", "pods"),
-    ("/var/log/containers", "containers"),
-    ("/var/lib/cni", "cni"),
-    ("/etc/rancher", "etc"),
-];
+/// Directories that a node writes to wherever its own are. Whoever removes something from the machine's must not reach into
+/// a job, so that all that is below them is the job's, too.
+const OWN: [&str; 3] = ["/run", "/var/lib", "/var/log"];
+/// Volumes and logs, which have to be on a disk, and their names in the directory of the job.
+const BOUND: [(&str, &str); 2] = [("/var/lib/kubelet", "kubelet"), ("/var/log/pods", "pods")];
 /// A link that leads nowhere, with an address and a route, as a node has.
 const LINKS: [&str; 6] = [
     "link set lo up",
@@ -120,13 +117,21 @@ pub(crate) fn furnish(directory: &Path) -> Result<(), Failure> {
     for words in LINKS {
         done(Command::new("ip").args(words.split(' ')))?;
     }
-    done(Command::new("mount").args(["-t", "tmpfs", "none", "/run"]))?;
-    for (path, name) in BOUND {
-        let own = directory.join(name);
-        fs::create_dir_all(path)?;
-        fs::create_dir_all(&own)?;
-        done(Command::new("mount").arg("--bind").arg(&own).arg(path))?;
+    for path in OWN {
+        done(Command::new("mount").args(["-t", "tmpfs", "none", path]))?;
     }
-    // Volumes that are mounted here have to be seen in containers.
-    done(Command::new("mount").args(["--make-rshared", "/var/lib/kubelet"]))
+    let own = |name: &str| -> Result<PathBuf, Failure> {
+        let path = directory.join(name);
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    };
+    let layers = format!("lowerdir=/etc,upperdir={},workdir={}", own("etc")?.display(), own("work")?.display());
+    done(Command::new("mount").args(["-t", "overlay", "-o", &layers, "none", "/etc"]))?;
+    for (path, name) in BOUND {
+        fs::create_dir_all(path)?;
+        done(Command::new("mount").arg("--bind").arg(own(name)?).arg(path))?;
+        // What is mounted here has to be seen in containers.
+        done(Command::new("mount").args(["--make-rshared", path]))?;
+    }
+    Ok(())
 }
