@@ -56,9 +56,18 @@ pub fn controllers(args: &ControllersArgs, informers: &mut Shared) -> Spec {
     })
 }
 
-/// The controllers that a cloud would bring.
-pub fn cloud(args: &ControllersArgs, informers: &mut Shared) -> Spec {
-    manager(args, CLOUD, CLOUD, informers, k3sd_controllers_nodes::cloud)
+/// The controllers that a cloud would bring, unless it has no say about nodes, and loops of others that act under the same lease.
+pub fn cloud(
+    args: &ControllersArgs,
+    informers: &mut Shared,
+    has_nodes: bool,
+    others: impl FnOnce(&mut Setup<'_>) -> Vec<ChildSpec>,
+) -> Spec {
+    manager(args, CLOUD, CLOUD, informers, |setup| {
+        let mut loops = if has_nodes { k3sd_controllers_nodes::cloud(setup) } else { Vec::new() };
+        loops.extend(others(setup));
+        loops
+    })
 }
 
 /// One manager: who writes its Events and holds its lease, and its loops.

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use k3sd_apiserver::{Pipeline, User};
 use k3sd_client::api::Connect;
 use k3sd_containerd::{CniDirs, ContainerdConfig};
+use k3sd_coredns::{DnsConfig, DnsDeps, DnsError};
 use k3sd_kubelet::{KubeletConfig, KubeletDeps, KubeletError};
+use k3sd_local_storage::LocalStorageArgs;
 use k3sd_pki::{Authority, Certificates, Leaf};
+use k3sd_proxy::{ProxyConfig, ProxyDeps, ProxyError};
 use k3sd_runtime::{Spec, Strategy, System, subtree};
 use thiserror::Error;
 use tokio_rustls::rustls::crypto::ring::default_provider;
@@ -18,11 +21,13 @@ use tokio_rustls::rustls::{Error as TlsError, ServerConfig as TlsConfig};
 
 use crate::cli::Environment;
 use crate::cli::version::VERSION;
-use crate::config::{FlannelBackend, NodeConfig, ServerConfig};
-use crate::server::Identity;
+use crate::config::{DnsProvider, FlannelBackend, NodeConfig, ServerConfig};
+use crate::server::{Identity, packaged};
 
 /// Where containerd keeps what doesn't survive a reboot.
 const RUNTIME_STATE: &str = "run/k3s/containerd";
+/// The group of everybody who is known.
+const AUTHENTICATED: &str = "system:authenticated";
 /// Variables that say something about the node; all that K3s reads begin so.
 const VARIABLES: &str = "K3S_";
 
@@ -32,6 +37,12 @@ pub enum AgentError {
     /// The node itself.
     #[error(transparent)]
     Kubelet(#[from] KubeletError),
+    /// The service proxy.
+    #[error("set up the service proxy")]
+    Proxy(#[from] ProxyError),
+    /// The cluster's DNS.
+    #[error("set up the cluster's DNS")]
+    Dns(#[from] DnsError),
     /// The certificates of the node's server.
     #[error("serve on the node's port")]
     Tls(#[source] TlsError),
@@ -81,6 +92,7 @@ pub(crate) async fn agent(args: AgentArgs<'_>) -> Result<Spec, AgentError> {
     let kubelet = k3sd_kubelet::tree(config, deps).await?;
     let master = Connect::over(pipeline.local(User::new("system:k3s-supervisor", &["system:masters"])));
     let mut spec = Spec::new(Strategy::OneForOne);
+    let resolv_conf = kubelet.resolv_conf.clone();
     if let Some(engine) = engine {
         spec = spec.child(subtree("containerd", engine.spec));
     }
@@ -88,7 +100,57 @@ pub(crate) async fn agent(args: AgentArgs<'_>) -> Result<Spec, AgentError> {
     if server.components.apiserver {
         spec = spec.child(subtree("role", k3sd_kubelet::role(master, name)));
     }
-    Ok(spec)
+    let spec = proxy(&args, spec).await?;
+    dns(&args, resolv_conf, spec).await.map(|spec| local_storage(&args, spec))
+}
+
+/// Adds what makes Services work, unless it isn't wanted.
+async fn proxy(args: &AgentArgs<'_>, spec: Spec) -> Result<Spec, AgentError> {
+    let AgentArgs { server, node, identity, system, pipeline, .. } = args;
+    if !server.components.kube_proxy {
+        return Ok(spec);
+    }
+    let config = ProxyConfig {
+        node_name: identity.node_name.clone(),
+        arguments: node.kube_proxy_arguments.clone(),
+        cluster_cidrs: server.network.cluster_cidrs.iter().map(|cidr| (cidr.network(), cidr.prefix_bits())).collect(),
+        local_load_balancer: !server.components.disable.contains(packaged::SERVICELB),
+        namespace: None,
+    };
+    let user = User::new("system:kube-proxy", &[AUTHENTICATED]);
+    let deps = ProxyDeps { connect: Connect::over(pipeline.local(user)), clock: system.clock().clone() };
+    Ok(spec.child(subtree("proxy", k3sd_proxy::tree(config, deps).await?.spec)))
+}
+
+/// Adds the cluster's DNS, or takes away what an earlier one left on the machine.
+async fn dns(args: &AgentArgs<'_>, resolv_conf: PathBuf, spec: Spec) -> Result<Spec, AgentError> {
+    let AgentArgs { server, identity, system, pipeline, .. } = args;
+    let network = &server.network;
+    if network.dns != DnsProvider::Embedded || server.components.disable.contains(packaged::COREDNS) {
+        let absent = k3sd_coredns::absent(&network.cluster_dns);
+        return Ok(spec.child(subtree("dns", Spec::new(Strategy::OneForOne).child(absent))));
+    }
+    let config = DnsConfig::new(network.cluster_dns.clone(), &network.cluster_domain, resolv_conf, &identity.node_name);
+    let connect = Connect::over(pipeline.local(service_account("coredns")));
+    let deps = DnsDeps { connect, clock: system.clock().clone() };
+    Ok(spec.child(subtree("dns", k3sd_coredns::tree(config, deps).await?.spec)))
+}
+
+/// Adds what makes volumes in directories of this node, unless it isn't wanted.
+fn local_storage(args: &AgentArgs<'_>, spec: Spec) -> Spec {
+    let AgentArgs { server, identity, pipeline, .. } = args;
+    if server.components.disable.contains(packaged::LOCAL_STORAGE) {
+        return spec;
+    }
+    let connect = Connect::over(pipeline.local(service_account(k3sd_local_storage::SERVICE_ACCOUNT)));
+    let args = LocalStorageArgs { connect, node: identity.node_name.clone() };
+    spec.child(subtree("local-storage", k3sd_local_storage::tree(&args)))
+}
+
+/// A service account of the cluster's own namespace.
+fn service_account(name: &str) -> User {
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", AUTHENTICATED];
+    User::new(&format!("system:serviceaccount:kube-system:{name}"), &groups)
 }
 
 /// Only those signed by the authority for clients are let in with a certificate; others show a token.

@@ -17,7 +17,7 @@ use crate::agent::{AgentArgs, AgentError, agent};
 use crate::cli::Environment;
 use crate::config::{DatastoreConfig, InspectConfig, LogConfig, RoleConfig, RunConfig, ServerConfig};
 use crate::logging::{self, LogError};
-use crate::server::{Identity, ServerError, apiserver, loops, name_filter, pki_config};
+use crate::server::{Identity, LoopsArgs, ServerError, apiserver, loops, name_filter, packaged, pki_config};
 use crate::tree::{self, ServerParts};
 
 /// Others than the owner have business below it: local volumes, and programs.
@@ -118,10 +118,23 @@ async fn parts(
     let kine = kine(data_dir, &config.datastore, opened).await?;
     let pki = k3sd_pki::tree(pki, filter);
     let wanted = config.components.apiserver;
-    let apiserver = wanted.then(|| apiserver(config, &identity, system, &pki, &kine.store)).transpose();
+    let measures = wanted && !config.components.disable.contains(packaged::METRICS_SERVER);
+    let (metrics, seat) = measures.then(k3sd_metrics::prepare).unzip();
+    let apiserver =
+        wanted.then(|| apiserver(config, &identity, system, &pki, &kine.store, metrics.as_ref())).transpose();
     let apiserver = apiserver.map_err(RunError::Server)?;
-    let loops =
-        apiserver.as_ref().map(|apiserver| loops(config, &identity, system, &apiserver.pipeline, &pki.certificates));
+    let loops = apiserver.as_ref().map(|apiserver| {
+        loops(LoopsArgs {
+            config,
+            identity: &identity,
+            environment,
+            data_dir,
+            system,
+            pipeline: &apiserver.pipeline,
+            certificates: &pki.certificates,
+            metrics: seat,
+        })
+    });
     let loops = loops.transpose().map_err(RunError::Server)?;
     let agent = match (&config.node, &apiserver) {
         (Some(node), Some(apiserver)) => {

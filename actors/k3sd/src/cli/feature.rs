@@ -112,6 +112,12 @@ impl Feature {
                 | Self::Kubelet
                 | Self::Containerd
                 | Self::Selinux
+                | Self::Dns
+                | Self::Proxy
+                | Self::ServiceLb
+                | Self::Helm
+                | Self::Manifests
+                | Self::LocalStorage
         )
     }
 

@@ -7,8 +7,9 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use k3sd_apiserver::{
-    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Component, Components, Dial, Endpoint,
-    Learn, Nodes, Numbers, Pages, Reached, StaticTokens, TOKEN_AUTH_FILE, TokenKeys, apply_arguments,
+    Aggregation, ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Component, Components,
+    Dial, Endpoint, Learn, LocalApi, Nodes, Numbers, Pages, Reached, StaticTokens, TOKEN_AUTH_FILE, TokenKeys,
+    apply_arguments,
 };
 use k3sd_client::arguments::flag;
 use k3sd_kine::StoreHandle;
@@ -43,6 +44,7 @@ pub(crate) fn apiserver(
     system: &System,
     pki: &PkiTree,
     store: &StoreHandle,
+    metrics: Option<&k3sd_metrics::MetricsApi>,
 ) -> Result<ApiServerTree, ServerError> {
     let certificates = &pki.certificates;
     let serving = pki.serving.clone().at(system, PKI_PATH).map_err(ServerError::Path)?;
@@ -51,6 +53,7 @@ pub(crate) fn apiserver(
             pages: pages(certificates),
             numbers: numbers(system),
             nodes: nodes(certificates)?,
+            aggregation: aggregation(certificates, metrics),
             ..settings(config, identity)?
         },
         storage: Arc::new(store.clone()),
@@ -66,6 +69,20 @@ pub(crate) fn apiserver(
         checks: Vec::new(),
     });
     tree.map_err(ServerError::ApiServer)
+}
+
+/// How versions are reached that others answer for, and the one that a part of this server answers for.
+fn aggregation(certificates: &Certificates, metrics: Option<&k3sd_metrics::MetricsApi>) -> Aggregation {
+    use k3sd_metrics::{GROUP, PRIORITIES, VERSION};
+    let local = |api: &k3sd_metrics::MetricsApi| {
+        let api = api.clone();
+        LocalApi::new(GROUP, VERSION, PRIORITIES, move |request| api.answer(request))
+    };
+    Aggregation {
+        certificate: Some(certificates.client(Leaf::AuthProxy)),
+        dial: None,
+        locals: metrics.map(local).into_iter().collect(),
+    }
 }
 
 /// How the server reaches kubelets: as itself, believing those that the cluster's authority signed.

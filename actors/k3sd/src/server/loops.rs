@@ -1,33 +1,45 @@
 //! The loops over the API: controllers, the scheduler and what they read, as the flags ask for them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use k3sd_apiserver::{Pipeline, User};
 use k3sd_client::api::{Connect, Identities};
-use k3sd_client::controller::setup::{Bundle, Network};
+use k3sd_client::controller::setup::{Bundle, Network, Setup};
 use k3sd_client::election::{Election, Terms};
 use k3sd_client::informer::Shared;
 use k3sd_controllers::{ControllersArgs, ControllersConfig, apply_arguments};
 use k3sd_kine::StoreConfig;
 use k3sd_pki::{Authority, Certificates};
-use k3sd_runtime::{Spec, Strategy, System, subtree};
+use k3sd_runtime::{ChildSpec, Spec, Strategy, System, subtree};
+use k3sd_servicelb::ServiceLbConfig;
 
+use super::addons::{AddonsArgs, addons, packaged};
 use super::scheduler::scheduler;
 use super::signer::Signer;
 use super::{Identity, ServerError};
+use crate::cli::Environment;
 use crate::config::{Cidr, ServerConfig};
 
 /// Who the informers read as, which all loops share: one who may read everything.
 const READER: (&str, &str) = ("system:apiserver", "system:masters");
 
+/// What the loops need.
+pub(crate) struct LoopsArgs<'a> {
+    pub(crate) config: &'a ServerConfig,
+    pub(crate) identity: &'a Identity,
+    pub(crate) environment: &'a Environment,
+    pub(crate) data_dir: &'a Path,
+    pub(crate) system: &'a System,
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) certificates: &'a Certificates,
+    /// The place of whoever measures for the metrics API, if there is one.
+    pub(crate) metrics: Option<k3sd_metrics::Seat>,
+}
+
 /// Puts the loops together. They reach the API without a socket, each as somebody of its own.
-pub(crate) fn loops(
-    config: &ServerConfig,
-    identity: &Identity,
-    system: &System,
-    pipeline: &Pipeline,
-    certificates: &Certificates,
-) -> Result<Spec, ServerError> {
+pub(crate) fn loops(args: LoopsArgs<'_>) -> Result<Spec, ServerError> {
+    let LoopsArgs { config, identity, system, pipeline, certificates, .. } = args;
     let identities = {
         let pipeline = pipeline.clone();
         Identities::new(move |user, groups| Connect::over(pipeline.local(User::new(user, groups))))
@@ -50,18 +62,45 @@ pub(crate) fn loops(
         let args = ControllersArgs { config, identities: identities.clone(), clock: system.clock().clone() };
         parts.push(("controllers", k3sd_controllers::controllers(&args, &mut informers)));
     }
-    if config.components.cloud_controller {
-        let config = controllers(config, &process, &config.arguments.cloud_controller)?;
-        let args = ControllersArgs { config, identities: identities.clone(), clock: system.clock().clone() };
-        parts.push(("cloud", k3sd_controllers::cloud(&args, &mut informers)));
-    }
+    let cloud = ControllersArgs {
+        config: controllers(config, &process, &config.arguments.cloud_controller)?,
+        identities: identities.clone(),
+        clock: system.clock().clone(),
+    };
+    let nodes = config.components.cloud_controller;
+    let cloud = k3sd_controllers::cloud(&cloud, &mut informers, nodes, |setup| load_balancers(config, setup));
+    parts.push(("cloud", cloud));
     if config.components.scheduler {
         let (arguments, election) = (&config.arguments.scheduler, election(config, &process));
         let spec = scheduler(arguments, election, &identity.node_name, &identities, &mut informers)?;
         parts.push(("scheduler", spec));
     }
+    let addon = AddonsArgs {
+        config,
+        identity,
+        environment: args.environment,
+        data_dir: args.data_dir,
+        system,
+        identities: &identities,
+        election: election(config, &process),
+        metrics: args.metrics,
+    };
+    parts.push(("addons", addons(addon, &mut informers)?));
     let spec = Spec::new(Strategy::OneForOne).child(subtree("informers", informers.spec()));
     Ok(parts.into_iter().fold(spec, |spec, (name, part)| spec.child(subtree(name, part))))
+}
+
+/// Nodes as load balancers, or what takes away what K3s made for that.
+fn load_balancers(config: &ServerConfig, setup: &mut Setup<'_>) -> Vec<ChildSpec> {
+    let settings = ServiceLbConfig {
+        namespace: config.network.servicelb_namespace.clone(),
+        rootless: config.node.as_ref().is_some_and(|node| node.rootless),
+    };
+    if config.components.disable.contains(packaged::SERVICELB) {
+        k3sd_servicelb::disabled(setup, &settings)
+    } else {
+        k3sd_servicelb::loops(setup, &settings)
+    }
 }
 
 /// The settings of controllers: K3s's, then the flags, then their own arguments, of which the last one counts.

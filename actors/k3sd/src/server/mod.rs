@@ -1,5 +1,6 @@
 //! A server, from its configuration to the subtrees that it is made of.
 
+mod addons;
 mod apiserver;
 mod host;
 mod loops;
@@ -18,8 +19,9 @@ use thiserror::Error;
 
 use crate::config::ServerConfig;
 
+pub(crate) use self::addons::packaged;
 pub(crate) use self::apiserver::apiserver;
-pub(crate) use self::loops::loops;
+pub(crate) use self::loops::{LoopsArgs, loops};
 use self::pki::loopback;
 pub(crate) use self::pki::{name_filter, pki_config};
 
@@ -100,6 +102,12 @@ pub enum ServerError {
         #[source]
         source: io::Error,
     },
+    /// What deploys itself.
+    #[error("set up the deployment of manifests")]
+    Manifests(#[source] k3sd_manifests::ManifestsError),
+    /// `--helm-controller-arg`.
+    #[error("--helm-controller-arg")]
+    HelmArgument(#[source] ArgumentError),
     /// How kubelets are reached.
     #[error("connect to nodes over TLS")]
     NodeTls(#[source] tokio_rustls::rustls::Error),
