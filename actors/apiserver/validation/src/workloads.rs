@@ -3,7 +3,7 @@
 use k3sd_objects::names;
 use k3sd_objects::selector::{LabelSelector, check_label_selector};
 use k3sd_objects::status::field::Error;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Context;
 use super::pod::check_template;
@@ -250,7 +250,29 @@ pub(super) fn check_stateful_set(object: &At<'_>, context: &Context, out: &mut E
     spec.field("ordinals").not_negative("start", out);
     spec.not_negative("revisionHistoryLimit", out);
     check_selector(&spec, "empty selector is invalid for statefulset", out);
-    check_lasting_template(&spec, "StatefulSet", context, out);
+    let template = spec.field("template");
+    check_matched(&spec, &template, out);
+    let whole = with_claims(&spec);
+    check_template(&At { value: &whole, path: template.path.clone() }, context, out);
+    check_lasting(&template, "StatefulSet", out);
+}
+
+/// The template as its pods have it: each claim template is a volume of its name, also in place of another one.
+fn with_claims(spec: &At<'_>) -> Value {
+    let mut template = spec.get("template").clone();
+    let names: Vec<&str> =
+        spec.items("volumeClaimTemplates").map(|claim| claim.get("metadata")["name"].as_str().unwrap_or("")).collect();
+    let Some(Value::Object(pod)) = template.get_mut("spec") else { return template };
+    if names.is_empty() {
+        return template;
+    }
+    let volumes = pod.entry("volumes").or_insert_with(|| Value::Array(Vec::new()));
+    if let Value::Array(volumes) = volumes {
+        volumes.retain(|volume| !names.contains(&volume["name"].as_str().unwrap_or("")));
+        let volume = |name: &&str| json!({ "name": name, "persistentVolumeClaim": { "claimName": name } });
+        volumes.extend(names.iter().map(volume));
+    }
+    template
 }
 
 fn check_stateful_strategy(strategy: &At<'_>, out: &mut Errors) {

@@ -139,6 +139,25 @@ fn a_daemon_set_replaces_either_before_or_after() {
 }
 
 #[test]
+fn claims_of_a_stateful_set_are_volumes_of_its_pods() {
+    let claims = json!([{ "metadata": { "name": "data" }, "spec": { "accessModes": ["ReadWriteOnce"] } }]);
+    let set = with(&example("StatefulSet"), "/spec/volumeClaimTemplates", claims);
+    let place = "/spec/template/spec/containers/0/volumeMounts";
+    check_creates(
+        ("apps", "StatefulSet"),
+        &set,
+        &[
+            (place, json!([{ "name": "data", "mountPath": "/data" }]), &[]),
+            (
+                place,
+                json!([{ "name": "other", "mountPath": "/data" }]),
+                &["spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"other\""],
+            ),
+        ],
+    );
+}
+
+#[test]
 fn a_stateful_set_changes_in_seven_fields_only() {
     check_updates(
         ("apps", "StatefulSet"),
