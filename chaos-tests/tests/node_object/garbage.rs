@@ -20,13 +20,13 @@ use super::{Bare, condition, start, wait_for};
 const ROOT: &str = "k3sd-test-node-object";
 
 /// Takes the cgroups of this test away at its end, however that came.
-struct Roof;
+pub(super) struct Roof(pub(super) &'static str);
 
 impl Drop for Roof {
     fn drop(&mut self) {
         let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-        hierarchies.map(|hierarchy| hierarchy.path().join(ROOT)).for_each(|path| remove(&path));
-        remove(&Path::new("/sys/fs/cgroup").join(ROOT));
+        hierarchies.map(|hierarchy| hierarchy.path().join(self.0)).for_each(|path| remove(&path));
+        remove(&Path::new("/sys/fs/cgroup").join(self.0));
     }
 }
 
@@ -39,7 +39,7 @@ fn remove(path: &Path) {
 
 /// Notes who has to go.
 #[derive(Debug)]
-struct Notes(mpsc::Sender<Eviction>);
+pub(super) struct Notes(pub(super) mpsc::Sender<Eviction>);
 
 impl Evict for Notes {
     fn evict(&self, eviction: Eviction) -> Pin<Box<dyn Future<Output = bool> + Send>> {
@@ -47,7 +47,7 @@ impl Evict for Notes {
     }
 }
 
-fn view(sandbox: &str, container: &str, log: &Path, cgroup: PathBuf) -> PodView {
+pub(super) fn view(sandbox: &str, container: &str, log: &Path, cgroup: PathBuf) -> PodView {
     let pod = json!({
         "metadata": {"name": "p", "namespace": "default", "uid": UID},
         "spec": {"containers": [{"name": "c", "image": "busybox"}], "hostNetwork": true},
@@ -80,7 +80,7 @@ async fn left(runtime: &Containerd) -> (Vec<String>, Vec<String>) {
 }
 
 /// Waits, without a cluster.
-async fn wait_until_gone(mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn wait_until_gone(mut holds: impl AsyncFnMut() -> bool) {
     let until = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -91,7 +91,7 @@ async fn wait_until_gone(mut holds: impl AsyncFnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_with_too_little_disk_frees_what_it_can() {
-    let _roof = Roof; // Goes after the runtime, which ends what is in them.
+    let _roof = Roof(ROOT); // Goes after the runtime, which ends what is in them.
     let Some(runtime) = Containerd::start().await else { return };
     runtime.is_up().await;
     if !runtime.import() {

@@ -1,6 +1,7 @@
 //! The Node, its status and its lease, over the API server in this process and a real containerd of the test's own.
 
 mod garbage;
+mod memory;
 mod runtime;
 
 use std::fs;
@@ -62,6 +63,8 @@ struct Bare {
     kubelet: KubeletConfiguration,
     pods: PodsSnapshot,
     evict: Arc<dyn Evict>,
+    /// The cgroup above that of all pods.
+    cgroup_root: &'static str,
 }
 
 impl Bare {
@@ -71,13 +74,13 @@ impl Bare {
             pod_logs_dir: root.join("logs"),
             ..KubeletConfiguration::default()
         };
-        Self { kubelet, pods: PodsSnapshot::default(), evict: Arc::new(Nobody) }
+        Self { kubelet, pods: PodsSnapshot::default(), evict: Arc::new(Nobody), cgroup_root: "" }
     }
 }
 
 /// A control plane, a node beside it, and the way to the node's figures.
 async fn start(runtime: &Containerd, root: &Path, bare: Bare) -> Option<(Cluster, Figures)> {
-    let Ok(cgroups) = Cgroups::detect(&CgroupSources::default(), Driver::Cgroupfs, "") else {
+    let Ok(cgroups) = Cgroups::detect(&CgroupSources::default(), Driver::Cgroupfs, bare.cgroup_root) else {
         println!("ignored: there are no cgroups");
         return None;
     };

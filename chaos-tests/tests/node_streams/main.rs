@@ -1,6 +1,7 @@
 //! Logs, exec and port-forward through API server, node's server and containerd, with `kubectl`: over SPDY, as old ones
 //! speak, and over WebSockets.
 
+mod kube_rs;
 mod pki;
 mod runtime;
 mod world;
@@ -29,6 +30,7 @@ async fn containers_are_spoken_to() {
     for web_sockets in [false, true] {
         terminals(&world, web_sockets).await;
     }
+    kube_rs::speaks(&world).await;
     old_web_sockets(&world).await;
     refusals(&world).await;
     absent(&world).await;
@@ -136,7 +138,7 @@ async fn terminals(world: &World, web_sockets: bool) {
 
 /// WebSockets of before version 5 are led to the runtime as they are; those of logs end here.
 async fn old_web_sockets(world: &World) {
-    let opened = |path: &str, protocol: &str| {
+    let at = |path: &str, protocol: &str| {
         let mut command = tokio::process::Command::new("curl");
         command.args(["-s", "-i", "-N", "--http1.1", "--max-time", "10", "--cacert", &world.pki.path("ca.crt")]);
         let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==".to_owned();
@@ -147,9 +149,10 @@ async fn old_web_sockets(world: &World) {
         {
             command.args(["-H", &header]);
         }
-        command.arg(format!("https://127.0.0.1:{}/api/v1/namespaces/default/pods/p/{path}", world.port));
+        command.arg(format!("https://127.0.0.1:{}{path}", world.port));
         async move { String::from_utf8_lossy(&command.output().await.expect("curl is installed").stdout).into_owned() }
     };
+    let opened = |path: &str, protocol: &str| at(&format!("/api/v1/namespaces/default/pods/p/{path}"), protocol);
     let said = opened("exec?command=echo&command=old&stdout=true&stderr=true", "v4.channel.k8s.io").await;
     assert!(said.starts_with("HTTP/1.1 101 ") && said.contains("\u{1}old\n"), "{said}");
     assert!(said.contains("\u{3}{\"metadata\":{},\"status\":\"Success\"}"), "{said}");
@@ -157,6 +160,10 @@ async fn old_web_sockets(world: &World) {
     let secret = "base64url.bearer.authorization.k8s.io.YWRtaW4tdG9rZW4, v4.channel.k8s.io";
     let said = opened("exec?command=echo&command=old&stdout=true", secret).await;
     assert!(said.contains("\u{1}old\n") && !said.contains("bearer"), "{said}");
+    // Past the pod, through the proxy of its node.
+    let past = "/api/v1/nodes/n/proxy/exec/default/p/c?command=echo&command=past&output=1";
+    let said = at(past, "v4.channel.k8s.io").await;
+    assert!(said.starts_with("HTTP/1.1 101 ") && said.contains("\u{1}past\n"), "{said}");
     let said = opened("log", "base64.binary.k8s.io").await;
     assert!(said.starts_with("HTTP/1.1 101 ") && said.contains("b25lCnR3bwp0aHJlZQo="), "{said}");
     let said = opened("exec?command=echo&stdout=true", "nonsense").await;

@@ -52,7 +52,7 @@ impl Pki {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn chain(&self, name: &str) -> Vec<CertificateDer<'static>> {
+    pub(crate) fn chain(&self, name: &str) -> Vec<CertificateDer<'static>> {
         vec![CertificateDer::from_pem_file(Path::new(&self.path(&format!("{name}.crt")))).expect("a certificate")]
     }
 
