@@ -24,7 +24,7 @@ use k3sd_client::controller::{Loop, key_of};
 use k3sd_client::election::Leading;
 use k3sd_client::events::Recorder;
 use k3sd_client::informer::{InformerArgs, Kind, ObjectKey, informer};
-use k3sd_runtime::{Backoff, Clock, Restart, Spec, Strategy, task};
+use k3sd_runtime::{Backoff, Clock, Spec, Strategy, task};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Resource as _;
@@ -121,12 +121,13 @@ pub(crate) fn spec(args: HelmArgs) -> Spec {
                 failures += 1;
                 clock.sleep_until(clock.now() + AWAY.delay(failures, &mut rng)).await;
             }
-            Ok(())
+            // Done, and in its place: a tree with somebody missing is one that heals.
+            std::future::pending().await
         }
     });
     Spec::new(Strategy::OneForOne)
         .budget(RESTARTS, PERIOD)
-        .child(definitions.restart(Restart::Transient))
+        .child(definitions)
         .child(charts_child)
         .child(configs_child)
         .child(jobs_child)
