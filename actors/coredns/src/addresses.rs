@@ -14,7 +14,7 @@ use std::time::Duration;
 use k3sd_netlink::route::{AddressNews, Desired, LinkSpec, Operation, Route, State};
 use k3sd_netlink::{Cidr, NetlinkError};
 use k3sd_runtime::blocking::Blocking;
-use k3sd_runtime::{Actor, ActorError, Backoff, ChildSpec, Context, Message, Restart, Rng, TimerId, worker};
+use k3sd_runtime::{Actor, ActorError, Backoff, ChildSpec, Context, Message, Rng, TimerId, worker};
 use tokio::io::unix::AsyncFd;
 
 /// The loopback link.
@@ -72,10 +72,10 @@ pub(crate) fn present(addresses: Arc<[IpAddr]>) -> ChildSpec {
     worker::<Addresses>("addresses", AddressesArgs { addresses, is_wanted: true })
 }
 
-/// Takes addresses away, as a child that ends when it is done: for a cluster whose DNS is somebody else, or nobody.
+/// Takes addresses away, as a child that has nothing more to do then: for a cluster whose DNS is somebody else, or nobody.
 pub fn absent(addresses: &[IpAddr]) -> ChildSpec {
     let args = AddressesArgs { addresses: addresses.into(), is_wanted: false };
-    worker::<Addresses>("addresses", args).restart(Restart::Transient)
+    worker::<Addresses>("addresses", args)
 }
 
 /// An address alone, as one has it on the loopback link.
@@ -179,9 +179,6 @@ impl Actor for Addresses {
                 if steps > 0 {
                     let is_wanted = self.args.is_wanted;
                     tracing::info!(addresses = ?self.args.addresses, is_wanted, "set the addresses of the cluster's DNS");
-                }
-                if !self.args.is_wanted {
-                    ctx.finish();
                 }
             }
             Err(error) => {
