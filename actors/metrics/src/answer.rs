@@ -28,7 +28,8 @@ enum Asked {
 
 impl Asked {
     fn of(path: &str) -> Option<Self> {
-        let rest = path.strip_prefix(PREFIX)?.trim_end_matches('/');
+        let rest = path.strip_prefix(PREFIX)?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
         let parts: Vec<&str> = rest.split('/').skip(1).collect();
         if parts.iter().any(|part| part.is_empty()) || !rest.is_empty() && !rest.starts_with('/') {
             return None;

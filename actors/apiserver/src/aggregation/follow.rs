@@ -6,6 +6,7 @@
 //! Fails:   never; a watch that ends is begun anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,13 +34,15 @@ use super::local::Inside;
 use super::proxy::{identify, is_slice_of, objects, send, target};
 use super::table::{Elsewhere, Table, Told, backend, elsewhere, place};
 use super::{Aggregation, GROUP, LocalApi, PATH, PLURAL, now, pause};
-use crate::streams::unverified;
+use crate::streams::{Target, unverified};
 
 /// How often those who answer are asked again though nothing changed; upstream's.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
 /// How long one of them may take; upstream's.
 const CHECK_LIMIT: Duration = Duration::from_secs(6);
-/// The longest list of resources that is read.
+/// How long its index of documents may take, of that.
+const INDEX_LIMIT: Duration = Duration::from_secs(2);
+/// The longest list of resources that is read, and the longest such index.
 const RESOURCES_BYTES_MAX: usize = 1 << 20;
 /// The user that asks.
 const CHECKER: &str = "system:kube-aggregator";
@@ -73,16 +76,18 @@ pub(crate) async fn follow(task: TaskHandle, args: FollowArgs) -> Result<(), Act
     }
 }
 
-/// What came of asking somebody.
-struct Checked {
-    name: String,
-    version: (String, String),
-    rows: Option<Arc<[Value]>>,
-    /// His status couldn't be written.
-    is_unwritten: bool,
+/// What came of asking somebody, and of telling what he said.
+enum Done {
+    /// He was asked. What he said is published before his status says that he is available.
+    Heard { name: String, object: Value, version: (String, String), verdict: Verdict, heard: Option<Heard> },
+    /// His status was written, or can't be yet: then he is asked again when his time comes.
+    Written { name: String },
 }
 
-type Checks = FuturesUnordered<BoxFuture<'static, Checked>>;
+/// The rows of a version's resources, and where its document of OpenAPI v3 is.
+type Heard = (Arc<[Value]>, Option<Arc<str>>);
+
+type Checks = FuturesUnordered<BoxFuture<'static, Done>>;
 
 /// How a service's certificate is checked, and of which `spec` that was made.
 type Checker = (Value, Result<TlsConnector, Arc<str>>);
@@ -101,7 +106,7 @@ impl Desk {
     async fn ask_locals(&mut self) {
         for local in self.args.config.locals.clone() {
             let rows = local_rows(&local).await;
-            let told = Told { is_stale: rows.is_none(), rows: rows.unwrap_or_default() };
+            let told = Told { is_stale: rows.is_none(), rows: rows.unwrap_or_default(), openapi: None };
             self.told.insert((local.group, local.version), told);
         }
     }
@@ -137,11 +142,13 @@ impl Desk {
                     Some((namespace, service)) => self.of_service(&namespace, &service),
                     None => { near = None; Vec::new() }
                 },
-                Some(done) = checks.next(), if !checks.is_empty() => self.done(done, &mut asked),
+                Some(done) = checks.next(), if !checks.is_empty() => self.done(done, &mut checks, &mut asked),
                 () = wait => self.objects.keys().cloned().collect(),
             };
             for name in wanted {
-                if let Some(check) = asked.begin(&name).then(|| self.check(&name)).flatten() {
+                if let Some(check) = self.check(&name)
+                    && asked.begin(&name)
+                {
                     checks.push(check);
                 }
             }
@@ -219,43 +226,62 @@ impl Desk {
         self.objects.iter().filter(|(_, object)| names(object)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Begins to ask one.
-    fn check(&self, name: &str) -> Option<BoxFuture<'static, Checked>> {
+    /// Asks one.
+    fn check(&self, name: &str) -> Option<BoxFuture<'static, Done>> {
         let object = self.objects.get(name)?.clone();
-        let tls =
-            self.tls.get(name).map_or_else(|| connector(&object["spec"], &self.args.config), |(_, tls)| tls.clone());
-        let to = elsewhere(&object, tls)?;
+        let known = self.tls.get(name).map(|(_, tls)| tls.clone());
+        let to = elsewhere(&object, known.unwrap_or_else(|| connector(&object["spec"], &self.args.config)))?;
         let (args, clock, name) = (self.args.clone(), self.clock.clone(), name.to_owned());
         Some(Box::pin(async move {
-            let (verdict, rows) = ask(&args, &clock, &to).await;
-            let path = format!("{PATH}/{name}/status");
-            let mut is_unwritten = false;
-            if let Some(object) = with_verdict(&object, &verdict, &now(&clock))
-                && let Err(error) = args.inside.send(Method::PUT, &path, Some(&object)).await
-            {
-                // Whoever was faster is told of in the watch.
-                is_unwritten = !matches!(error.code, 404 | 409);
-                tracing::debug!(name, error = error.message, "the status of an APIService can't be written yet");
-            }
-            Checked { name, version: (to.group, to.version), rows, is_unwritten }
+            let (verdict, heard) = ask(&args, &clock, &to).await;
+            Done::Heard { name, object, version: (to.group, to.version), verdict, heard }
         }))
     }
 
-    /// Takes note of an answer; says who is to be asked again.
-    fn done(&mut self, done: Checked, asked: &mut Asked) -> Vec<String> {
-        let again = asked.end(&done.name) || done.is_unwritten;
-        if self.objects.contains_key(&done.name) {
-            let before = self.told.get(&done.version).cloned().unwrap_or_default();
-            let told = match done.rows {
-                Some(rows) => Told { rows, is_stale: false },
-                None => Told { rows: before.rows.clone(), is_stale: true },
-            };
-            if told != before || !self.told.contains_key(&done.version) {
-                self.told.insert(done.version, told);
-                self.publish();
+    /// Takes note of an answer, and has it written; says who is to be asked again.
+    fn done(&mut self, done: Done, checks: &mut Checks, asked: &mut Asked) -> Vec<String> {
+        let name = match done {
+            Done::Written { name } => name,
+            Done::Heard { name, object, version, verdict, heard } => {
+                if self.objects.contains_key(&name) {
+                    self.hear(version, heard);
+                }
+                match with_verdict(&object, &verdict, &now(&self.clock)) {
+                    Some(object) => {
+                        checks.push(self.write(name, object));
+                        return Vec::new();
+                    }
+                    None => name,
+                }
             }
+        };
+        if asked.end(&name) { vec![name] } else { Vec::new() }
+    }
+
+    /// Publishes what a version has.
+    fn hear(&mut self, version: (String, String), heard: Option<Heard>) {
+        let before = self.told.get(&version).cloned();
+        let told = match heard {
+            Some((rows, openapi)) => Told { rows, openapi, is_stale: false },
+            None => Told { is_stale: true, ..before.clone().unwrap_or_default() },
+        };
+        if before.as_ref() != Some(&told) {
+            self.told.insert(version, told);
+            self.publish();
         }
-        if again && !done.is_unwritten { vec![done.name] } else { Vec::new() }
+    }
+
+    /// Writes a status.
+    fn write(&self, name: String, object: Value) -> BoxFuture<'static, Done> {
+        let inside = self.args.inside.clone();
+        Box::pin(async move {
+            let path = format!("{PATH}/{name}/status");
+            if let Err(error) = inside.send(Method::PUT, &path, Some(&object)).await {
+                // Of whoever was faster the watch tells.
+                tracing::debug!(name, error = error.message, "the status of an APIService can't be written yet");
+            }
+            Done::Written { name }
+        })
     }
 }
 
@@ -357,7 +383,7 @@ fn connector(spec: &Value, config: &Aggregation) -> Result<TlsConnector, Arc<str
 }
 
 /// Asks a service for its resources, after a look at the objects.
-async fn ask(args: &FollowArgs, clock: &Clock, to: &Elsewhere) -> (Verdict, Option<Arc<[Value]>>) {
+async fn ask(args: &FollowArgs, clock: &Clock, to: &Elsewhere) -> (Verdict, Option<Heard>) {
     let found = match objects(&args.stores, &to.backend).await {
         Ok(found) => found,
         Err(status) => {
@@ -378,25 +404,45 @@ async fn ask(args: &FollowArgs, clock: &Clock, to: &Elsewhere) -> (Verdict, Opti
     let path = format!("/apis/{}/{}", to.group, to.version);
     let url = format!("https://{}{path}", target.authority());
     let asked = async {
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.uri_mut() = path.parse().map_err(std::io::Error::other)?;
-        let host = HeaderValue::from_str(&target.authority()).map_err(std::io::Error::other)?;
-        request.headers_mut().insert(HOST, host);
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-        identify(request.headers_mut(), &User::new(CHECKER, &["system:masters"]))?;
-        let answered = send(&args.config, to, &target, request).await?;
-        let code = answered.status();
-        if !code.is_success() {
-            return Err(std::io::Error::other(format!("bad status from {url}: {}", code.as_u16())));
-        }
-        let body = Limited::new(answered.into_body(), RESOURCES_BYTES_MAX).collect().await;
-        Ok(body.map(http_body_util::Collected::to_bytes).unwrap_or_default())
+        let bytes = get(args, to, &target, &path).await?;
+        // One without documents is as good.
+        let index = tokio::time::timeout(INDEX_LIMIT, get(args, to, &target, "/openapi/v3")).await;
+        let index = index.ok().and_then(Result::ok);
+        Ok::<_, io::Error>(rows(&bytes).map(|rows| (rows, index.and_then(|index| document(&index, to)))))
     };
     match tokio::time::timeout(CHECK_LIMIT, asked).await {
-        Ok(Ok(bytes)) => (Verdict::passed(), rows(&bytes)),
+        Ok(Ok(heard)) => (Verdict::passed(), heard),
         Ok(Err(error)) => (Verdict::undiscovered(format!("failing or missing response from {url}: {error}")), None),
         Err(_) => (Verdict::undiscovered(format!("timed out waiting for {url}")), None),
     }
+}
+
+/// What a service answers at a path, as the user that asks here.
+async fn get(args: &FollowArgs, to: &Elsewhere, target: &Target, path: &str) -> io::Result<Bytes> {
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = path.parse().map_err(io::Error::other)?;
+    let host = HeaderValue::from_str(&target.authority()).map_err(io::Error::other)?;
+    request.headers_mut().insert(HOST, host);
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+    identify(request.headers_mut(), &User::new(CHECKER, &["system:masters"]))?;
+    let answered = send(&args.config, to, target, request).await?;
+    let code = answered.status();
+    if !code.is_success() {
+        let url = format!("https://{}{path}", target.authority());
+        return Err(io::Error::other(format!("bad status from {url}: {}", code.as_u16())));
+    }
+    let body = Limited::new(answered.into_body(), RESOURCES_BYTES_MAX).collect().await;
+    Ok(body.map(http_body_util::Collected::to_bytes).unwrap_or_default())
+}
+
+/// Where a service's index says that the document of its version is. Elsewhere than there it would be another's.
+fn document(index: &[u8], to: &Elsewhere) -> Option<Arc<str>> {
+    let index: Value = serde_json::from_slice(index).ok()?;
+    let path = format!("apis/{}/{}", to.group, to.version);
+    let place = index["paths"][&path]["serverRelativeURL"].as_str()?;
+    let is_its =
+        place.strip_prefix(&format!("/openapi/v3/{path}")).is_some_and(|rest| rest.is_empty() || rest.starts_with('?'));
+    is_its.then(|| place.into())
 }
 
 /// The rows of an `APIResourceList`; `None` for what is none.

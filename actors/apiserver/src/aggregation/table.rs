@@ -75,6 +75,8 @@ pub(super) fn elsewhere(object: &Value, tls: Result<TlsConnector, Arc<str>>) -> 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Told {
     pub(super) rows: Arc<[Value]>,
+    /// Where its document of OpenAPI v3 is.
+    pub(super) openapi: Option<Arc<str>>,
     pub(super) is_stale: bool,
 }
 
@@ -109,9 +111,9 @@ impl Table {
         let foreign = |group: &str, version: &str, (group_priority, version_priority): (i64, i64)| {
             let told = told.get(&(group.to_owned(), version.to_owned()));
             // Who was never heard of may have anything.
-            let Told { rows, is_stale } = told.cloned().unwrap_or(Told { is_stale: true, ..Told::default() });
+            let Told { rows, openapi, is_stale } = told.cloned().unwrap_or(Told { is_stale: true, ..Told::default() });
             let (group, version) = (group.into(), version.into());
-            Foreign { group, version, group_priority, version_priority, resources: rows, is_stale }
+            Foreign { group, version, group_priority, version_priority, resources: rows, openapi, is_stale }
         };
         let others = elsewhere.iter().map(|one| foreign(&one.group, &one.version, one.priorities));
         let own = locals.iter().map(|one| foreign(&one.group, &one.version, one.priorities));
@@ -124,18 +126,19 @@ impl Table {
         &self.foreign
     }
 
-    /// Who answers for a path, if it isn't us.
+    /// Who answers for a path, if it isn't us. Documents of OpenAPI v3 are those of whoever answers for the version.
     pub(crate) fn route(&self, path: &str) -> Option<Route> {
         if self.foreign.is_empty() {
             return None;
         }
-        let mut parts = path.strip_prefix("/apis/")?.splitn(3, '/');
+        let documents = path.strip_prefix("/openapi/v3");
+        let mut parts = documents.unwrap_or(path).strip_prefix("/apis/")?.splitn(3, '/');
         let (group, version) = (parts.next()?, parts.next().filter(|version| !version.is_empty())?);
         let elsewhere = self.elsewhere.iter().find(|one| one.group == group && one.version == version);
         if let Some(elsewhere) = elsewhere {
             return Some(Route::Elsewhere(elsewhere.clone()));
         }
         let local = self.locals.iter().find(|one| one.group == group && one.version == version);
-        local.cloned().map(Route::Local)
+        local.filter(|_| documents.is_none()).cloned().map(Route::Local)
     }
 }

@@ -91,7 +91,7 @@ fn paths_go_where_the_table_says() {
         LocalApi::new(group, "v1", (1, 2), |_| Box::pin(async { http::Response::new(bytes::Bytes::new()) }))
     };
     let taken = elsewhere(&object(json!({ "namespace": "n", "name": "s" })), Err("none".into())).expect("elsewhere");
-    let told = Told { rows: Arc::new([json!({ "name": "things" })]), is_stale: false };
+    let told = Told { rows: Arc::new([json!({ "name": "things" })]), ..Told::default() };
     let told = BTreeMap::from([(("e".to_owned(), "v1".to_owned()), told)]);
     let table = Table::new(vec![Arc::new(taken)], &[local("e"), local("l")], &told);
     let route = |path: &str| match table.route(path) {
@@ -104,6 +104,9 @@ fn paths_go_where_the_table_says() {
         ("/apis/e/v1/", "service s"),
         ("/apis/e/v1/things/a", "service s"),
         ("/apis/l/v1/x", "local l"),
+        ("/openapi/v3/apis/e/v1", "service s"),
+        ("/openapi/v3/apis/l/v1", "here"),
+        ("/openapi/v3", "here"),
         ("/apis/e/v2/things", "here"),
         ("/apis/e", "here"),
         ("/apis/e/", "here"),

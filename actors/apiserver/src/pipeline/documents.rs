@@ -14,6 +14,7 @@ use k3sd_apiserver_wire::about::{VersionInfo, root};
 use k3sd_apiserver_wire::discovery;
 use k3sd_apiserver_wire::negotiate::Format;
 use k3sd_apiserver_wire::object::document;
+use k3sd_apiserver_wire::openapi::with_foreign;
 use k3sd_apiserver_wire::reply::{Ask, Reply};
 use serde_json::Value;
 
@@ -140,11 +141,21 @@ impl Pipeline {
             return found.map(|reply| written(reply, gzip));
         }
         if path.starts_with("/openapi/") {
+            let is_index = path.trim_end_matches('/') == "/openapi/v3" && !foreign.is_empty();
+            // What a client has of our own index says nothing of others.
+            let ask = if is_index { Ask { if_none_match: "", gzip: false, ..ask } } else { ask };
             let made = crate::openapi::document(&self.0.parts.openapi, &ask, catalog).await?;
+            let made = made.map(|reply| if is_index { with_foreign(reply, &foreign) } else { reply });
             return Ok(made.map_or_else(answer::no_such_path, |reply| written(reply, gzip)));
         }
         match path.trim_end_matches('/') {
-            "" => json(&root(catalog, PATHS.iter().copied())),
+            "" => {
+                let versions: Vec<String> =
+                    foreign.iter().map(|one| format!("/apis/{}/{}", one.group, one.version)).collect();
+                let groups: Vec<String> = foreign.iter().map(|one| format!("/apis/{}", one.group)).collect();
+                let others = versions.iter().chain(&groups).map(String::as_str);
+                json(&root(catalog, PATHS.iter().copied().chain(others)))
+            }
             "/version" => json(&self.0.documents.version),
             "/metrics" => Ok(self.numbers(gzip)),
             "/metrics/slis" => Ok(answer::text(200, &self.slis())),

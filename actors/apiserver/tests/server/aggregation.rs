@@ -48,8 +48,17 @@ async fn told(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper
         "authorization": header("authorization"), "impersonated": header("impersonate-user"),
     });
     let body = request.into_body().collect().await?.to_bytes();
-    let mut answer =
-        if path == "/apis/ext.example.com/v1" { resources("ext.example.com/v1", "things", "Thing") } else { shown };
+    let mut answer = if path == "/apis/ext.example.com/v1" {
+        resources("ext.example.com/v1", "things", "Thing")
+    } else if path == "/openapi/v3" {
+        let place = |version: &str| format!("/openapi/v3/apis/ext.example.com/{version}?hash=7");
+        json!({ "paths": {
+            "apis/ext.example.com/v1": { "serverRelativeURL": place("v1") },
+            "api/v1": { "serverRelativeURL": "/openapi/v3/api/v1" },
+        } })
+    } else {
+        shown
+    };
     answer["body"] = String::from_utf8_lossy(&body).into();
     Ok(Response::builder()
         .header("content-type", "application/json")
@@ -160,6 +169,21 @@ async fn another_server_answers_for_its_version() {
         discovery["items"].as_array().unwrap().iter().find(|item| item["metadata"]["name"] == "ext.example.com");
     let version = &found.expect("it is listed")["versions"][0];
     assert_eq!((&version["freshness"], &version["resources"][0]["resource"]), (&json!("Current"), &json!("things")));
+
+    let index = admin.get("/openapi/v3").await.json();
+    let place =
+        index["paths"]["apis/ext.example.com/v1"]["serverRelativeURL"].as_str().expect("it is found").to_owned();
+    assert_eq!(place, "/openapi/v3/apis/ext.example.com/v1?hash=7");
+    assert!(
+        index["paths"]["api/v1"]["serverRelativeURL"].as_str().is_some_and(|place| place.contains("hash=")),
+        "ours"
+    );
+    let document = admin.get(&place).await.json();
+    assert_eq!(
+        (&document["path"], &document["query"]),
+        (&json!("/openapi/v3/apis/ext.example.com/v1"), &json!("hash=7"))
+    );
+    assert!(admin.get("/").await.text().contains("/apis/ext.example.com/v1"));
 
     let mut bob = server.client(None).await;
     let token = ("authorization", "Bearer secret-token");

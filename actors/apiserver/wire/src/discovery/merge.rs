@@ -21,6 +21,8 @@ pub struct Foreign {
     pub version_priority: i64,
     /// The rows of its `APIResourceList`, as they were last told.
     pub resources: Arc<[Value]>,
+    /// Where whoever answers has its document of OpenAPI v3, below our own root; `None` if it has none.
+    pub openapi: Option<Arc<str>>,
     /// Whether the rows may be old, because whoever answers couldn't be asked.
     pub is_stale: bool,
 }

@@ -195,7 +195,7 @@ fn foreign(group: &str, version: &str, priorities: (i64, i64), is_stale: bool) -
     ];
     let (group_priority, version_priority) = priorities;
     let (group, version) = (group.into(), version.into());
-    Foreign { group, version, group_priority, version_priority, resources: resources.into(), is_stale }
+    Foreign { group, version, group_priority, version_priority, resources: resources.into(), openapi: None, is_stale }
 }
 
 #[test]

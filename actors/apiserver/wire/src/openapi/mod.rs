@@ -13,6 +13,7 @@
 
 mod custom;
 mod document;
+mod foreign;
 mod gnostic;
 mod gnostic3;
 mod operation;
@@ -36,6 +37,8 @@ use tokio::sync::watch;
 
 use crate::negotiate::choose;
 use crate::reply::{Ask, Reply, hash, is_known};
+
+pub use self::foreign::with_foreign;
 
 /// What is said of the one way to authenticate that the documents name.
 const TOKEN: &str = "Bearer Token authentication";
