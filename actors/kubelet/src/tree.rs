@@ -10,6 +10,7 @@ use k3sd_client::api::Connect;
 use k3sd_client::events::recorder;
 use k3sd_client::informer::{InformerArgs, informer};
 use k3sd_cri::Cri;
+use k3sd_kubelet_cgroups::{Cgroups, Version};
 use k3sd_kubelet_cni::{Backend, Cidr, NetworkConfig};
 use k3sd_kubelet_node::config::{KubeletConfiguration, KubeletSettings};
 use k3sd_kubelet_node::devices::bind;
@@ -18,6 +19,7 @@ use k3sd_kubelet_node::status::{Ask, FileSystem, Machine, Reserved, Roots, Suppl
 use k3sd_kubelet_node::{NodeConfig, NodeDeps};
 use k3sd_kubelet_pods::credentials::CredentialProviders;
 use k3sd_kubelet_pods::translate::dns::{self, DnsFacts};
+use k3sd_kubelet_pods::translate::resources::Swap;
 use k3sd_kubelet_pods::{PodDevices, PodsConfig, PodsDeps};
 use k3sd_kubelet_server::{Checks, Configz, ServerArgs, ServerConfig};
 use k3sd_kubelet_volumes::{Allocatable, VolumesConfig};
@@ -110,7 +112,9 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
         credentials: credentials(&config, &settings)?.map(Arc::new),
         nudge: deps.nudge,
     };
-    let pods = k3sd_kubelet_pods::tree(pods_config(&config, &kubelet, &settings.root_dir, &roots), pods_deps);
+    let swap = swap(&kubelet, &cgroups, Machine::read(&roots).swap_bytes);
+    let pods_config = PodsConfig { swap, ..pods_config(&config, &kubelet, &settings.root_dir, &roots) };
+    let pods = k3sd_kubelet_pods::tree(pods_config, pods_deps);
 
     let (in_use_place, in_use) = watch::channel(Vec::new());
     let (live_place, live) = watch::channel(None);
@@ -251,6 +255,18 @@ fn volumes_config(root: &std::path::Path, name: &str, allocatable: &BTreeMap<Str
     }
 }
 
+/// What containers may swap of so many bytes.
+fn swap(kubelet: &KubeletConfiguration, cgroups: &Cgroups, bytes: u64) -> Swap {
+    match (cgroups.limits_swap(), cgroups.layout().version()) {
+        (false, _) => Swap::Unknown,
+        (true, Version::V2) if kubelet.memory_swap.swap_behavior == "LimitedSwap" => {
+            Swap::Limited(i64::try_from(bytes).unwrap_or(i64::MAX))
+        }
+        (true, Version::V2) => Swap::NoneV2,
+        (true, Version::V1 | Version::Hybrid) => Swap::NoneV1,
+    }
+}
+
 fn pods_config(
     config: &KubeletConfig,
     kubelet: &KubeletConfiguration,
@@ -273,6 +289,7 @@ fn pods_config(
         seccomp_default: kubelet.seccomp_default,
         memory_capacity: i64::try_from(Machine::read(roots).memory_bytes).unwrap_or(i64::MAX),
         cpu_quota: kubelet.cpu_cfs_quota,
+        swap: Swap::Unknown,
         pids_max: u64::try_from(kubelet.pod_pids_limit).ok().filter(|pids| *pids > 0),
         pods_max: usize::try_from(kubelet.max_pods).unwrap_or(0),
         allowed_unsafe_sysctls: kubelet.allowed_unsafe_sysctls.clone(),

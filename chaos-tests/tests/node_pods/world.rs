@@ -15,6 +15,7 @@ use k3sd_kubelet_base::Pods;
 use k3sd_kubelet_cgroups::{CgroupSources, Cgroups, Driver};
 use k3sd_kubelet_pods::credentials::CredentialProviders;
 use k3sd_kubelet_pods::translate::dns::{DnsFacts, Resolver};
+use k3sd_kubelet_pods::translate::resources::Swap;
 use k3sd_kubelet_pods::{PodsConfig, PodsDeps, PodsHandle, tree};
 use k3sd_kubelet_volumes::{Allocatable, VolumesConfig};
 use k3sd_runtime::{Clock, subtree};
@@ -266,6 +267,7 @@ pub(crate) async fn world_with(name: &str, options: Options) -> Option<World> {
         seccomp_default: false,
         memory_capacity: 8 << 30,
         cpu_quota: true,
+        swap: Swap::Unknown,
         pids_max: None,
         pods_max: 20,
         allowed_unsafe_sysctls: options.sysctls,
@@ -402,17 +404,30 @@ impl World {
 
     /// Waits until the runtime has nothing of a pod, and its cgroup and files are gone.
     pub(crate) async fn no_trace(&self, uid: &str) {
-        let has = async || {
+        let traces = async || {
             let sandboxes = self.containerd.cri().list_pod_sandbox(v1::ListPodSandboxRequest::default()).await;
             let in_runtime =
                 sandboxes.expect("it answers").items.iter().any(|one| one.labels.values().any(|value| value == uid));
             let in_cgroups = has_cgroup(Path::new("/sys/fs/cgroup"), &self.cgroup_root, uid);
-            in_runtime
-                || in_cgroups
-                || self.containerd.path("kubelet/pods").join(uid).exists()
-                || self.pods.borrow().pods.contains_key(uid)
+            let files = self.containerd.path("kubelet/pods").join(uid);
+            let left = [
+                ("a sandbox", in_runtime),
+                ("a cgroup", in_cgroups),
+                ("a directory", files.exists()),
+                ("an entry", self.pods.borrow().pods.contains_key(uid)),
+            ];
+            left.into_iter().filter(|(_, is_left)| *is_left).map(|(what, _)| what).collect::<Vec<_>>()
         };
-        self.cluster.wait_until("no trace is left", async || !has().await).await;
+        let clock = self.cluster.clock().clone();
+        let end = clock.now() + LIMIT * 2;
+        loop {
+            let left = traces().await;
+            if left.is_empty() {
+                return;
+            }
+            assert!(clock.now() < end, "of pod {uid} there is left: {left:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 

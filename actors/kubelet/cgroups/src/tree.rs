@@ -237,6 +237,20 @@ impl Cgroups {
         }
     }
 
+    /// Whether the kernel limits swap: it may have been built or started without that.
+    #[must_use]
+    pub fn limits_swap(&self) -> bool {
+        let Some(Hierarchy { at, .. }) = self.layout.hierarchy("memory") else { return false };
+        match self.layout.version() {
+            // The root has no such file.
+            Version::V2 => {
+                let names = directories(at).unwrap_or_default();
+                names.iter().any(|name| at.join(name).join("memory.swap.max").exists())
+            }
+            Version::V1 | Version::Hybrid => at.join("memory.memsw.limit_in_bytes").exists(),
+        }
+    }
+
     /// How often the kernel has killed something in a cgroup for want of memory; `None` when that isn't known.
     #[must_use]
     pub fn oom_kills(&self, path: &Path) -> Option<u64> {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::credentials::CredentialProviders;
 use crate::translate::dns::DnsFacts;
 use crate::translate::mounts::HostVolume;
+use crate::translate::resources::{Means, Swap};
 
 /// How the node runs its pods.
 #[derive(Clone, Debug)]
@@ -41,6 +42,8 @@ pub struct PodsConfig {
     pub memory_capacity: i64,
     /// Whether limits of CPU become quotas.
     pub cpu_quota: bool,
+    /// What containers may swap.
+    pub swap: Swap,
     /// Processes that a pod may have; no limit if none.
     pub pids_max: Option<u64>,
     /// Pods that the node takes.
@@ -49,6 +52,14 @@ pub struct PodsConfig {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// Images that are pulled at the same time; no limit if none.
     pub pulls_max: Option<usize>,
+}
+
+impl PodsConfig {
+    /// How the node gives resources.
+    #[must_use]
+    pub fn means(&self) -> Means {
+        Means { memory_capacity: self.memory_capacity, with_quota: self.cpu_quota, swap: self.swap }
+    }
 }
 
 /// Volumes, as pods need them.

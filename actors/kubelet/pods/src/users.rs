@@ -78,7 +78,7 @@ fn read(root: &Path, uid: &str) -> Option<u32> {
         && (mapping.container_id, mapping.length) == (0, LENGTH)
         && mapping.host_id >= LENGTH
         && mapping.host_id.is_multiple_of(LENGTH);
-    is_ours.then(|| mapping.host_id / LENGTH)
+    is_ours.then_some(mapping.host_id / LENGTH)
 }
 
 impl Users {

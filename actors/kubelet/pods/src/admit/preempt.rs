@@ -56,7 +56,7 @@ fn text(missing: &Missing) -> String {
 }
 
 /// Of these, those that have to go, nearest first.
-fn nearest<'a>(mut pods: Vec<&'a Pod>, mut missing: Missing) -> Result<Vec<&'a Pod>, String> {
+fn nearest(mut pods: Vec<&Pod>, mut missing: Missing) -> Result<Vec<&Pod>, String> {
     let mut chosen = Vec::new();
     while !missing.is_empty() {
         let order = |one: &&Pod, other: &&Pod| {

@@ -324,9 +324,13 @@ fn resize_pods(args: &ManagerArgs) {
     let (mut waiting, mut settled) = (Vec::new(), Vec::new());
     for entry in of_api {
         let wanted = entry.wanted.borrow().clone();
-        match resize::differ(&asked(&wanted.asked), &asked(&wanted.pod)) {
+        // One that was never resized is the same object twice, which is cheap to see.
+        let differs =
+            !Arc::ptr_eq(&wanted.asked, &wanted.pod) && resize::differ(&asked(&wanted.asked), &asked(&wanted.pod));
+        match differs {
             true => waiting.push((resize::order(&wanted.asked, &wanted.pod), entry, wanted.asked)),
-            false => settled.push(entry),
+            false if wanted.pending.is_some() => settled.push(entry),
+            false => {}
         }
     }
     let tell = |entry: &Entry, grant: Option<Arc<Pod>>, pending: Option<resize::Pending>| {

@@ -56,11 +56,11 @@ impl Worker<'_> {
         let asked = v1::ImageSpec { image: image.to_owned(), ..v1::ImageSpec::default() };
         let asked = v1::ImageStatusRequest { image: Some(asked), verbose: false };
         let answer = self.cri().image_status(asked).await.map_err(|error| error.message())?;
-        Ok(answer.image.map(|found| Image {
-            reference: found.id,
-            named: named.to_owned(),
-            uid: found.uid.map(|uid| uid.value),
-            user: found.username,
+        Ok(answer.image.map(|found| {
+            let uid = found.uid.map(|uid| uid.value);
+            // An image that names nobody is run as root.
+            let uid = uid.or_else(|| found.username.is_empty().then_some(0));
+            Image { reference: found.id, named: named.to_owned(), uid, user: found.username }
         }))
     }
 

@@ -101,12 +101,11 @@ impl Worker<'_> {
     /// The pod's cgroup is widened first and narrowed last, so that what is in it always fits.
     async fn resize_all(&self, pod: &Arc<Pod>, runtime: &Runtime, names: &[String]) -> Result<(), String> {
         let running: Vec<&Found> = runtime.running().filter(|found| names.contains(&found.name)).collect();
-        self.check_usage(pod, &running).await?;
+        self.check_usage(pod, &running)?;
         self.limit(pod, &self.limits_for_now(pod))?;
         for found in running {
             let Some((_, container)) = spec::find(pod, &found.name) else { continue };
-            let config = &self.shared.config;
-            let linux = of_container(pod, &container, config.memory_capacity, config.cpu_quota);
+            let linux = of_container(pod, &container, self.shared.config.means());
             let asked = v1::UpdateContainerResourcesRequest {
                 container_id: found.id.clone(),
                 linux: Some(linux),
@@ -128,16 +127,14 @@ impl Worker<'_> {
     }
 
     /// A limit below what is used would end the container, or be refused by the kernel.
-    async fn check_usage(&self, pod: &Pod, running: &[&Found]) -> Result<(), String> {
+    fn check_usage(&self, pod: &Pod, running: &[&Found]) -> Result<(), String> {
         let actual = self.entry.memory.borrow().record.actual.clone();
         let mut wrong = Vec::new();
         for found in running {
             let Some((_, container)) = spec::find(pod, &found.name) else { continue };
             let Some(limit) = lower_limit(&container, &actual) else { continue };
-            let asked = v1::ContainerStatsRequest { container_id: found.id.clone() };
             // What isn't known is left to the kernel.
-            let stats = self.cri().container_stats(asked).await.ok().and_then(|answer| answer.stats?.memory);
-            let used = stats.and_then(|memory| memory.usage_bytes.or(memory.working_set_bytes)).map(|used| used.value);
+            let used = self.memory_used(pod, found);
             if let Some(used) = used.filter(|used| i64::try_from(*used).is_ok_and(|used| used > limit)) {
                 wrong.push(format!(
                     "attempting to set container {:?} memory limit ({limit}) below current usage ({used})",
@@ -146,6 +143,15 @@ impl Worker<'_> {
             }
         }
         if wrong.is_empty() { Ok(()) } else { Err(format!("cannot decrease memory limits: {}", wrong.join(", "))) }
+    }
+
+    /// Bytes of memory that a container can't do without. Its cgroup is named after it, in one of two ways.
+    fn memory_used(&self, pod: &Pod, found: &Found) -> Option<u64> {
+        let cgroups = self.shared.deps.cgroups.as_ref()?;
+        let path = cgroups.pod_path(&self.entry.uid, qos_class(pod)).ok()?;
+        let names = [found.id.clone(), format!("cri-containerd-{}.scope", found.id)];
+        let mut all = names.iter().filter_map(|name| cgroups.stats(&path.join(name)).ok().flatten());
+        all.find_map(|stats| stats.memory_working_set)
     }
 
     /// Nothing is left to be done: a resize that was under way is complete.

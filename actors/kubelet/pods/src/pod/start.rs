@@ -316,8 +316,7 @@ impl Worker<'_> {
             mounts,
             security: self.security(),
             target,
-            memory_capacity: self.shared.config.memory_capacity,
-            with_quota: self.shared.config.cpu_quota,
+            means: self.shared.config.means(),
             annotations: grant.annotations,
             named_devices: grant.named,
         })

@@ -148,6 +148,16 @@ fn patch(live: &PodStatus, status: &PodStatus, uid: &str) -> Value {
         // These are merged by their keys; what isn't there any more would stay.
         if let (Some(Value::Array(list)), Some(Value::Array(old))) = (fields.get_mut(key), before.get(key)) {
             let merge_key = if key == "conditions" { "type" } else { "ip" };
+            for one in list.iter_mut() {
+                let before = old.iter().find(|other| other[merge_key] == one[merge_key]);
+                let fields = before.and_then(Value::as_object).into_iter().flatten();
+                for (name, _) in fields {
+                    // What isn't said any more of something that stays has to be taken away, too.
+                    if one.get(name).is_none() {
+                        one[name.as_str()] = Value::Null;
+                    }
+                }
+            }
             let stale: Vec<Value> = old
                 .iter()
                 .filter(|one| !list.iter().any(|other| other[merge_key] == one[merge_key]))
@@ -167,14 +177,14 @@ mod tests {
     fn only_what_changed_is_written() {
         let of = |value: Value| -> PodStatus { serde_json::from_value(value).unwrap() };
         let live = of(json!({"phase": "Pending", "reason": "R", "hostIP": "h", "podIPs": [{"ip": "a"}],
-            "conditions": [{"type": "X", "status": "True"}, {"type": "Y", "status": "True"}]}));
+            "conditions": [{"type": "X", "status": "True", "reason": "R"}, {"type": "Y", "status": "True"}]}));
         let made = of(json!({"phase": "Running", "hostIP": "h", "podIPs": [{"ip": "b"}],
             "conditions": [{"type": "X", "status": "False"}]}));
         assert_eq!(
             patch(&live, &made, "u"),
             json!({"metadata": {"uid": "u"}, "status": {"phase": "Running", "reason": null,
                 "podIPs": [{"ip": "b"}, {"$patch": "delete", "ip": "a"}],
-                "conditions": [{"type": "X", "status": "False"}, {"$patch": "delete", "type": "Y"}]}})
+                "conditions": [{"type": "X", "status": "False", "reason": null}, {"$patch": "delete", "type": "Y"}]}})
         );
     }
 }

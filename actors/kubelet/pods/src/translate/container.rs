@@ -9,7 +9,7 @@ use super::environment::Environment;
 use super::expand::expand;
 use super::labels;
 use super::mounts::{MountFacts, devices, mounts};
-use super::resources::of_container as resources_of;
+use super::resources::{Means, of_container as resources_of};
 use super::security::{SecurityFacts, check_user, of_container as security_of};
 
 /// The image, as the runtime knows it.
@@ -40,10 +40,8 @@ pub struct ContainerFacts {
     pub security: SecurityFacts,
     /// Id of the container whose processes this one looks at.
     pub target: Option<String>,
-    /// The node's memory, in bytes.
-    pub memory_capacity: i64,
-    /// Whether limits of CPU become quotas.
-    pub with_quota: bool,
+    /// How the node gives resources.
+    pub means: Means,
     /// Devices that the runtime knows by name.
     pub named_devices: Vec<String>,
     /// Annotations that devices brought.
@@ -89,7 +87,7 @@ pub fn config(pod: &Pod, container: &Container, facts: &ContainerFacts) -> Resul
         stdin_once: container.stdin_once.unwrap_or_default(),
         tty: container.tty.unwrap_or_default(),
         linux: Some(LinuxContainerConfig {
-            resources: Some(resources_of(pod, container, facts.memory_capacity, facts.with_quota)),
+            resources: Some(resources_of(pod, container, facts.means)),
             security_context: Some(security_of(pod, container, user, facts.target.as_deref(), &facts.security)),
         }),
         ..ContainerConfig::default()
@@ -111,7 +109,7 @@ mod tests {
             attempt: 2,
             image: Image { reference: "sha256:1".into(), named: "busybox".into(), uid: Some(0), user: String::new() },
             environment: Environment { variables: vec![("A".into(), "a".into())], skipped: vec![] },
-            with_quota: true,
+            means: Means { with_quota: true, ..Means::default() },
             ..ContainerFacts::default()
         };
         let made = config(&pod, &main_containers(&pod)[0], &facts).unwrap();

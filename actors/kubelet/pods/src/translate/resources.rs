@@ -57,27 +57,71 @@ fn memory_request(container: &Container) -> i64 {
     requested(container.resources.as_ref(), "memory").map_or(0, Quantity::value)
 }
 
+/// What containers may swap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Swap {
+    /// The kernel can't limit it.
+    #[default]
+    Unknown,
+    /// Nothing, with cgroups of the first version.
+    NoneV1,
+    /// Nothing.
+    NoneV2,
+    /// Those of burstable pods their share of so many bytes, by what they request of the node's memory.
+    Limited(i64),
+}
+
+/// How the node gives resources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Means {
+    /// The node's memory, in bytes.
+    pub memory_capacity: i64,
+    /// Whether limits of CPU become quotas.
+    pub with_quota: bool,
+    /// What containers may swap.
+    pub swap: Swap,
+}
+
+/// The file that limits swap in cgroups of the second version.
+const SWAP_FILE: &str = "memory.swap.max";
+
+fn set_swap(pod: &Pod, container: &Container, means: Means, made: &mut LinuxContainerResources) {
+    let bytes = match means.swap {
+        Swap::Unknown => return,
+        Swap::NoneV1 => {
+            // Memory and swap together are as much as memory alone.
+            made.memory_swap_limit_in_bytes = made.memory_limit_in_bytes;
+            return;
+        }
+        Swap::NoneV2 => 0,
+        Swap::Limited(total) => {
+            let request = memory_request(container);
+            let limit = limit(container.resources.as_ref(), "memory").map_or(0, Quantity::value);
+            let may = qos_class(pod) == QosClass::Burstable && !spec::is_critical(pod) && request != limit;
+            let share = i128::from(request) * i128::from(total) / i128::from(means.memory_capacity.max(1));
+            if may { i64::try_from(share).unwrap_or(i64::MAX) } else { 0 }
+        }
+    };
+    made.unified.insert(SWAP_FILE.to_owned(), bytes.to_string());
+}
+
 /// What a container is given.
 #[must_use]
-pub fn of_container(
-    pod: &Pod,
-    container: &Container,
-    memory_capacity: i64,
-    with_quota: bool,
-) -> LinuxContainerResources {
+pub fn of_container(pod: &Pod, container: &Container, means: Means) -> LinuxContainerResources {
     let own = container.resources.as_ref();
     let cpu_limit = limit(own, "cpu").map_or(0, Quantity::milli_value);
     let mut made = LinuxContainerResources {
         cpu_shares: shares(requested(own, "cpu").map_or(0, Quantity::milli_value)),
         memory_limit_in_bytes: limit(own, "memory").map_or(0, Quantity::value),
-        oom_score_adj: oom_score(pod, container, memory_capacity),
+        oom_score_adj: oom_score(pod, container, means.memory_capacity),
         hugepage_limits: huge_pages(container),
         ..LinuxContainerResources::default()
     };
-    if with_quota {
+    if means.with_quota {
         made.cpu_period = PERIOD;
         made.cpu_quota = quota(cpu_limit);
     }
+    set_swap(pod, container, means, &mut made);
     made
 }
 
@@ -180,11 +224,38 @@ mod tests {
         let pod = containers(
             "{name: a, resources: {limits: {cpu: 500m, memory: 64Mi, hugepages-2Mi: 4Mi}, requests: {cpu: 250m}}}",
         );
-        let made = of_container(&pod, &main_containers(&pod)[0], GIB, true);
+        let means = Means { memory_capacity: GIB, with_quota: true, swap: Swap::Unknown };
+        let made = of_container(&pod, &main_containers(&pod)[0], means);
         assert_eq!((made.cpu_shares, made.cpu_quota, made.cpu_period), (256, 50_000, 100_000));
         assert_eq!(made.memory_limit_in_bytes, 64 << 20);
         assert_eq!((made.hugepage_limits[0].page_size.as_str(), made.hugepage_limits[0].limit), ("2MB", 4 << 20));
-        assert_eq!(of_container(&pod, &main_containers(&pod)[0], GIB, false).cpu_quota, 0);
+        let without = Means { with_quota: false, ..means };
+        assert_eq!(of_container(&pod, &main_containers(&pod)[0], without).cpu_quota, 0);
+    }
+
+    #[test]
+    fn swap_is_for_burstable_pods() {
+        let of = |swap, resources: &str, priority: i32| {
+            let pod = pod(&format!(
+                "{{spec: {{priority: {priority}, containers: [{{name: a, resources: {{{resources}}}}}]}}}}"
+            ));
+            let means = Means { memory_capacity: 4 * GIB, with_quota: true, swap };
+            let made = of_container(&pod, &main_containers(&pod)[0], means);
+            (made.memory_swap_limit_in_bytes, made.unified.get(SWAP_FILE).cloned())
+        };
+        let file = |bytes: i64| (0, Some(bytes.to_string()));
+        let (limited, some) = (Swap::Limited(2 * GIB), "requests: {memory: 1Gi}");
+        for (swap, resources, priority, expected) in [
+            (Swap::Unknown, some, 0, (0, None)),
+            (Swap::NoneV1, "limits: {memory: 1Gi}", 0, (GIB, None)),
+            (Swap::NoneV2, some, 0, file(0)),
+            (limited, some, 0, file(GIB / 2)),
+            (limited, some, 2_000_000_000, file(0)),
+            (limited, "limits: {memory: 1Gi}", 0, file(0)),
+            (limited, "", 0, file(0)),
+        ] {
+            assert_eq!(of(swap, resources, priority), expected, "{swap:?} {resources} {priority}");
+        }
     }
 
     #[test]
