@@ -61,7 +61,8 @@ pub(crate) struct Set<'a> {
     pub prunes: bool,
     /// Written into objects that are in the owner's namespace.
     pub reference: Option<Value>,
-    /// Objects of this kind can't be changed: they are deleted and made again.
+    /// Objects of this kind can't be changed: they are deleted and made again. They run with the others, so they are only
+    /// made when those are there.
     pub replaced: Option<Gvk>,
     /// Called before each write.
     pub announce: &'a (dyn Fn() + Send + Sync),
@@ -109,6 +110,10 @@ impl Set<'_> {
     }
 
     async fn kind(&self, gvk: &Gvk, wanted: &[&Manifest], kept: &BTreeSet<(&str, &str, &Key)>, outcome: &mut Applied) {
+        if self.replaced.as_ref() == Some(gvk) && !outcome.errors.is_empty() {
+            // What it would run with isn't there.
+            return;
+        }
         let served = match self.cluster.served(gvk).await {
             Ok(Some(served)) => served,
             // Nothing of it can be left, so there is nothing to delete.

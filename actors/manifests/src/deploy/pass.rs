@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use k3sd_client::events::Recorder;
+use k3sd_objects::names::dns_subdomain;
 use k3sd_objects::status::go::quote;
 use k3sd_runtime::Clock;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -131,17 +132,19 @@ impl Pass<'_> {
         }
         if !addon.is_there() {
             let name = stem(path);
+            if let Some(fault) = dns_subdomain(name).first() {
+                let text = format!("Manifest at {} can't have an AddOn named {}: {fault}", quote(path), quote(name));
+                if !self.memory.was_told(path, &text) {
+                    // There can be no such AddOn, so its namespace has to be what is spoken of.
+                    self.recorder.about(namespace(), WARNING, "InvalidManifestName", text.as_str());
+                }
+                return Outcome::Failed(text);
+            }
             addon = match self.addons.create(name, path).await {
                 Ok(addon) => addon,
                 Err(error) => {
-                    let text = format!("Create AddOn for manifest at {} failed: {}", quote(path), message(&error));
-                    if matches!(&error, kube::Error::Api(status) if status.code == 422)
-                        && !self.memory.was_told(path, &text)
-                    {
-                        // There can be no AddOn of that name, so its namespace has to be what is spoken of.
-                        self.recorder.about(namespace(), WARNING, "InvalidManifestName", &text);
-                    }
-                    return Outcome::Failed(text);
+                    let reason = message(&error);
+                    return Outcome::Failed(format!("Create AddOn for manifest at {} failed: {reason}", quote(path)));
                 }
             };
         }
@@ -242,7 +245,6 @@ fn namespace() -> ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Namespace".to_owned()),
         name: Some(addon::NAMESPACE.to_owned()),
-        namespace: Some(addon::NAMESPACE.to_owned()),
         ..ObjectReference::default()
     }
 }

@@ -84,6 +84,11 @@ fn hash_of(job: &Job) -> Option<&str> {
     annotation.strip_prefix("SHA256=")
 }
 
+/// Where our finalizer is among those of a chart.
+fn position(chart: &HelmChart) -> Option<usize> {
+    chart.metadata.finalizers.iter().flatten().position(|finalizer| finalizer == FINALIZER)
+}
+
 /// Whether this controller acts on a chart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
@@ -113,7 +118,7 @@ impl Controller for Charts {
             return Ok(());
         };
         let finalizers = chart.metadata.finalizers.as_deref().unwrap_or_default();
-        let is_held = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
+        let is_held = position(&chart).is_some();
         match standing(&chart) {
             Standing::Others => return Ok(()),
             Standing::Free | Standing::Ours if chart.is_leaving() && !is_held => return Ok(()),
@@ -192,7 +197,7 @@ impl Charts {
 
     async fn unsupported(&self, chart: &HelmChart, turn: &mut Turn) -> Result<(), Failure> {
         if chart.is_leaving() {
-            return self.release(chart, turn).await;
+            return self.release(chart).await;
         }
         let status = ChartStatus {
             job_name: chart.status.job_name.clone(),
@@ -282,11 +287,11 @@ impl Charts {
             let text = format!("Uninstalled HelmChart using Job {name}, removing resources");
             let applied = self.apply(chart, REMOVE_SET, Vec::new(), ("RemoveJob", text)).await?;
             settle(applied, turn)?;
-            return self.release(chart, turn).await;
+            return self.release(chart).await;
         }
         let wanted = objects(chart, None, &self.helm);
         let hash = self.hash(chart, None, &wanted);
-        if job.and_then(hash_of) == Some(hash.as_str()) {
+        if job.and_then(hash_of) == Some(hash.as_str()) || !self.is_held(chart).await? {
             return Ok(());
         }
         let release = self.newest(chart).await?;
@@ -296,19 +301,30 @@ impl Charts {
         let applied = self.apply(chart, REMOVE_SET, wanted.all(&hash, release.revision), ("RemoveJob", text)).await?;
         if applied.errors.iter().any(|error| error.contains("because it is being terminated")) {
             // Its namespace goes, and everything in it; there is nobody to wait for.
-            return self.release(chart, turn).await;
+            return self.release(chart).await;
         }
         settle(applied, turn)
     }
 
+    /// Whether a chart still waits for us. The copies show late that it went, and what it had must not be made again.
+    async fn is_held(&self, chart: &HelmChart) -> Result<bool, Failure> {
+        let found = self.cluster.get(&self.own_kind().await?, &key_of(chart)).await?;
+        let found = found.and_then(|found| serde_json::from_value::<HelmChart>(found).ok());
+        Ok(found.is_some_and(|found| found.metadata.uid == chart.metadata.uid && position(&found).is_some()))
+    }
+
     /// Lets a chart go.
-    async fn release(&self, chart: &HelmChart, turn: &mut Turn) -> Result<(), Failure> {
-        let finalizers = chart.metadata.finalizers.iter().flatten().filter(|finalizer| *finalizer != FINALIZER);
-        let left: Vec<&String> = finalizers.collect();
-        let patch = json!({ "metadata": { "resourceVersion": chart.metadata.resource_version, "finalizers": left } });
-        match self.write(chart, &patch, turn).await {
-            Err(failure) if failure.code() == Some(404) => Ok(()),
-            other => other,
+    async fn release(&self, chart: &HelmChart) -> Result<(), Failure> {
+        let Some(at) = position(chart) else { return Ok(()) };
+        let path = format!("/metadata/finalizers/{at}");
+        let patch = json!([
+            { "op": "test", "path": path, "value": FINALIZER },
+            { "op": "remove", "path": path },
+        ]);
+        match self.cluster.patch(&self.own_kind().await?, &key_of(chart), PatchType::Json, &patch).await {
+            Ok(_) => Ok(()),
+            Err(error) if code(&error) == Some(404) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
