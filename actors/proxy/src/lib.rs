@@ -13,6 +13,8 @@
 //!   so a restart goes unnoticed. Whatever others do to our tables is heard of, and mended.
 //! * `http` answers who asks how the proxy is, and services' load balancers.
 //!
+//! [`Kernel`] is all of it without actors, as what measures it needs it.
+//!
 //! Connections belong to the kernel: nothing that happens here ends one that is established. Only UDP exchanges with an
 //! endpoint that is gone are made to be forgotten.
 //!
@@ -30,4 +32,5 @@ mod tree;
 
 pub use crate::config::{ProxyConfig, ProxyDeps};
 pub use crate::error::ProxyError;
+pub use crate::sync::{Changes, Kernel, Round};
 pub use crate::tree::{ProxyTree, tree};

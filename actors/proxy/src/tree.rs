@@ -14,11 +14,11 @@
 //! None of them needs another to start, and none takes another along.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use k3sd_client::informer::{InformerArgs, informer};
-use k3sd_netlink::{Cidr, Namespace};
+use k3sd_netlink::Namespace;
 use k3sd_runtime::lend::Lend;
 use k3sd_runtime::{ChildSpec, Spec, Strategy, task, worker};
 use tokio::sync::watch;
@@ -27,8 +27,6 @@ use crate::arguments::Settings;
 use crate::config::{ProxyConfig, ProxyDeps};
 use crate::error::ProxyError;
 use crate::http::{Meters, Pages, Sockets, bind, health_page, listen, metrics_page, serve_ports};
-use crate::model::Terms;
-use crate::rules::Policy;
 use crate::sync::{KernelArgs, Sync, SyncArgs};
 
 /// Services without these labels are ours: others have a proxy of their own, or need none.
@@ -45,19 +43,18 @@ pub struct ProxyTree {
 ///
 /// # Errors
 /// A setting means nothing, or a port is taken.
-#[expect(clippy::unused_async, reason = "sockets belong to the runtime that the caller is in")]
 pub async fn tree(config: ProxyConfig, deps: ProxyDeps) -> Result<ProxyTree, ProxyError> {
     let settings = Settings::read(&config.arguments)?;
-    let name = settings.hostname_override.clone().unwrap_or_else(|| config.node_name.clone());
+    let kernel = KernelArgs::new(&config, &settings)?;
     let connect = deps.connect;
     let (services_spec, services) = informer("services", InformerArgs::all(connect.clone()).labels(OURS));
     let (slices_spec, slices) = informer("endpointslices", InformerArgs::all(connect.clone()).labels(OURS));
-    let own = format!("metadata.name={name}");
+    let own = format!("metadata.name={}", kernel.node_name);
     let (node_spec, nodes) = informer("node", InformerArgs::all(connect).fields(&own));
     let meters = Arc::new(Meters::new(deps.clock, settings.sync_period * 2));
     let (health_ports, health_ports_seen) = watch::channel(Arc::new(BTreeMap::new()));
     let rules = SyncArgs {
-        kernel: kernel_args(&config, &settings, name)?,
+        kernel,
         services,
         slices,
         nodes,
@@ -86,26 +83,4 @@ pub async fn tree(config: ProxyConfig, deps: ProxyDeps) -> Result<ProxyTree, Pro
     let spec = spec.child(worker::<Sync>("rules", rules));
     let spec = healthz.into_iter().chain(metrics).fold(spec, Spec::child);
     Ok(ProxyTree { spec: spec.child(ports) })
-}
-
-fn kernel_args(config: &ProxyConfig, settings: &Settings, node_name: String) -> Result<KernelArgs, ProxyError> {
-    let cidr =
-        |(address, bits): &(IpAddr, u8)| Cidr::new(*address, *bits).ok_or(ProxyError::ClusterCidr(*address, *bits));
-    let cluster_cidrs = match &settings.cluster_cidrs {
-        Some(cidrs) => cidrs.clone(),
-        None => config.cluster_cidrs.iter().map(cidr).collect::<Result<_, _>>()?,
-    };
-    Ok(KernelArgs {
-        node_name,
-        namespace: config.namespace.clone(),
-        policy: Policy {
-            cluster_cidrs,
-            mark: 1 << settings.masquerade_bit,
-            node_port_cidrs: None,
-            localhost_node_ports: settings.localhost_nodeports,
-        },
-        node_ports: settings.node_port_addresses()?,
-        terms: Terms { masquerade_all: settings.masquerade_all, local_load_balancer: config.local_load_balancer },
-        conntrack: settings.conntrack.clone(),
-    })
 }

@@ -95,12 +95,13 @@ impl Meters {
         self.failures.fetch_add(1, Relaxed);
     }
 
-    /// Whether nothing waits for too long.
+    /// Whether the kernel was in order once, and nothing waits for too long since.
     pub(crate) fn is_healthy(&self) -> bool {
-        match self.oldest_queued.load(Relaxed) {
-            0 => self.last_synced.load(Relaxed) > 0,
+        let is_patient = match self.oldest_queued.load(Relaxed) {
+            0 => true,
             queued => self.clock.now().since(Moment::from_nanos(queued)) < self.patience,
-        }
+        };
+        is_patient && self.last_synced.load(Relaxed) > 0
     }
 
     /// Whether load balancers should send clients here.
@@ -198,6 +199,9 @@ mod tests {
         let clock = meters.clock().clone();
         tokio::time::advance(Duration::from_secs(5)).await;
         meters.queued(clock.now());
+        assert!(!meters.is_healthy(), "nor is it now");
+        meters.synced(clock.now(), Duration::ZERO, &Round::default());
+        meters.queued(clock.now());
         assert!(meters.is_healthy());
         tokio::time::advance(Duration::from_secs(59)).await;
         meters.queued(clock.now());
@@ -210,9 +214,9 @@ mod tests {
         assert!(meters.is_healthy() && !meters.is_eligible(), "with nothing to do there is nothing to wait for");
         let text = meters.write();
         for line in [
-            "kubeproxy_sync_proxy_rules_duration_seconds_count 1",
+            "kubeproxy_sync_proxy_rules_duration_seconds_count 2",
             "kubeproxy_sync_full_proxy_rules_duration_seconds_bucket{le=\"0.004\"} 1",
-            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count 0",
+            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count 1",
             "kubeproxy_sync_proxy_rules_last_timestamp_seconds 1893456065",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\"} 2",
             "kubeproxy_proxy_healthz_total{code=\"503\"} 0",

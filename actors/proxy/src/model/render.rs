@@ -159,10 +159,7 @@ fn put_front(rendered: &mut Rendered, front: &Front, recipe: &Recipe, shown: &Ch
     rendered.put(front.service(recipe));
     for (first, endpoints) in [(0, &shown.cluster), (LOCAL_INDEX, &shown.local)] {
         for (index, (address, port)) in (first..).zip(endpoints) {
-            rendered.put(front.endpoint(index, *address, *port));
-            if recipe.sticky_seconds > 0 {
-                rendered.put(front.member(*address, *port));
-            }
+            rendered.put(front.endpoint(recipe, index, *address, *port));
         }
     }
 }

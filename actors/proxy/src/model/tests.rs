@@ -1,11 +1,12 @@
 //! Services as the API has them, and what the kernel is to do about them.
 
 use std::collections::BTreeMap;
+use std::slice::from_ref;
 
 use serde_json::{Value, json};
 
 use super::*;
-use crate::rules::{Masquerade, Recipe, SetId, read_address};
+use crate::rules::{Masquerade, Recipe, SetId, endpoint_of, read_address, recipe_of};
 
 const TERMS: Terms = Terms { masquerade_all: false, local_load_balancer: true };
 
@@ -39,10 +40,11 @@ fn shown(model: &Model) -> BTreeMap<String, (Recipe, Vec<String>, Vec<String>)> 
     let fronts = model.ledger.iter().filter(|(key, _)| key.set() == SetId::Services);
     let one = |(key, value): (&ElementKey, &[u8])| {
         let (_, address, port) = key.service().unwrap();
-        let recipe = Recipe::decode(value).unwrap();
+        let recipe = recipe_of(value).unwrap();
         let endpoints = |first: u32, count: u32| -> Vec<String> {
             let at = |index| {
-                let value = model.ledger.get(&key.endpoint(index)).expect("an endpoint for each index");
+                let value = model.ledger.get(&key.endpoint(&recipe, index)).expect("an endpoint for each index");
+                let value = endpoint_of(&recipe, value).unwrap();
                 let (address, port) = read_address(value, key.is_ipv6()).unwrap();
                 format!("{address}:{}", u16::from_be_bytes([port[0], port[1]]))
             };
@@ -78,7 +80,7 @@ fn a_cluster_address_and_its_endpoints() {
     assert_eq!(endpoints, &["10.42.0.2:8080", "10.42.1.2:8080"]);
     assert_eq!(found["fd43::5 80"].1, ["fd42::2:8080"]);
     assert_eq!((found.len(), in_set(&model, SetId::Addresses), in_set(&model, SetId::Hairpin)), (2, 2, 2));
-    assert_eq!(in_set(&model, SetId::Members), 0);
+    assert_eq!(in_set(&model, SetId::StickyEndpoints), 0);
 
     // One endpoint more is its element, and the recipe of the one place.
     model.ledger.told();
@@ -114,7 +116,7 @@ fn policies_say_who_gets_which_endpoints() {
         "ports": [{"port": 80, "nodePort": 30080}], "ingress": [{"ip": "192.0.2.1"}, {"ip": "203.0.113.7", "ipMode": "Proxy"}]});
     let web = service("web", &spec);
     let both = slice("s4", "web", &[("10.42.0.2", "n1"), ("10.42.1.2", "n2")]);
-    let found = shown(&model(&[web.clone()], &[both.clone()]));
+    let found = shown(&model(from_ref(&web), from_ref(&both)));
     assert_eq!(found["10.43.0.5 80"].1, ["10.42.0.2:8080"]);
     let places = ["203.0.113.9 80", "192.0.2.1 80", "0.0.0.0 30080", "0.0.0.1 80"];
     for place in places {
@@ -128,7 +130,7 @@ fn policies_say_who_gets_which_endpoints() {
     assert_eq!(found.len(), 5, "an address behind a proxy is not ours: {found:?}");
 
     let elsewhere = slice("s4", "web", &[("10.42.1.2", "n2")]);
-    let mut model = model(&[web.clone()], &[elsewhere]);
+    let mut model = model(from_ref(&web), &[elsewhere]);
     let found = shown(&model);
     assert!(found["10.43.0.5 80"].0.drops, "there are endpoints, but not for here");
     assert!(places.iter().all(|place| found[*place].0.local == Some(0)));
@@ -158,7 +160,7 @@ fn sticky_and_checked_services() {
     let checks = |place: &str| found[place].0.checks_source;
     assert_eq!((checks("10.43.0.5 80"), checks("192.0.2.1 80"), checks("0.0.0.1 80")), (false, true, true));
     assert!(found.values().all(|(recipe, ..)| recipe.sticky_seconds == 90));
-    assert_eq!(in_set(&model, SetId::Members), 6);
+    assert_eq!((in_set(&model, SetId::StickyEndpoints), in_set(&model, SetId::Endpoints)), (6, 0));
     // One range in two places, and the balancer's own address, as a node may come by itself.
     assert_eq!(in_set(&model, SetId::Sources), 3);
 }

@@ -12,8 +12,6 @@ use super::recipe::{Masquerade, Place, Recipe};
 const TCP: u8 = 6;
 /// The kind of address in the routing tables that is one of the machine's own.
 const LOCAL_ADDRESS: u32 = 2;
-/// Bytes of a value that one rule's step can write.
-const IMMEDIATE_BYTES_MAX: usize = 16;
 
 /// What holds for all services.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,12 +67,14 @@ impl Layout {
         Register(2 * self.words() + 2)
     }
 
-    fn behind_index(self) -> Register {
+    /// Behind an index, and behind what values begin with to please nft.
+    pub(super) fn behind_pad(self) -> Register {
         Register(2 * self.words() + 3)
     }
 
-    fn endpoint_port(self) -> Register {
-        Register(3 * self.words() + 2)
+    /// The port behind this address.
+    fn port_of(self, address: Register) -> Register {
+        Register(address.0 + self.words())
     }
 
     fn load(self, to: Register, v4: u32, v6: u32) -> Expression {
@@ -111,13 +111,9 @@ impl Layout {
         [bitwise, Expression::Compare { from, how, with: octets(cidr.first()) }]
     }
 
-    fn translate(self) -> Expression {
-        Expression::Nat(Nat {
-            is_destination: true,
-            is_ipv6: self.is_ipv6,
-            address: self.endpoint(),
-            port: Some(self.endpoint_port()),
-        })
+    /// To the address here, and the port behind it.
+    fn translate(self, address: Register) -> Expression {
+        Expression::Nat(Nat { is_destination: true, is_ipv6: self.is_ipv6, address, port: Some(self.port_of(address)) })
     }
 }
 
@@ -186,7 +182,7 @@ fn check_source(recipe: &Recipe, layout: Layout, source_bits: &[u8]) -> Vec<Rule
     let look = |bits: &u8| {
         let everything = Cidr::everything(layout.is_ipv6).address();
         let cidr = Cidr::new(everything, *bits)?;
-        let source = layout.behind_index();
+        let source = layout.behind_pad();
         let mask = octets(cidr.mask());
         let xor = vec![0; mask.len()];
         let mut steps = layout.load_key(recipe.place);
@@ -209,14 +205,14 @@ fn local_rules(recipe: &Recipe, local: u32, layout: Layout, policy: &Policy) -> 
     let from_pod = policy.cluster_cidrs(layout.is_ipv6).map(|cidr| {
         let mut steps = vec![layout.load_source(SOURCE)];
         steps.extend(layout.within(SOURCE, Compare::Equal, cidr));
-        steps.push(goto(recipe.from_inside(Masquerade::Never)));
+        steps.push(goto(recipe.for_insider(Masquerade::Never)));
         rule(steps)
     });
     let mut rules: Vec<_> = from_pod.collect();
     rules.push(rule(vec![
         Expression::FibSource { result: FibResult::AddressType, to: SCRATCH },
         is_local(SCRATCH),
-        goto(recipe.from_inside(Masquerade::Always)),
+        goto(recipe.for_insider(Masquerade::Always)),
     ]));
     match local {
         0 => rules.push(rule(vec![Expression::Verdict(Verdict::Drop)])),
@@ -242,62 +238,38 @@ fn masquerade(whose: Masquerade, layout: Layout, policy: &Policy) -> Vec<Rule> {
 }
 
 /// The index of an endpoint, drawn at random, and the endpoint itself.
-fn draw(layout: Layout, first: u32, count: u32) -> [Expression; 2] {
+fn draw(layout: Layout, from: SetId, first: u32, count: u32) -> [Expression; 2] {
     let to = layout.endpoint();
     let index = match count {
         1 => Expression::Immediate { to, value: first.to_ne_bytes().to_vec() },
         modulus => Expression::Random { to, modulus, offset: first },
     };
-    [index, Expression::LookupValue { map: SetId::Endpoints.name().to_owned(), key: layout.key(), to }]
+    [index, Expression::LookupValue { map: from.name().to_owned(), key: layout.key(), to }]
 }
 
 fn picks(recipe: &Recipe, layout: Layout, first: u32, count: u32) -> Vec<Rule> {
-    let pick = |before: Vec<Expression>, after: Option<Expression>| {
-        let mut steps = before;
-        steps.extend(layout.load_key(recipe.place));
-        steps.extend(draw(layout, first, count));
-        steps.extend(after);
-        steps.push(layout.translate());
-        rule(steps)
-    };
-    let plain = pick(Vec::new(), None);
+    let mut steps = layout.load_key(recipe.place);
     if recipe.sticky_seconds == 0 {
-        return vec![plain];
+        steps.extend(draw(layout, SetId::Endpoints, first, count));
+        steps.push(layout.translate(layout.endpoint()));
+        return vec![rule(steps)];
     }
+    let blank = [Cidr::everything(layout.is_ipv6).address()].map(octets).into_iter().chain([vec![0; 4]]);
+    let blank = [layout.behind_pad(), layout.port_of(layout.behind_pad())].into_iter().zip(blank);
+    steps.push(layout.load_source(SOURCE));
+    steps.extend(blank.map(|(to, value)| Expression::Immediate { to, value }));
+    steps.extend(draw(layout, SetId::StickyEndpoints, first, count));
+    let drawn = layout.translate(layout.behind_pad());
     let sticky = SetId::Sticky.name().to_owned();
     let timeout_ms = u64::from(recipe.sticky_seconds) * 1000;
-    let value = layout.endpoint();
-    let remember = Expression::Remember { map: sticky.clone(), key: SOURCE, value, timeout_ms };
-    let client = || {
-        let mut steps = vec![layout.load_source(SOURCE)];
-        steps.extend(layout.load_key(recipe.place));
-        steps
-    };
-    let mut again = client();
-    again.extend([
-        Expression::LookupValue { map: sticky.clone(), key: SOURCE, to: value },
-        // The endpoint may have gone meanwhile.
-        Expression::Lookup { set: SetId::Members.name().to_owned(), key: layout.key(), inverted: false },
-        remember.clone(),
-        layout.translate(),
+    let mut remembered = steps.clone();
+    remembered.extend([
+        // What a client was given before stays what he is given, and what was drawn is for nothing then.
+        Expression::Remember { map: sticky.clone(), key: SOURCE, value: layout.behind_pad(), timeout_ms },
+        Expression::LookupValue { map: sticky, key: SOURCE, to: layout.endpoint() },
+        layout.translate(layout.endpoint()),
     ]);
-    // What a client was given before, and can't be given any more, would keep anything else from being remembered.
-    let mut forget = client();
-    forget.extend(blank(layout));
-    forget.push(Expression::Forget { map: sticky, key: SOURCE, value });
-    let first_time = pick(vec![layout.load_source(SOURCE)], Some(remember));
     // When no more clients can be remembered, they are served all the same.
-    vec![rule(again), rule(forget), first_time, plain]
-}
-
-/// Fills the place of an endpoint.
-fn blank(layout: Layout) -> Vec<Expression> {
-    let bytes = if layout.is_ipv6 { 20 } else { 8 };
-    let pieces = (0..bytes).step_by(IMMEDIATE_BYTES_MAX);
-    let piece = |at: usize| {
-        let words = u8::try_from(at / 4).unwrap_or(0);
-        let value = vec![0; (bytes - at).min(IMMEDIATE_BYTES_MAX)];
-        Expression::Immediate { to: Register(layout.endpoint().0 + words), value }
-    };
-    pieces.map(piece).collect()
+    steps.push(drawn);
+    vec![rule(remembered), rule(steps)]
 }

@@ -1,4 +1,9 @@
 //! Elements of the kernel's sets and maps, as bytes.
+//!
+//! Some values begin with four bytes that say nothing. What comes out of one map can't be the key of another in any rule
+//! that nft can write down, and where it finds one it aborts, with all that it was to list. So it is shown a register that
+//! it believes to know: the one behind the first of the value, into which a constant was written before. The kernel finds
+//! what the map put there.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,6 +16,9 @@ use super::recipe::{Place, Recipe};
 /// Clients that are remembered of all sticky services of one family. Beyond them clients are served, but not remembered.
 const STICKY_CLIENTS_MAX: u32 = 1 << 18;
 
+/// Bytes at the front of a value that say nothing; see the module's page.
+const PAD_BYTES: usize = 4;
+
 /// A set or a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum SetId {
@@ -18,8 +26,8 @@ pub(crate) enum SetId {
     Services,
     /// The same with an index: where an endpoint is.
     Endpoints,
-    /// The same with where an endpoint is: those of sticky services.
-    Members,
+    /// The same of sticky services.
+    StickyEndpoints,
     /// The same with a network: who may come.
     Sources,
     /// Addresses of services that nobody else has.
@@ -36,7 +44,7 @@ impl SetId {
     pub(crate) const ALL: [Self; 8] = [
         Self::Services,
         Self::Endpoints,
-        Self::Members,
+        Self::StickyEndpoints,
         Self::Sources,
         Self::Addresses,
         Self::Hairpin,
@@ -51,7 +59,7 @@ impl SetId {
         match self {
             Self::Services => "services",
             Self::Endpoints => "endpoints",
-            Self::Members => "members",
+            Self::StickyEndpoints => "sticky-endpoints",
             Self::Sources => "sources",
             Self::Addresses => "addresses",
             Self::Hairpin => "hairpin",
@@ -74,9 +82,9 @@ impl SetId {
             Some(DataKind::Value { type_id, bytes })
         };
         let ((key_type, key_bytes), data) = match self {
-            Self::Services => (row(&[protocol, address, port]), value(&numbers)),
+            Self::Services => (row(&[protocol, address, port]), value(&[number; 5])),
             Self::Endpoints => (row(&[protocol, address, port, number]), value(&place)),
-            Self::Members => (row(&[protocol, address, port, address, port]), None),
+            Self::StickyEndpoints => (row(&[protocol, address, port, number]), value(&[number, address, port])),
             Self::Sources => (row(&[protocol, address, port, number, address]), None),
             Self::Addresses => (row(&[address]), None),
             Self::Hairpin => (row(&[address, address]), None),
@@ -93,6 +101,13 @@ impl SetId {
 pub(crate) struct ElementKey(Arc<[u8]>);
 
 impl ElementKey {
+    /// The key of a service, from its form in the kernel.
+    pub(crate) fn new_service(is_ipv6: bool, bytes: &[u8]) -> Self {
+        let mut key = vec![u8::from(is_ipv6), SetId::Services as u8];
+        key.extend(bytes);
+        Self(key.into())
+    }
+
     pub(crate) fn is_ipv6(&self) -> bool {
         self.0[0] == 1
     }
@@ -106,10 +121,10 @@ impl ElementKey {
         &self.0[2..]
     }
 
-    /// The key of the endpoint with this index, where this is the key of a service.
-    pub(crate) fn endpoint(&self, index: u32) -> Self {
+    /// The key of the endpoint with this index, where this is the key of a service with this recipe.
+    pub(crate) fn endpoint(&self, recipe: &Recipe, index: u32) -> Self {
         let mut key = self.0.to_vec();
-        key[1] = SetId::Endpoints as u8;
+        key[1] = endpoints(recipe) as u8;
         key.extend(index.to_ne_bytes());
         Self(key.into())
     }
@@ -142,6 +157,21 @@ pub(crate) fn read_address(bytes: &[u8], is_ipv6: bool) -> Option<(IpAddr, &[u8]
         let (address, rest) = bytes.split_first_chunk::<4>()?;
         Some((IpAddr::from(*address), rest))
     }
+}
+
+/// The recipe in the value of a service.
+pub(crate) fn recipe_of(value: &[u8]) -> Option<Recipe> {
+    Recipe::decode(value.get(PAD_BYTES..)?)
+}
+
+/// Address and port of an endpoint, as the kernel translates to it, in the value of one of a service with this recipe.
+pub(crate) fn endpoint_of<'a>(recipe: &Recipe, value: &'a [u8]) -> Option<&'a [u8]> {
+    if endpoints(recipe) == SetId::StickyEndpoints { value.get(PAD_BYTES..) } else { Some(value) }
+}
+
+/// Where the endpoints of a service are.
+fn endpoints(recipe: &Recipe) -> SetId {
+    if recipe.sticky_seconds > 0 { SetId::StickyEndpoints } else { SetId::Endpoints }
 }
 
 /// An element of a set or a map.
@@ -226,18 +256,18 @@ impl Front {
     }
 
     pub(crate) fn service(&self, recipe: &Recipe) -> Element {
-        Fields::front(SetId::Services, self).element(&recipe.encode())
+        let mut value = vec![0; PAD_BYTES];
+        value.extend(recipe.encode());
+        Fields::front(SetId::Services, self).element(&value)
     }
 
-    pub(crate) fn endpoint(&self, index: u32, address: IpAddr, port: u16) -> Element {
-        let mut value = Vec::with_capacity(20);
+    pub(crate) fn endpoint(&self, recipe: &Recipe, index: u32, address: IpAddr, port: u16) -> Element {
+        let set = endpoints(recipe);
+        let mut value = Vec::with_capacity(24);
+        value.resize(if set == SetId::StickyEndpoints { PAD_BYTES } else { 0 }, 0);
         put_address(&mut value, address);
         put_port(&mut value, port);
-        Fields::front(SetId::Endpoints, self).number(index).element(&value)
-    }
-
-    pub(crate) fn member(&self, address: IpAddr, port: u16) -> Element {
-        Fields::front(SetId::Members, self).address(address).port(port).element(&[])
+        Fields::front(set, self).number(index).element(&value)
     }
 
     pub(crate) fn source(&self, from: &Cidr) -> Element {
@@ -278,11 +308,12 @@ mod tests {
             let address: IpAddr = address.parse().unwrap();
             let front = Front::new(17, Place::Address, address, 53);
             let recipe = super::super::recipe::tests::all()[0];
+            let sticky = Recipe { sticky_seconds: 60, ..recipe };
             let cidr: Cidr = network.parse().unwrap();
             let all = [
                 front.service(&recipe),
-                front.endpoint(7, address, 80),
-                front.member(address, 80),
+                front.endpoint(&recipe, 7, address, 80),
+                front.endpoint(&sticky, 7, address, 80),
                 front.source(&cidr),
                 service_address(address),
                 hairpin(address),
@@ -297,7 +328,10 @@ mod tests {
                 };
                 assert_eq!(element.value.len(), bytes, "{set:?}");
             }
-            assert_eq!(all[0].key.endpoint(7), all[1].key);
+            assert_eq!(all[0].key.endpoint(&recipe, 7), all[1].key);
+            assert_eq!(all[0].key.endpoint(&sticky, 7), all[2].key);
+            assert_eq!(endpoint_of(&recipe, &all[1].value), endpoint_of(&sticky, &all[2].value));
+            assert_eq!(recipe_of(&all[0].value), Some(recipe));
             assert_eq!(all[1].key.service(), Some((17, address, 53)));
             assert_eq!(source_bits(&all[3].key), Some(cidr.bits()));
         }

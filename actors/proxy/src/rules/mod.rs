@@ -23,7 +23,9 @@ mod recipe;
 mod table;
 
 pub(crate) use chain::Policy;
-pub(crate) use element::{Element, ElementKey, Front, SetId, hairpin, read_address, service_address, source_bits};
+pub(crate) use element::{
+    Element, ElementKey, Front, SetId, endpoint_of, hairpin, read_address, recipe_of, service_address, source_bits,
+};
 pub(crate) use recipe::{Masquerade, Place, Recipe};
 pub(crate) use table::{TABLE, add_chain, family, table};
 

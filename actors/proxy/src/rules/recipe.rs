@@ -140,7 +140,7 @@ impl Recipe {
     }
 
     /// The same for a pod, and for the node itself: they get all endpoints there are.
-    pub(crate) fn from_inside(self, masquerade: Masquerade) -> Self {
+    pub(crate) fn for_insider(self, masquerade: Masquerade) -> Self {
         Self { local: None, masquerade, checks_source: false, ..self }
     }
 
@@ -149,7 +149,7 @@ impl Recipe {
         if self.checks_source {
             vec![self.unchecked()]
         } else if self.local.is_some() {
-            vec![self.from_inside(Masquerade::Never), self.from_inside(Masquerade::Always)]
+            vec![self.for_insider(Masquerade::Never), self.for_insider(Masquerade::Always)]
         } else {
             Vec::new()
         }

@@ -90,10 +90,11 @@ pub(crate) fn add_chain(recipe: &Recipe, is_ipv6: bool, policy: &Policy, source_
 fn dispatch(layout: Layout, before: Vec<Expression>, place: Place) -> Rule {
     let mut steps = before;
     steps.extend(layout.load_key(place));
-    let to = layout.endpoint();
+    let (to, key) = (layout.endpoint(), layout.behind_pad());
     steps.extend([
+        Expression::Immediate { to: key, value: vec![0; Recipe::BYTES] },
         Expression::LookupValue { map: SetId::Services.name().to_owned(), key: layout.key(), to },
-        Expression::LookupVerdict { map: SetId::Recipes.name().to_owned(), key: to },
+        Expression::LookupVerdict { map: SetId::Recipes.name().to_owned(), key },
     ]);
     rule(steps)
 }

@@ -206,7 +206,7 @@ impl Sync {
             is_other
         });
         for warning in round.warnings.iter().filter(|warning| !self.warned.contains(warning)) {
-            tracing::warn!(warning, "clients of UDP services may go on to endpoints that are gone");
+            tracing::warn!(warning, "clients may go on to endpoints that are gone");
         }
         self.warned = round.warnings;
     }

@@ -1,20 +1,22 @@
 //! Bringing the kernel in order. Runs on the actor's thread.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use k3sd_client::informer::Change;
-use k3sd_netlink::nft::{Family, Netfilter, News};
-use k3sd_netlink::{Namespace, NetlinkError, conntrack, write_sysctl};
+use k3sd_client::informer;
+use k3sd_netlink::nft::{Change, Family, Netfilter, News};
+use k3sd_netlink::{Cidr, Namespace, NetlinkError, conntrack, write_sysctl};
 use k8s_openapi::api::core::v1::{self as core, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rustix::io::Errno;
 
 use super::plan::{self, Told, UdpEndpoints};
-use crate::arguments::{Conntrack, NodePortAddresses};
+use crate::arguments::{Conntrack, NodePortAddresses, Settings};
+use crate::config::ProxyConfig;
 use crate::error::ProxyError;
 use crate::model::{HealthPort, Model, Node, Terms, owner};
-use crate::rules::{Policy, TABLE, family};
+use crate::rules::{Policy, SetId, TABLE, family};
 
 const UDP: u8 = 17;
 
@@ -31,33 +33,45 @@ pub(crate) struct KernelArgs {
 
 /// What informers said.
 #[derive(Debug, Default)]
-pub(crate) struct Changes {
-    pub(crate) services: Vec<Change<Service>>,
-    pub(crate) slices: Vec<Change<EndpointSlice>>,
-    pub(crate) nodes: Vec<Change<core::Node>>,
+pub struct Changes {
+    /// Of Services.
+    pub services: Vec<informer::Change<Service>>,
+    /// Of their endpoints.
+    pub slices: Vec<informer::Change<EndpointSlice>>,
+    /// Of the node.
+    pub nodes: Vec<informer::Change<core::Node>>,
 }
 
 /// What came of a round.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Round {
+pub struct Round {
     /// Whether everything was looked at.
-    pub(crate) was_full: bool,
+    pub was_full: bool,
     /// Changes to elements, or to tables when everything was looked at; none on a healthy kernel.
-    pub(crate) changes: usize,
-    /// UDP exchanges that were forgotten.
-    pub(crate) forgotten: usize,
+    pub changes: usize,
+    /// UDP exchanges, and clients of sticky services, that were forgotten: their endpoint is gone.
+    pub forgotten: usize,
     /// Elements there should be.
-    pub(crate) elements: usize,
+    pub elements: usize,
+    /// What doesn't keep services from working, for people.
+    pub warnings: Vec<String>,
     pub(crate) health_ports: Arc<BTreeMap<u16, HealthPort>>,
     pub(crate) without_local: (usize, usize),
     pub(crate) is_going: bool,
-    /// What doesn't keep services from working, for people.
-    pub(crate) warnings: Vec<String>,
 }
 
-/// The state of the thread: everything that is known, and the way to the kernel.
+/// What was written, and what has to be forgotten after it.
+struct Applied {
+    was_full: bool,
+    changes: usize,
+    udp: UdpEndpoints,
+    /// Whether clients may be remembered with an endpoint that is gone.
+    loses_sticky: bool,
+}
+
+/// Everything that is known, and the way to the kernel. Its calls block.
 #[derive(Debug)]
-pub(crate) struct Kernel {
+pub struct Kernel {
     args: KernelArgs,
     namespace: Option<Namespace>,
     netfilter: Netfilter,
@@ -66,6 +80,31 @@ pub(crate) struct Kernel {
     told: Option<Told>,
     /// Whether the kernel has tables of IPv6.
     has_ipv6: bool,
+}
+
+impl KernelArgs {
+    /// What configuration and flags come to.
+    pub(crate) fn new(config: &ProxyConfig, settings: &Settings) -> Result<Self, ProxyError> {
+        let cidr =
+            |(address, bits): &(IpAddr, u8)| Cidr::new(*address, *bits).ok_or(ProxyError::ClusterCidr(*address, *bits));
+        let cluster_cidrs = match &settings.cluster_cidrs {
+            Some(cidrs) => cidrs.clone(),
+            None => config.cluster_cidrs.iter().map(cidr).collect::<Result<_, _>>()?,
+        };
+        Ok(Self {
+            node_name: settings.hostname_override.clone().unwrap_or_else(|| config.node_name.clone()),
+            namespace: config.namespace.clone(),
+            policy: Policy {
+                cluster_cidrs,
+                mark: 1 << settings.masquerade_bit,
+                node_port_cidrs: None,
+                localhost_node_ports: settings.localhost_nodeports,
+            },
+            node_ports: settings.node_port_addresses()?,
+            terms: Terms { masquerade_all: settings.masquerade_all, local_load_balancer: config.local_load_balancer },
+            conntrack: settings.conntrack.clone(),
+        })
+    }
 }
 
 /// Starts to hear of changes to tables, in the node's namespace.
@@ -77,6 +116,16 @@ fn listen(namespace: Option<&Namespace>) -> Result<News, NetlinkError> {
 }
 
 impl Kernel {
+    /// One for a node with this configuration. Nothing is changed yet.
+    ///
+    /// # Errors
+    /// A setting means nothing, the kernel has no netfilter, or the namespace can't be entered.
+    pub fn new(config: &ProxyConfig) -> Result<Self, ProxyError> {
+        let settings = Settings::read(&config.arguments)?;
+        let (kernel, ..) = Self::open(KernelArgs::new(config, &settings)?)?;
+        Ok(kernel)
+    }
+
     /// Opens the ways to the kernel. Nothing is changed yet. The second value hears of what others do, and knows us by the
     /// third.
     ///
@@ -123,28 +172,28 @@ impl Kernel {
     fn take(&mut self, changes: Changes) {
         for change in changes.services {
             match change {
-                Change::Replaced(all) => self.model.replace_services(all.iter().cloned()),
-                Change::Applied { new, .. } => self.model.set_service(new),
-                Change::Deleted(old) => self.model.remove_service(&owner(&old.metadata)),
+                informer::Change::Replaced(all) => self.model.replace_services(all.iter().cloned()),
+                informer::Change::Applied { new, .. } => self.model.set_service(new),
+                informer::Change::Deleted(old) => self.model.remove_service(&owner(&old.metadata)),
             }
         }
         for change in changes.slices {
             match change {
-                Change::Replaced(all) => self.model.replace_slices(all.iter().cloned()),
-                Change::Applied { new, .. } => self.model.set_slice(new),
-                Change::Deleted(old) => self.model.remove_slice(&owner(&old.metadata)),
+                informer::Change::Replaced(all) => self.model.replace_slices(all.iter().cloned()),
+                informer::Change::Applied { new, .. } => self.model.set_slice(new),
+                informer::Change::Deleted(old) => self.model.remove_slice(&owner(&old.metadata)),
             }
         }
         let name = self.args.node_name.clone();
         for change in changes.nodes {
             match change {
-                Change::Replaced(all) => {
+                informer::Change::Replaced(all) => {
                     let node = all.get("", &name).map_or_else(|| Node::unknown(&name), |node| Node::of(&name, node));
                     self.model.set_node(node);
                 }
-                Change::Applied { new, .. } => self.model.set_node(Node::of(&name, &new)),
+                informer::Change::Applied { new, .. } => self.model.set_node(Node::of(&name, &new)),
                 // The last that was known of it is better than nothing.
-                Change::Deleted(_) => {}
+                informer::Change::Deleted(_) => {}
             }
         }
         self.choose_node_ports();
@@ -155,9 +204,7 @@ impl Kernel {
         let cidrs = match &self.args.node_ports {
             NodePortAddresses::All => None,
             NodePortAddresses::In(cidrs) => Some(cidrs.clone()),
-            NodePortAddresses::Primary => {
-                Some(self.model.node().primary.iter().copied().map(k3sd_netlink::Cidr::host).collect())
-            }
+            NodePortAddresses::Primary => Some(self.model.node().primary.iter().copied().map(Cidr::host).collect()),
         };
         if self.args.policy.node_port_cidrs != cidrs {
             self.args.policy.node_port_cidrs = cidrs;
@@ -169,14 +216,14 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel refused. What was said is taken over, and the next round looks at everything.
-    pub(crate) fn sync(&mut self, changes: Changes) -> Result<Round, ProxyError> {
+    pub fn sync(&mut self, changes: Changes) -> Result<Round, ProxyError> {
         self.take(changes);
         self.model.refresh();
         let applied = match self.told.take() {
             Some(told) => self.apply_differences(told),
             None => self.apply_everything(),
         };
-        let (was_full, changes, stale) = applied?;
+        let Applied { was_full, changes, udp: stale, loses_sticky } = applied?;
         self.model.ledger.told();
         let mut round = Round {
             was_full,
@@ -187,20 +234,49 @@ impl Kernel {
             is_going: self.model.node().is_going,
             ..Round::default()
         };
+        if loses_sticky {
+            self.forget_clients(&mut round);
+        }
         if !stale.is_empty() {
             let is_stale = |flow: &conntrack::Flow| {
                 flow.protocol == UDP && stale.is_stale(flow.destination, flow.destination_port, flow.answers_from)
             };
             // Services work without; only clients that go on sending from the same port don't get to the new endpoint.
             match self.inside(|| conntrack::forget(is_stale)) {
-                Ok(forgotten) => round.forgotten = forgotten,
+                Ok(forgotten) => round.forgotten += forgotten,
                 Err(error) => round.warnings.push(warning(&error)),
             }
         }
         Ok(round)
     }
 
-    fn apply_differences(&mut self, mut told: Told) -> Result<(bool, usize, UdpEndpoints), ProxyError> {
+    /// Clients whose endpoint is gone are given another one. From the moment on in which it went nobody was sent there who
+    /// wasn't before, so one look finds them all.
+    fn forget_clients(&mut self, round: &mut Round) {
+        for is_ipv6 in [false, true].into_iter().filter(|is_ipv6| !is_ipv6 || self.has_ipv6) {
+            let (set, family) = (SetId::Sticky.name().to_owned(), family(is_ipv6));
+            let outcome = self.netfilter.elements(family, TABLE, &set).and_then(|known| {
+                let stale = plan::stale_clients(&self.model.ledger, is_ipv6, known);
+                let mut forgotten = 0;
+                for (key, element) in stale {
+                    // One at a time, as the time of some may just be over.
+                    let change = Change::DeleteElements { set: set.clone(), elements: [(key, element)].into() };
+                    match self.netfilter.apply(family, TABLE, &[change], None) {
+                        Ok(()) => forgotten += 1,
+                        Err(error) if error.is_gone() => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(forgotten)
+            });
+            match outcome {
+                Ok(forgotten) => round.forgotten += forgotten,
+                Err(error) => round.warnings.push(warning(&error)),
+            }
+        }
+    }
+
+    fn apply_differences(&mut self, mut told: Told) -> Result<Applied, ProxyError> {
         let differences = self.model.ledger.differences();
         let Some(changes) = plan::changes(&differences, &mut told, &self.args.policy) else {
             return self.apply_everything();
@@ -216,10 +292,15 @@ impl Kernel {
             }
         }
         self.told = Some(told);
-        Ok((false, differences.len(), UdpEndpoints::of(&self.model.ledger, Some(&differences))))
+        Ok(Applied {
+            was_full: false,
+            changes: differences.len(),
+            udp: UdpEndpoints::of(&self.model.ledger, Some(&differences)),
+            loses_sticky: plan::loses_sticky_endpoints(&differences),
+        })
     }
 
-    fn apply_everything(&mut self) -> Result<(bool, usize, UdpEndpoints), ProxyError> {
+    fn apply_everything(&mut self) -> Result<Applied, ProxyError> {
         let (tables, told) = plan::everything(&self.model.ledger, &self.args.policy);
         let mut changes = 0;
         for table in &tables {
@@ -233,7 +314,7 @@ impl Kernel {
             }
         }
         self.told = Some(told);
-        Ok((true, changes, UdpEndpoints::of(&self.model.ledger, None)))
+        Ok(Applied { was_full: true, changes, udp: UdpEndpoints::of(&self.model.ledger, None), loses_sticky: true })
     }
 }
 

@@ -6,4 +6,5 @@ mod msg;
 mod plan;
 
 pub(crate) use actor::{Sync, SyncArgs};
-pub(crate) use kernel::{KernelArgs, Round, warning};
+pub use kernel::{Changes, Kernel, Round};
+pub(crate) use kernel::{KernelArgs, warning};

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use k3sd_netlink::nft::{self, Change, Contents, Family, Table};
+use k3sd_netlink::nft::{self, Change, Contents, Data, Family, Table};
 
 use crate::model::{Difference, Ledger};
 use crate::rules::{
-    self, Element, ElementKey, LOCAL_INDEX, Place, Policy, Recipe, SetId, add_chain, read_address, source_bits,
+    self, Element, ElementKey, LOCAL_INDEX, Place, Policy, Recipe, SetId, add_chain, endpoint_of, read_address,
+    recipe_of, source_bits,
 };
 
 /// Chains of recipes that nobody uses any more stay until so many more than are in use have come together: services go
@@ -37,7 +38,7 @@ pub(super) fn everything(ledger: &Ledger, policy: &Policy) -> (Vec<Table>, Told)
         contents.entry((is_ipv6, key.set())).or_default().insert(key.bytes().to_vec(), element);
         match key.set() {
             SetId::Services => {
-                let closure = Recipe::decode(value).into_iter().flat_map(Recipe::closure);
+                let closure = recipe_of(value).into_iter().flat_map(Recipe::closure);
                 told.recipes[usize::from(is_ipv6)].extend(closure);
             }
             SetId::Sources => lengths[usize::from(is_ipv6)].extend(source_bits(key)),
@@ -100,7 +101,7 @@ fn new_chains(differences: &[&Difference], told: &mut Told, is_ipv6: bool, polic
     let family = usize::from(is_ipv6);
     let (known, bits) = (&mut told.recipes[family], &told.source_bits[family]);
     let services = differences.iter().filter(|difference| difference.key.set() == SetId::Services);
-    let wanted = services.filter_map(|difference| Recipe::decode(difference.new.as_ref()?));
+    let wanted = services.filter_map(|difference| recipe_of(difference.new.as_ref()?));
     let mut changes = Vec::new();
     for recipe in wanted.flat_map(Recipe::closure) {
         if known.insert(recipe) {
@@ -108,6 +109,38 @@ fn new_chains(differences: &[&Difference], told: &mut Told, is_ipv6: bool, polic
         }
     }
     changes
+}
+
+/// All endpoints of a service, as address and port in the kernel's form.
+fn endpoints<'a>(ledger: &'a Ledger, service: &'a ElementKey) -> impl Iterator<Item = &'a [u8]> {
+    let recipe = ledger.get(service).and_then(recipe_of);
+    let groups = recipe
+        .map(|recipe| [(0, recipe.endpoints), (LOCAL_INDEX, recipe.local.unwrap_or(0))].map(|group| (recipe, group)));
+    let indexes = groups
+        .into_iter()
+        .flatten()
+        .flat_map(|(recipe, (first, count))| (first..first + count).map(move |index| (recipe, index)));
+    indexes.filter_map(|(recipe, index)| endpoint_of(&recipe, ledger.get(&service.endpoint(&recipe, index))?))
+}
+
+/// Of which services clients may be remembered with an endpoint that is gone: whether there are any.
+pub(super) fn loses_sticky_endpoints(differences: &[Difference]) -> bool {
+    differences.iter().any(|difference| difference.key.set() == SetId::StickyEndpoints && difference.old.is_some())
+}
+
+/// Of the clients that the kernel remembers, those whose endpoint is gone.
+pub(super) fn stale_clients(ledger: &Ledger, is_ipv6: bool, known: Contents) -> Contents {
+    let mut services: HashMap<Vec<u8>, BTreeSet<Vec<u8>>> = HashMap::new();
+    let mut is_stale = |key: &[u8], element: &nft::Element| {
+        let address_bytes = if is_ipv6 { 16 } else { 4 };
+        let service = key.get(address_bytes..).unwrap_or_default();
+        let places = services.entry(service.to_vec()).or_insert_with(|| {
+            let service = ElementKey::new_service(is_ipv6, service);
+            endpoints(ledger, &service).map(<[u8]>::to_vec).collect()
+        });
+        !matches!(&element.data, Some(Data::Value(value)) if places.contains(value))
+    };
+    known.into_iter().filter(|(key, element)| is_stale(key, element)).collect()
 }
 
 /// Where UDP packets for a service may go: the kernel remembers exchanges, and sends their packets on to where an
@@ -127,7 +160,9 @@ impl UdpEndpoints {
     }
 
     fn look(&mut self, ledger: &Ledger, key: &ElementKey) {
-        if !matches!(key.set(), SetId::Services | SetId::Endpoints) || key.bytes().first() != Some(&UDP) {
+        if !matches!(key.set(), SetId::Services | SetId::Endpoints | SetId::StickyEndpoints)
+            || key.bytes().first() != Some(&UDP)
+        {
             return;
         }
         let Some((_, address, port)) = key.service() else { return };
@@ -135,14 +170,9 @@ impl UdpEndpoints {
             return;
         }
         let service = key.of_service();
-        let recipe = ledger.get(&service).and_then(Recipe::decode);
-        let counts = recipe.map(|recipe| [(0, recipe.endpoints), (LOCAL_INDEX, recipe.local.unwrap_or(0))]);
-        let indexes = counts.into_iter().flatten().flat_map(|(first, count)| first..first + count);
-        let endpoints = indexes.filter_map(|index| {
-            let value = ledger.get(&service.endpoint(index))?;
-            Some(read_address(value, key.is_ipv6())?.0)
-        });
-        self.0.insert((address, port), endpoints.collect());
+        let endpoints = endpoints(ledger, &service);
+        let addresses = endpoints.filter_map(|endpoint| Some(read_address(endpoint, key.is_ipv6())?.0));
+        self.0.insert((address, port), addresses.collect());
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -227,7 +257,7 @@ mod tests {
         let at_node = Front::new(UDP, Place::NodePort, [10, 43, 0, 1].into(), 30053);
         for front in [front(UDP, 1), at_node] {
             ledger.claim(&owner, front.service(&recipe(1)));
-            ledger.claim(&owner, front.endpoint(0, [10, 42, 0, 2].into(), 53));
+            ledger.claim(&owner, front.endpoint(&recipe(1), 0, [10, 42, 0, 2].into(), 53));
         }
         ledger.claim(&owner, front(6, 2).service(&recipe(0)));
         let all = UdpEndpoints::of(&ledger, None);
@@ -245,5 +275,31 @@ mod tests {
         ] {
             assert_eq!(all.is_stale(ip(to), port, ip(from)), is_stale, "{to} {port} {from}");
         }
+    }
+
+    #[test]
+    fn clients_are_forgotten_whose_endpoint_is_gone() {
+        let (mut ledger, owner): (_, Owner) = (Ledger::default(), "a/b".into());
+        let sticky = Recipe { sticky_seconds: 60, local: Some(1), ..recipe(1) };
+        let service = front(6, 1).service(&sticky);
+        ledger.claim(&owner, service.clone());
+        for (index, last) in [(0, 2), (LOCAL_INDEX, 3)] {
+            ledger.claim(&owner, front(6, 1).endpoint(&sticky, index, [10, 42, 0, last].into(), 80));
+        }
+        let client = |last: u8, endpoint: u8| {
+            let mut key = vec![192, 0, 2, last];
+            key.extend(service.key.bytes());
+            let data = Some(Data::Value(vec![10, 42, 0, endpoint, 0, 80, 0, 0]));
+            (key, nft::Element { data, comment: None })
+        };
+        let known: Contents = [client(1, 2), client(2, 3), client(3, 4)].into();
+        let stale = stale_clients(&ledger, false, known.clone());
+        assert_eq!(stale.keys().collect::<Vec<_>>(), [&client(3, 4).0]);
+        assert!(!loses_sticky_endpoints(&ledger.differences()));
+        ledger.told();
+        ledger.release(&owner, &service.key.endpoint(&sticky, 0));
+        assert!(loses_sticky_endpoints(&ledger.differences()));
+        ledger.release(&owner, &service.key);
+        assert_eq!(stale_clients(&ledger, false, known).len(), 3);
     }
 }
