@@ -133,7 +133,7 @@ fn limits(allocatable: &BTreeMap<String, Quantity>, pids: Option<u64>) -> NodeLi
     let amount = |name: &str| allocatable.get(name).and_then(|amount| u64::try_from(amount.value()).ok());
     let milli = allocatable.get("cpu").and_then(|cpu| u64::try_from(cpu.milli_value()).ok());
     let pages =
-        allocatable.iter().filter_map(|(name, _)| Some((name.strip_prefix("hugepages-")?.to_owned(), amount(name)?)));
+        allocatable.keys().filter_map(|name| Some((name.strip_prefix("hugepages-")?.to_owned(), amount(name)?)));
     NodeLimits { cpu_milli: milli.unwrap_or(0), memory: amount("memory"), pids, hugepages: pages.collect() }
 }
 

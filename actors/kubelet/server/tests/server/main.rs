@@ -45,6 +45,26 @@ async fn answers_of_the_api_are_remembered_for_a_while() {
     }
 }
 
+/// Who reads metrics refuses a page on which one comes twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_comes_once() {
+    let server = Server::start(AccessLimits::default()).await;
+    let (code, page) = server.get("reader", "/metrics").await;
+    assert_eq!(code, 200);
+    let mut names: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for name in
+        ["kubelet_node_name", "kubelet_running_pods", "kubelet_running_containers", "process_start_time_seconds"]
+    {
+        assert!(names.contains(&name), "{name}: {page}");
+    }
+    assert!(page.contains("\nothers_say 1\n") && page.contains("\nkubelet_running_pods 1\n"), "{page}");
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all, "{page}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_api_only_what_is_remembered_counts() {
     let server = Server::start(AccessLimits::default()).await;
