@@ -285,8 +285,8 @@ fn mistakes_on_the_command_line_and_in_variables() {
     assert!(shell.refused(&["server", "--no-flannel"]).contains("--flannel-backend=none"));
     assert!(
         shell
-            .refused(&[&["server", "--kube-proxy-arg=v=5"], Shell::node()].concat())
-            .contains("--kube-proxy-arg (set on the command line) is not")
+            .refused(&[&["server", "--lb-server-port=7000"], Shell::node()].concat())
+            .contains("--lb-server-port (set on the command line) is not")
     );
     assert!(shell.refused(&["agent"]).starts_with("an agent "));
     shell.set("K3S_LB_SERVER_PORT", "many");

@@ -74,7 +74,6 @@ mod tests {
             ("flannel-backend", "host-gw", "the flannel actor"),
             ("server", "https://a:6443", "joining a cluster"),
             ("vmodule", "a=5", "logging per source file"),
-            ("cluster-dns", "10.43.0.99", "the DNS actor"),
             ("rootless", "true", "rootless operation"),
             ("lb-server-port", "7000", "the agent's load balancer"),
             ("flannel-iface", "eth1", "the flannel actor"),

@@ -33,6 +33,8 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_k3sd"));
         command.args(["server", "--disable-agent", "--data-dir=data", "--write-kubeconfig=admin.yaml"]);
         command.arg(format!("--https-listen-port={port}")).arg(format!("--apiserver-port={own}")).args(flags);
+        // What deploys itself comes when it comes; transcripts show what clients do.
+        command.arg("--disable=coredns,local-storage,metrics-server,runtimes,rolebindings");
         command.arg("--inspect-socket=inspect.sock").arg("--debug-actor-control").current_dir(directory.path());
         command.env_clear().env("NOTIFY_SOCKET", at("notify.sock")).env("HOME", directory.path());
         let log = File::create(at("log")).expect("a file");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! k3sd ──▶ subsystems ──▶ client ──▶ objects          everything ──▶ runtime
-//!            kine ──▶ datastore      flannel, proxy, netpol, kubelet/cni, coredns ──▶ netlink
+//!            kine ──▶ datastore      flannel, proxy, netpol, kubelet/cni, coredns, servicelb ──▶ netlink
 //!            containerd, kubelet ──▶ cri
 //! ```
 //!
@@ -63,7 +63,7 @@ const SUBSYSTEMS: &[(&str, &[&str])] = &[
     ("k3sd-flannel", &["k3sd-netlink"]),
     ("k3sd-proxy", &["k3sd-netlink"]),
     ("k3sd-netpol", &["k3sd-netlink"]),
-    ("k3sd-servicelb", &[]),
+    ("k3sd-servicelb", &["k3sd-netlink"]),
     ("k3sd-local-storage", &[]),
     ("k3sd-metrics", &[]),
 ];
