@@ -284,6 +284,7 @@ impl Walk<'_> {
                         prefix.push(Record { owner, kind: kind::CNAME, class: CLASS_IN, ttl, data });
                     }
                     if self.kind == kind::CNAME {
+                        writer.set_flag(flag::AUTHORITATIVE);
                         return Step::Written;
                     }
                     name = Some(target);

@@ -25,3 +25,6 @@ pub(crate) struct Answering {
     /// Where this DNS is reached.
     pub(crate) own: Arc<[IpAddr]>,
 }
+
+#[cfg(test)]
+mod tests;

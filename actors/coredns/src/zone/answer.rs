@@ -301,7 +301,12 @@ impl Answers<'_> {
         }
         let name_of =
             |endpoint: &Endpoint| Joined::new(&[EndpointLabel::of(endpoint).wire(), &entry.key, SVC, asked.zone]);
-        for (endpoint, ports) in endpoints(entry) {
+        for (at, (endpoint, ports)) in endpoints(entry).enumerate() {
+            // A pod with two addresses is two endpoints with one name.
+            let has_name = |(other, _): (&Endpoint, &[Port])| other.hostname == endpoint.hostname;
+            if endpoint.hostname.is_some() && endpoints(entry).take(at).any(has_name) {
+                continue;
+            }
             let Some(target) = name_of(endpoint) else { continue };
             for found in ports.iter().filter(|found| matches(found, port)) {
                 srv(asked.owner, ttl, weight(count), found.number, target.wire(), writer);
