@@ -7,6 +7,9 @@ use k3sd_client::election::Election;
 /// brings.
 const CONTROLLERS: [&str; 6] = ["*", "bootstrapsigner", "tokencleaner", "-service", "-route", "-cloud-node-lifecycle"];
 
+/// The same for what a cloud would bring, as K3s has it.
+const CLOUD_CONTROLLERS: [&str; 2] = ["*", "-route"];
+
 /// Settings of all controllers.
 #[derive(Clone, Debug)]
 pub struct ControllersConfig {
@@ -23,5 +26,13 @@ impl Default for ControllersConfig {
     fn default() -> Self {
         let controllers = CONTROLLERS.map(str::to_owned).to_vec();
         Self { loops: ControllerConfig::default(), controllers, election: None }
+    }
+}
+
+impl ControllersConfig {
+    /// The same for the manager of what a cloud would bring.
+    #[must_use]
+    pub fn cloud() -> Self {
+        Self { controllers: CLOUD_CONTROLLERS.map(str::to_owned).to_vec(), ..Self::default() }
     }
 }

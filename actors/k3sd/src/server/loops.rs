@@ -54,7 +54,8 @@ pub(crate) fn loops(args: LoopsArgs<'_>) -> Result<Spec, ServerError> {
     };
     let mut parts = Vec::new();
     if config.components.controller_manager {
-        let mut config = controllers(config, &process, &config.arguments.controller_manager)?;
+        let mut config =
+            controllers(ControllersConfig::default(), config, &process, &config.arguments.controller_manager)?;
         config.loops.root_ca = root_ca;
         let signer = Arc::new(Signer(certificates.clone()));
         config.loops.signer = Some(signer.clone());
@@ -63,7 +64,7 @@ pub(crate) fn loops(args: LoopsArgs<'_>) -> Result<Spec, ServerError> {
         parts.push(("controllers", k3sd_controllers::controllers(&args, &mut informers)));
     }
     let cloud = ControllersArgs {
-        config: controllers(config, &process, &config.arguments.cloud_controller)?,
+        config: controllers(ControllersConfig::cloud(), config, &process, &config.arguments.cloud_controller)?,
         identities: identities.clone(),
         clock: system.clock().clone(),
     };
@@ -104,8 +105,13 @@ fn load_balancers(config: &ServerConfig, setup: &mut Setup<'_>) -> Vec<ChildSpec
 }
 
 /// The settings of controllers: K3s's, then the flags, then their own arguments, of which the last one counts.
-fn controllers(config: &ServerConfig, process: &str, arguments: &[String]) -> Result<ControllersConfig, ServerError> {
-    let mut settings = ControllersConfig { election: election(config, process), ..ControllersConfig::default() };
+fn controllers(
+    usual: ControllersConfig,
+    config: &ServerConfig,
+    process: &str,
+    arguments: &[String],
+) -> Result<ControllersConfig, ServerError> {
+    let mut settings = ControllersConfig { election: election(config, process), ..usual };
     settings.loops.has_other_servers = settings.election.is_some();
     settings.loops.nodes.cluster_cidrs = config.network.cluster_cidrs.iter().map(network).collect();
     settings.loops.nodes.service_cidrs = config.network.service_cidrs.iter().map(network).collect();
