@@ -225,8 +225,9 @@ impl Actor for Meter {
         let found = match fresh {
             Some(found) => found,
             None => {
-                let seconds = i64::try_from(ctx.clock().wall().as_secs()).unwrap_or(0);
-                let wall = time(Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH));
+                // Rates are made from two of these, a few seconds apart.
+                let wall = jiff::SignedDuration::try_from(ctx.clock().wall()).unwrap_or_default();
+                let wall = time(Timestamp::UNIX_EPOCH.checked_add(wall).unwrap_or(Timestamp::UNIX_EPOCH));
                 if depth == Depth::Node {
                     Arc::new(self.measure_node(&wall).await?)
                 } else {
