@@ -5,7 +5,7 @@
 
 mod remote;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -33,9 +33,15 @@ where
     kube::Client::new(service, NAMESPACE)
 }
 
-/// Makes clients of one identity, in whatever way they reach the API; what actors are started with.
+/// The way of one identity to the API, however it is reached; what actors are started with. Cloning it shares the client.
 #[derive(Clone)]
-pub struct Connect(Arc<dyn Fn() -> kube::Client + Send + Sync>);
+pub struct Connect(Arc<Way>);
+
+struct Way {
+    make: Box<dyn Fn() -> kube::Client + Send + Sync>,
+    /// One for all, as each has a task and a queue of some 10 KiB, and there are more than a hundred users in a process.
+    client: OnceLock<kube::Client>,
+}
 
 impl std::fmt::Debug for Connect {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -44,7 +50,7 @@ impl std::fmt::Debug for Connect {
 }
 
 impl Connect {
-    /// Clients over copies of a service.
+    /// The way over a service.
     pub fn over<S, B>(service: S) -> Self
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -53,12 +59,12 @@ impl Connect {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        Self(Arc::new(move || over(service.clone())))
+        Self(Arc::new(Way { make: Box::new(move || over(service.clone())), client: OnceLock::new() }))
     }
 
-    /// A client. Needs a tokio runtime around it.
+    /// The client. Needs a tokio runtime around it, the same one each time: the client's task runs on the first.
     pub fn client(&self) -> kube::Client {
-        (self.0)()
+        self.0.client.get_or_init(&self.0.make).clone()
     }
 }
 
