@@ -208,7 +208,8 @@ pub(crate) async fn run(handle: TaskHandle, shared: Arc<Shared>, entry: Arc<Entr
             biased;
             _ = &mut beside => unreachable!("they go on for ever"),
             () = overtaken(&mut wanted, &now_wanted) => Next::Again,
-            next = worker.step(&now_wanted) => next,
+            // A step is large. A pod that has none to make holds no place for it.
+            next = Box::pin(worker.step(&now_wanted)) => next,
         };
         shared.numbers.stepped(step, clock.now().since(began));
         step = if entry.memory.borrow().terminating { Step::Kill } else { Step::Sync };
