@@ -31,8 +31,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k3sd_apiserver::{
-    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Components, Health, Pipeline, Probe,
-    ServiceAccountKeys, TokenKeys, User, tree,
+    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Components, Health, LocalService,
+    Pipeline, Probe, ServiceAccountKeys, TokenKeys, User, tree,
 };
 use k3sd_client::api::{Connect, Identities};
 use k3sd_client::controller::setup::TokenSigner;
@@ -102,6 +102,12 @@ impl Plane {
     #[must_use]
     pub fn identities(&self) -> Identities {
         identities(&self.api.pipeline)
+    }
+
+    /// The API as a service, for a user in exactly these groups; good before it runs.
+    #[must_use]
+    pub fn local(&self, user: &str, groups: &[&str]) -> LocalService {
+        self.api.pipeline.local(User::new(user, groups))
     }
 
     /// Signs tokens of service accounts as the API server does.
