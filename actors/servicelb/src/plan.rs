@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k3sd_client::controller::pods;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 
+use crate::status::present;
 use crate::tolerations::{are_enough, wanted};
 
 /// If any node has this label, only nodes where it is `true` are used.
@@ -104,11 +105,12 @@ fn free<'a>(service: &Service, nodes: &[&'a Node], taken: &BTreeSet<(&str, Port)
     found
 }
 
-/// The order in which Services have ports.
-fn age(service: &Service) -> (Option<jiff::Timestamp>, Option<&str>, Option<&str>) {
+/// The order in which Services have ports. Ages are whole seconds: of two that are as old the one counts that has
+/// addresses already, and then the name.
+fn age(service: &Service) -> (Option<jiff::Timestamp>, bool, Option<&str>, Option<&str>) {
     let meta = &service.metadata;
     let made = meta.creation_timestamp.as_ref().map(|time| time.0);
-    (made, meta.namespace.as_deref(), meta.name.as_deref())
+    (made, present(service).is_empty(), meta.namespace.as_deref(), meta.name.as_deref())
 }
 
 /// The nodes that a Service may have, whoever has their ports.
@@ -213,6 +215,25 @@ mod tests {
         let mut going = first.clone();
         going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
         assert_eq!(names(&second, &[&second, &going], &nodes, &[]), ["a", "b"]);
+    }
+
+    #[test]
+    fn of_two_as_old_the_one_with_addresses_keeps_them() {
+        let (a, web) = (node("a", json!({})), service("web", 1, &[("TCP", 80)], json!({})));
+        let mut late = service("late", 1, &[("TCP", 80)], json!({}));
+        assert_eq!(
+            (names(&web, &[&web, &late], &[&a], &[]), names(&late, &[&web, &late], &[&a], &[])),
+            (vec![], vec!["a".to_owned()])
+        );
+        let mut web = web;
+        web.status =
+            serde_json::from_value(json!({ "loadBalancer": { "ingress": [{ "ip": "10.0.0.1" }] } })).expect("one");
+        assert_eq!(
+            (names(&web, &[&web, &late], &[&a], &[]), names(&late, &[&web, &late], &[&a], &[])),
+            (vec!["a".to_owned()], vec![])
+        );
+        late.metadata.creation_timestamp = None;
+        assert_eq!(names(&web, &[&web, &late], &[&a], &[]), [""; 0], "the older one");
     }
 
     #[test]
