@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -34,7 +34,10 @@ impl Server {
         command.args(["server", "--disable-agent", "--data-dir=data", "--write-kubeconfig=admin.yaml"]);
         command.arg(format!("--https-listen-port={port}")).arg(format!("--apiserver-port={own}")).args(flags);
         // What deploys itself comes when it comes; transcripts show what clients do.
-        command.arg("--disable=coredns,local-storage,metrics-server,runtimes,rolebindings");
+        command.args([
+            "--disable=coredns,local-storage,metrics-server,runtimes,rolebindings",
+            "--disable-helm-controller",
+        ]);
         command.arg("--inspect-socket=inspect.sock").arg("--debug-actor-control").current_dir(directory.path());
         command.env_clear().env("NOTIFY_SOCKET", at("notify.sock")).env("HOME", directory.path());
         let log = File::create(at("log")).expect("a file");
@@ -43,6 +46,12 @@ impl Server {
         let mut state = [0; 256];
         let length = ready.recv(&mut state).unwrap_or_else(|error| panic!("{error}: {}", server.log()));
         assert!(state[..length].starts_with(b"READY=1"), "{}", server.log());
+        // The first thing that a server brings along by itself; others are switched off.
+        let began = Instant::now();
+        while server.run("kubectl --namespace kube-system get addons.k3s.cattle.io ccm").0 != 0 {
+            assert!(began.elapsed() < LIMIT, "{}", server.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
         server
     }
 
