@@ -45,6 +45,13 @@ pub fn shape(root: &Actor) -> Shape {
     shape
 }
 
+/// The places that are always there: none below a dynamic supervisor, whose children go by numbers or by what they are about.
+#[must_use]
+pub fn fixed(shape: &Shape) -> Shape {
+    let kept = shape.iter().filter(|(path, _)| !is_dynamic(shape, path));
+    kept.map(|(path, place)| (path.clone(), place.clone())).collect()
+}
+
 /// What differs between two shapes, for people. A dynamic supervisor may have got more children since.
 #[must_use]
 pub fn difference(wanted: &Shape, found: &Shape) -> Vec<String> {
@@ -61,8 +68,8 @@ pub fn difference(wanted: &Shape, found: &Shape) -> Vec<String> {
 fn is_dynamic(shape: &Shape, path: &str) -> bool {
     let mut above = path;
     while let Some((parent, _)) = above.rsplit_once('/') {
-        if let Some(place) = shape.get(parent) {
-            return place.strategy.as_deref() == Some(Strategy::Dynamic.word());
+        if shape.get(parent).is_some_and(|place| place.strategy.as_deref() == Some(Strategy::Dynamic.word())) {
+            return true;
         }
         above = parent;
     }
