@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k3sd_client::informer::{InformerArgs, informer};
 use k3sd_netlink::Namespace;
@@ -31,6 +32,10 @@ use crate::sync::{KernelArgs, Sync, SyncArgs};
 
 /// Services without these labels are ours: others have a proxy of their own, or need none.
 const OURS: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
+
+/// How many deaths are borne: none of the seven takes another along, and packets don't notice.
+const RESTARTS: u32 = 20;
+const PERIOD: Duration = Duration::from_secs(60);
 
 /// The subtree.
 #[derive(Clone, Debug)]
@@ -79,7 +84,8 @@ pub async fn tree(config: ProxyConfig, deps: ProxyDeps) -> Result<ProxyTree, Pro
     let ports = task("health-ports", move |handle| {
         serve_ports(handle, at.clone(), health_ports_seen.clone(), sockets.clone(), meters.clone())
     });
-    let spec = Spec::new(Strategy::OneForOne).child(services_spec).child(slices_spec).child(node_spec);
+    let spec = Spec::new(Strategy::OneForOne).budget(RESTARTS, PERIOD);
+    let spec = spec.child(services_spec).child(slices_spec).child(node_spec);
     let spec = spec.child(worker::<Sync>("rules", rules));
     let spec = healthz.into_iter().chain(metrics).fold(spec, Spec::child);
     Ok(ProxyTree { spec: spec.child(ports) })
