@@ -8,7 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 # with what makes their certificates, what the official Python client is installed with, and what libFuzzer is built with;
 # for the node containerd and runc, a program to run in containers, and what looks at the kernel from outside.
 PACKAGES=(mold gcc libc6-dev shellcheck protobuf-compiler etcd-client etcd-server postgresql mariadb-server openssl
-  python3-venv g++ containerd runc busybox-static iproute2 nftables procps util-linux bsdutils curl)
+  python3-venv g++ containerd runc busybox-static iproute2 nftables procps util-linux bsdutils curl
+  bind9-dnsutils)
 # kubectl, unless there is one already: Debian's is old, but upstream's is no package of Debian's.
 command -v kubectl >/dev/null || PACKAGES+=(kubernetes-client)
 

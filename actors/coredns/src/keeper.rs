@@ -151,7 +151,7 @@ async fn keep(handle: TaskHandle, args: KeeperArgs) -> Result<(), ActorError> {
         keeper.editor.set_serial(clock.wall().as_secs());
         keeper.rebuild();
         keeper.publish();
-        let (services, addresses) = keeper.editor.zone().size();
+        let (services, addresses) = keeper.editor.size();
         handle.note(vec![format!("{services} services, {addresses} addresses"), keeper.state.clone()]);
     }
     Err(ActorError::new("nothing is heard any more"))

@@ -61,6 +61,7 @@ fn editor() -> Editor {
     editor.apply(namespace(r#"{"metadata": {"name": "shop"}}"#, false).expect("JSON").expect("a name"));
     kinds.iter().for_each(|kind| editor.list_ends(*kind));
     editor.set_serial(7);
+    assert_eq!(editor.size(), (7, 7));
     editor
 }
 
@@ -267,7 +268,7 @@ fn what_changes_is_followed() {
         editor.list_begins(kind);
         editor.list_ends(kind);
     }
-    assert_eq!(editor.zone().size(), (0, 0));
+    assert_eq!(editor.size(), (0, 0));
     world.view.zone = editor.zone();
     assert!(world.ask("shop.svc.cluster.local", kind::A).starts_with("NXDOMAIN"));
 }

@@ -56,11 +56,6 @@ impl Zone {
     fn owners_of(&self, address: IpAddr) -> impl Iterator<Item = &Owner> {
         self.owners.at(hash_of(address)).filter(move |owner| owner.address == address)
     }
-
-    /// How many Services there are, and how many addresses of Services and endpoints.
-    pub(crate) fn size(&self) -> (usize, usize) {
-        (self.entries.iter().filter(|entry| entry.service.is_some()).count(), self.owners.len())
-    }
 }
 
 /// Which of the lists something is in.
@@ -82,6 +77,8 @@ pub(crate) struct Editor {
     listed_slices: Option<HashSet<Box<str>>>,
     listed_namespaces: Option<HashSet<Box<[u8]>>>,
     done: HashSet<u8>,
+    /// Services, and addresses of Services and endpoints.
+    counts: (usize, usize),
 }
 
 impl Editor {
@@ -93,6 +90,11 @@ impl Editor {
     /// Whether everything was listed once.
     pub(crate) fn is_synced(&self) -> bool {
         self.zone.is_synced
+    }
+
+    /// How many Services there are, and how many addresses of Services and endpoints.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        self.counts
     }
 
     /// Notes when it was changed.
@@ -196,6 +198,9 @@ impl Editor {
         change(&mut entry);
         let before = old.as_deref().map(addresses).unwrap_or_default();
         let after = addresses(&entry);
+        let is_service = |entry: &Entry| usize::from(entry.service.is_some());
+        self.counts.0 = self.counts.0 + is_service(&entry) - old.as_deref().map_or(0, is_service);
+        self.counts.1 = self.counts.1 + after.len() - before.len();
         for (address, is_service) in before.difference(&after) {
             let is_meant =
                 |owner: &Owner| owner.address == *address && owner.is_service == *is_service && owner.key == entry.key;
