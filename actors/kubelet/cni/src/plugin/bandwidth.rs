@@ -29,13 +29,18 @@ struct RuntimeConfig {
     bandwidth: Option<Limits>,
 }
 
-/// Bits in a second, and bits at once; none of either is no limit.
+/// Bits in a second, and bits at once; none of either is no limit. containerd writes the names with a capital, which
+/// plugins in Go don't notice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Limits {
+    #[serde(alias = "IngressRate")]
     ingress_rate: u64,
+    #[serde(alias = "IngressBurst")]
     ingress_burst: u64,
+    #[serde(alias = "EgressRate")]
     egress_rate: u64,
+    #[serde(alias = "EgressBurst")]
     egress_burst: u64,
 }
 
@@ -154,6 +159,18 @@ fn check(call: &Call, config: &Config) -> Result<(), CniError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runtimes_write_names_in_two_ways() {
+        for text in [
+            r#"{"bandwidth":{"IngressRate":1,"IngressBurst":2,"EgressRate":3,"EgressBurst":4}}"#,
+            r#"{"bandwidth":{"ingressRate":1,"ingressBurst":2,"egressRate":3,"egressBurst":4}}"#,
+        ] {
+            let read: RuntimeConfig = serde_json::from_str(text).unwrap();
+            let wanted = Limits { ingress_rate: 1, ingress_burst: 2, egress_rate: 3, egress_burst: 4 };
+            assert_eq!(read.bandwidth, Some(wanted), "{text}");
+        }
+    }
 
     #[test]
     fn bits_become_bytes() {

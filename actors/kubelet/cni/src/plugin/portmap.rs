@@ -36,16 +36,17 @@ struct RuntimeConfig {
     port_mappings: Option<Vec<PortMapping>>,
 }
 
-/// One port, as the runtime says it.
+/// One port, as the runtime says it. containerd writes the names with a capital, which plugins in Go don't notice.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 struct PortMapping {
-    #[serde(rename = "hostPort")]
+    #[serde(rename = "hostPort", alias = "HostPort")]
     host_port: i64,
-    #[serde(rename = "containerPort")]
+    #[serde(rename = "containerPort", alias = "ContainerPort")]
     container_port: i64,
+    #[serde(alias = "Protocol")]
     protocol: String,
-    #[serde(rename = "hostIP")]
+    #[serde(rename = "hostIP", alias = "HostIP")]
     host_ip: String,
 }
 
@@ -198,6 +199,17 @@ mod tests {
 
     fn mapping(host_port: i64, container_port: i64, protocol: &str, host_ip: &str) -> PortMapping {
         PortMapping { host_port, container_port, protocol: protocol.to_owned(), host_ip: host_ip.to_owned() }
+    }
+
+    #[test]
+    fn runtimes_write_names_in_two_ways() {
+        for text in [
+            r#"{"portMappings":[{"HostPort":8082,"ContainerPort":80,"Protocol":"tcp","HostIP":"1.2.3.4"}]}"#,
+            r#"{"portMappings":[{"hostPort":8082,"containerPort":80,"protocol":"tcp","hostIP":"1.2.3.4"}]}"#,
+        ] {
+            let read: RuntimeConfig = serde_json::from_str(text).unwrap();
+            assert_eq!(read.port_mappings, Some(vec![mapping(8082, 80, "tcp", "1.2.3.4")]), "{text}");
+        }
     }
 
     #[test]
