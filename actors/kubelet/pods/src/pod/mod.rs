@@ -207,7 +207,7 @@ pub(crate) async fn run(handle: TaskHandle, shared: Arc<Shared>, entry: Arc<Entr
         let next = tokio::select! {
             biased;
             _ = &mut beside => unreachable!("they go on for ever"),
-            () = overtaken(&mut wanted, &now_wanted) => Next::Again,
+            () = overtaken(wanted.clone(), &now_wanted) => Next::Again,
             // A step is large. A pod that has none to make holds no place for it.
             next = Box::pin(worker.step(&now_wanted)) => next,
         };
@@ -241,8 +241,9 @@ pub(crate) async fn run(handle: TaskHandle, shared: Arc<Shared>, entry: Arc<Entr
     std::future::pending().await
 }
 
-/// Waits until something more urgent is wanted than what is being done: an end, or an earlier one.
-async fn overtaken(wanted: &mut watch::Receiver<Wanted>, doing: &Wanted) {
+/// Waits until something more urgent is wanted than what is being done: an end, or an earlier one. It looks with eyes of
+/// its own: what is less urgent has to be seen after the step.
+async fn overtaken(mut wanted: watch::Receiver<Wanted>, doing: &Wanted) {
     let urgency = stop::urgency(doing);
     if wanted.wait_for(|other| stop::urgency(other) < urgency).await.is_err() {
         std::future::pending::<()>().await;
@@ -270,4 +271,35 @@ pub(crate) fn address(view: &View, shared: &Shared) -> String {
     let host = || shared.deps.addresses.borrow().first().cloned();
     let on_host = view.pod.as_ref().is_some_and(|pod| crate::spec::is_host_network(pod));
     if on_host { host() } else { of_pod }.unwrap_or_else(|| "127.0.0.1".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::pod;
+
+    #[tokio::test]
+    async fn what_changes_during_a_step_is_seen_after_it() {
+        let of = |meta: &str| {
+            let pod = pod(&format!("{{metadata: {{{meta}}}, spec: {{containers: []}}}}"));
+            Wanted::new(Arc::new(pod), Source::Api)
+        };
+        let deleted = "deletionTimestamp: '2026-01-01T00:00:00Z', deletionGracePeriodSeconds: 1";
+        for (change, is_urgent) in [("generation: 2", false), (deleted, true)] {
+            let (sender, mut receiver) = watch::channel(of("generation: 1"));
+            let doing = receiver.borrow_and_update().clone();
+            let step = async {
+                sender.send_replace(of(change));
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let overtook = tokio::select! {
+                () = overtaken(receiver.clone(), &doing) => true,
+                () = step => false,
+            };
+            assert_eq!(overtook, is_urgent, "{change}");
+            assert!(receiver.has_changed().unwrap(), "{change}");
+        }
+    }
 }
