@@ -1,5 +1,6 @@
 //! As whom containers run, what they may do, and what they see.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::world::{Options, World, script, world_with};
@@ -37,58 +38,48 @@ fn row(name: &str) -> String {
 async fn contexts_hold() {
     let Some(world) = world_with("security", Options { has_network: true, ..Options::default() }).await else { return };
     let none = || json!({});
-    let ids = "id -u; id -g; id -G";
-    let pod = json!({"securityContext": {"runAsUser": 1001, "runAsGroup": 2002, "fsGroup": 3003, "supplementalGroups": [4004]}});
-    world.check("ids", pod, none(), ids, &["1001", "2002", "2002 3003 4004"]).await;
-    world
-        .check(
-            "own",
-            json!({"securityContext": {"runAsUser": 1}}),
-            json!({"runAsUser": 7, "runAsGroup": 8}),
-            ids,
-            &["7", "8", "8"],
-        )
-        .await;
-
-    let drop = json!({"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}});
-    world.check("caps", none(), drop, &row("CapEff"), &["0000000000000400"]).await;
-    let fixed = json!({"allowPrivilegeEscalation": false});
-    world.check("escalation", none(), fixed, &row("NoNewPrivs"), &["1"]).await;
-    let seccomp = json!({"seccompProfile": {"type": "RuntimeDefault"}});
-    world.check("seccomp", none(), seccomp, &row("Seccomp"), &["2"]).await;
-    world.check("unconfined", none(), none(), &row("Seccomp"), &["0"]).await;
-    let read_only = json!({"readOnlyRootFilesystem": true});
-    let touch = "touch /x 2>/dev/null && echo written || echo read only";
-    world.check("root", none(), read_only, touch, &["read only"]).await;
-    world.check("rootrw", none(), none(), touch, &["written"]).await;
-
-    let sys = "touch /proc/sys/kernel/domainname 2>/dev/null; echo same > /proc/sys/kernel/domainname && echo written || echo refused";
-    let refused = world.says("proc", none(), json!({}), sys).await;
-    assert_eq!(refused.last().map(String::as_str), Some("refused"));
-    let privileged = json!({"privileged": true});
-    world
-        .check(
-            "privileged",
-            none(),
-            privileged,
-            "ls /dev/kmsg; sed -n 's/^Seccomp:[ \\t]*//p' /proc/self/status",
-            &["/dev/kmsg", "0"],
-        )
-        .await;
-
-    let inode =
-        |kind: &str| std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace").display().to_string();
-    for (name, kind, field) in
-        [("hostpid", "pid", "hostPID"), ("hostipc", "ipc", "hostIPC"), ("hostnet", "net", "hostNetwork")]
-    {
-        let look = format!("readlink /proc/self/ns/{kind}");
-        let shared = world.says(name, json!({field: true}), json!({}), &look).await;
-        assert_eq!(shared, [inode(kind)], "{field}");
-        let own = world.says(&format!("{name}no"), json!({}), json!({}), &look).await;
-        assert_ne!(own, [inode(kind)], "without {field}");
-    }
+    let ids = "id -u; id -g; id -G".to_owned();
+    let groups = json!({"securityContext": {"runAsUser": 1001, "runAsGroup": 2002, "fsGroup": 3003, "supplementalGroups": [4004]}});
+    let user = json!({"securityContext": {"runAsUser": 1}});
+    let capabilities = json!({"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}});
+    let touch = "touch /x 2>/dev/null && echo written || echo read only".to_owned();
+    let set = "(echo same > /proc/sys/kernel/domainname) 2>/dev/null && echo written || echo refused".to_owned();
+    let default = json!({"seccompProfile": {"type": "RuntimeDefault"}});
     // The sandbox's own process is the first of those that all see.
-    world.check("shared", json!({"shareProcessNamespace": true}), none(), "cat /proc/1/comm", &["pause"]).await;
+    let first =
+        ("shared", json!({"shareProcessNamespace": true}), none(), "cat /proc/1/comm".to_owned(), vec!["pause"]);
+    let rows = [
+        ("ids", groups, none(), ids.clone(), vec!["1001", "2002", "2002 3003 4004"]),
+        ("own", user, json!({"runAsUser": 7, "runAsGroup": 8}), ids, vec!["7", "8", "8"]),
+        ("capabilities", none(), capabilities, row("CapEff"), vec!["0000000000000400"]),
+        ("escalation", none(), json!({"allowPrivilegeEscalation": false}), row("NoNewPrivs"), vec!["1"]),
+        ("seccomp", none(), default, row("Seccomp"), vec!["2"]),
+        ("unconfined", none(), none(), row("Seccomp"), vec!["0"]),
+        ("readonly", none(), json!({"readOnlyRootFilesystem": true}), touch.clone(), vec!["read only"]),
+        ("writable", none(), none(), touch, vec!["written"]),
+        ("proc", none(), none(), set, vec!["refused"]),
+        ("privileged", none(), json!({"privileged": true}), "ls /dev/kmsg".to_owned(), vec!["/dev/kmsg"]),
+        first,
+    ];
+    let checks = rows
+        .iter()
+        .map(|(name, spec, context, text, expected)| world.check(name, spec.clone(), context.clone(), text, expected));
+    join_all(checks).await;
+
+    let kinds = [("pid", "hostPID"), ("ipc", "hostIPC"), ("net", "hostNetwork")];
+    let looks = kinds.map(|(kind, field)| {
+        let world = &world;
+        async move {
+            let of_host =
+                std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("a namespace").display().to_string();
+            let look = format!("readlink /proc/self/ns/{kind}");
+            let shared = world.says(&format!("host{kind}"), json!({field: true}), json!({}), &look).await;
+            let own = world.says(&format!("own{kind}"), json!({}), json!({}), &look).await;
+            assert_eq!(shared, [of_host.clone()], "{field}");
+            assert_ne!(own, [of_host], "without {field}");
+        }
+    });
+    join_all(looks).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
