@@ -156,8 +156,7 @@ impl Controller for ServiceLb {
         }
         let before = present(&service);
         let after = entries(&wanted);
-        let says = |ingress: &[_]| told(ingress);
-        if says(before) == says(&after) {
+        if told(before) == told(&after) {
             if is_new && after.is_empty() {
                 self.unavailable(&service);
             }
@@ -170,7 +169,7 @@ impl Controller for ServiceLb {
         if after.is_empty() {
             self.unavailable(&service);
         } else {
-            let message = format!("Updated LoadBalancer with new IPs: {} -> {}", says(before), says(&after));
+            let message = format!("Updated LoadBalancer with new IPs: {} -> {}", told(before), told(&after));
             self.recorder.normal(&*service, "UpdatedLoadBalancer", message);
         }
         Ok(())
