@@ -1,6 +1,7 @@
 //! The real binary with a node, on a machine of its own, looked at from outside: with `kubectl`, through the container
 //! runtime's own interface, and in what the kernel shows.
 
+mod application;
 mod churn;
 mod facts;
 mod first_pod;
@@ -42,4 +43,10 @@ async fn a_hundred_pods_fit() {
 async fn pods_come_back_after_a_reboot() {
     let _turn = TURN.lock().await;
     reboot::reboot().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_runs_and_outlives_the_daemon() {
+    let _turn = TURN.lock().await;
+    application::application().await;
 }
