@@ -103,7 +103,7 @@ pub fn create(kind: (&str, &str), object: &Value, context: &Context) -> Vec<Erro
         (rules.create)(&object, context, &mut out);
     } else {
         let namespaced = !metadata.text("namespace").is_empty();
-        meta::check(&metadata, namespaced, names::path_segment, &mut out);
+        meta::check(&metadata, namespaced, names::dns_subdomain, &mut out);
     }
     out
 }

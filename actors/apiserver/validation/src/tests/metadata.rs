@@ -131,10 +131,17 @@ fn what_is_being_deleted_gets_no_further_finalizers() {
 #[test]
 fn a_kind_without_rules_is_asked_for_its_metadata() {
     let kind = ("example.com", "Thing");
-    assert_eq!(texts(&create(kind, &json!({"metadata": {"name": "Any:thing"}}), &Context::default())), [""; 0]);
-    assert_eq!(
-        texts(&create(kind, &json!({"metadata": {"name": "a/b"}}), &Context::default())),
-        ["metadata.name: Invalid value: \"a/b\": may not contain '/'"]
-    );
+    assert_eq!(texts(&create(kind, &json!({"metadata": {"name": "any.thing"}}), &Context::default())), [""; 0]);
     assert!(super::super::is_known(KIND) && !super::super::is_known(kind));
+}
+
+#[test]
+fn names_of_custom_resources_are_subdomains() {
+    let named = |name: &str| json!({"metadata": {"name": name, "namespace": "ns"}});
+    let kind = ("example.com", "Widget");
+    assert_eq!(texts(&create(kind, &named("fine.name-1"), &Context::default())), Vec::<String>::new());
+    for name in ["Bad_Name", "a/b", "-a", "a..b"] {
+        let found = texts(&create(kind, &named(name), &Context::default()));
+        assert!(found.len() == 1 && found[0].starts_with("metadata.name: Invalid value: "), "{name}: {found:?}");
+    }
 }
