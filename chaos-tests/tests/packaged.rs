@@ -278,7 +278,7 @@ async fn a_claim_gets_a_directory_and_gives_it_back() {
     let claim = cluster.api::<PersistentVolumeClaim>().get("data").await.expect("it is there");
     let uid = claim.metadata.uid.clone().expect("set");
     let directory = format!("pvc-{uid}_default_data");
-    assert_eq!(directories(&root), [directory.clone()]);
+    assert_eq!(directories(&root), std::slice::from_ref(&directory));
     let volumes: Api<PersistentVolume> = Api::all(cluster.admin());
     let volume = volumes.get(&format!("pvc-{uid}")).await.expect("it was made");
     let spec = serde_json::to_value(volume.spec.expect("set")).expect("JSON");

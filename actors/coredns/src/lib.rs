@@ -20,6 +20,7 @@
 //! What is deliberately absent: zone transfers, DNSSEC of our own, DNS over TLS, files of the host.
 
 mod addresses;
+mod announcement;
 mod config;
 mod corefile;
 mod error;
@@ -34,6 +35,7 @@ mod wire;
 mod zone;
 
 pub use crate::addresses::absent;
+pub use crate::announcement::announcement;
 pub use crate::config::{DnsConfig, DnsDeps};
 pub use crate::error::DnsError;
 pub use crate::manifest::{ManifestArgs, Provider, manifest};

@@ -27,8 +27,7 @@ pub(crate) async fn application() {
     let began = Instant::now();
     deploy(&machine, "one");
     for what in ["statefulset/store", "deployment/front", "deployment/worker"] {
-        let appears = machine.until("it is applied", &["-n", "shop", what], Value::is_object);
-        appears.await;
+        machine.until("it is applied", &["-n", "shop", what], Value::is_object).await;
         machine.told(&["-n", "shop", "rollout", "status", what, "--timeout=60s"]).await;
     }
     let is_balanced = |service: &Value| service["status"]["loadBalancer"]["ingress"][0]["ip"] == ADDRESS;

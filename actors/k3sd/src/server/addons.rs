@@ -65,6 +65,8 @@ pub(crate) fn addons(args: AddonsArgs<'_>, informers: &mut Shared) -> Result<Spe
         }
     };
     let mut parts = Spec::new(Strategy::OneForOne);
+    let (addresses, domain) = (&config.network.cluster_dns, &config.network.cluster_domain);
+    parts = parts.child(k3sd_coredns::announcement(connect.clone(), addresses, domain));
     if !config.components.disable.contains(packaged::COREDNS) {
         let hosts = k3sd_coredns::node_hosts(&connect, &informers.informer(), leading.clone());
         parts = parts.child(subtree("node-hosts", hosts));

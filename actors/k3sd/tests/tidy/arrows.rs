@@ -83,14 +83,7 @@ const PARTS: &[(&str, &[&str])] = &[
     ("k3sd-kubelet-cni", &["k3sd-netlink", "k3sd-runtime"]),
     (
         "k3sd-kubelet-node",
-        &[
-            "k3sd-client",
-            "k3sd-cri",
-            "k3sd-kubelet-base",
-            "k3sd-kubelet-cgroups",
-            "k3sd-objects",
-            "k3sd-runtime",
-        ],
+        &["k3sd-client", "k3sd-cri", "k3sd-kubelet-base", "k3sd-kubelet-cgroups", "k3sd-objects", "k3sd-runtime"],
     ),
     (
         "k3sd-kubelet-pods",
