@@ -146,7 +146,7 @@ fn objects_are_looked_after_as_their_label_says() {
         Some(Step::Delete { .. }) => "delete",
     };
     // Found, wanted, whether it is old and was right once.
-    let rows: &[(Option<Found>, Option<&Wanted>, (bool, bool), &str)] = &[
+    let rows = [
         (None, None, (false, false), "leave"),
         (None, Some(&once), (false, false), "create"),
         (None, Some(&once), (true, true), "leave"),
@@ -161,6 +161,7 @@ fn objects_are_looked_after_as_their_label_says() {
         (Some(found("true", 5)), None, (false, true), "delete"),
     ];
     for (row, (found, wanted, past, step)) in rows.iter().enumerate() {
+        let (found, wanted): (&Option<Found>, &Option<&Wanted>) = (found, wanted);
         assert_eq!(word(decide("v1.e", found.as_ref(), *wanted, *past)), *step, "row {row}");
     }
 }
