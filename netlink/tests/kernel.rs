@@ -463,7 +463,7 @@ fn news_of_what_others_did() {
     less.chains.retain(|chain| chain.name == "pre");
     netfilter.converge(&less).unwrap();
     assert!(!heard(), "we know of what we do");
-    space.run(&["nft", "add element inet k3sd-test sources { 10.42.0.9 : accept }"]);
+    space.run(&["nft", "flush chain inet k3sd-test pre"]);
     assert!(heard() && !heard());
     space.netfilter().delete_table(Family::Inet, "k3sd-test").unwrap();
     assert!(heard() && !heard());
