@@ -25,6 +25,7 @@ mod program;
 mod readable;
 mod render;
 mod runtimes;
+mod shims;
 mod template;
 mod tree;
 

@@ -11,6 +11,7 @@ use crate::config::ContainerdConfig;
 use crate::engine::{Engine, EngineArgs, EngineHandle};
 use crate::events::events;
 use crate::images::{Images, ImagesArgs, ImagesHandle};
+use crate::shims::{Shims, ShimsArgs};
 
 /// The subtree, and the ways to what it keeps running.
 #[derive(Clone)]
@@ -40,11 +41,13 @@ pub fn tree(config: ContainerdConfig) -> ContainerdTree {
     let (ready, readiness) = watch::channel(false);
     let (changes, changed) = watch::channel(());
     let engine = EngineArgs { config: config.clone(), cri: cri.clone(), answers: Arc::new(answers) };
+    let shims = ShimsArgs { config: config.clone(), answers: answered.clone() };
     let images = ImagesArgs { config: config.clone(), cri: cri.clone(), answers: answered, ready: Arc::new(ready) };
     // They share nothing but the engine, which outlives them both.
     let spec = Spec::new(Strategy::OneForOne)
         .child(worker::<Engine>("engine", engine).start_within(None))
         .child(events(config, Arc::new(changes)))
+        .child(worker::<Shims>("shims", shims))
         .child(worker::<Images>("images", images).start_within(None));
     ContainerdTree { spec, cri, ready: readiness, changes: changed }
 }

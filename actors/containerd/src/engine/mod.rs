@@ -5,7 +5,7 @@ mod core;
 mod log;
 mod msg;
 mod prepare;
-mod process;
+pub(crate) mod process;
 
 pub(crate) use self::actor::{Engine, EngineArgs};
 pub use self::msg::{EngineHandle, EngineStatus};
