@@ -165,7 +165,13 @@ async fn attempt(
             Ok(Deleted { gone: then_remove, reply })
         }
         Plan::Mark { object, then_remove } => match scope.store.update(old, object, scope.ttl()).await {
-            Ok(marked) if then_remove => remove(scope, name, &marked, options).await,
+            Ok(marked) if then_remove => match remove(scope, name, &marked, options).await {
+                // Who watches for the mark was quicker, as a kubelet is with a pod that has ended.
+                Err(Refusal::Lost(current)) if current.as_ref().is_none_or(|found| found.uid() != marked.uid()) => {
+                    Ok(Deleted { gone: true, reply: farewell(scope, name, marked) })
+                }
+                outcome => outcome,
+            },
             Ok(marked) => Ok(Deleted { gone: false, reply: scope.reply(200, Shown::Stored(marked)) }),
             Err(WriteError::Conflict { current }) => Err(Refusal::Lost(current)),
             Err(error) => Err(scope.refused(name, error).into()),
@@ -186,12 +192,16 @@ async fn remove(scope: &Scope<'_>, name: &str, old: &Object, options: &DeleteOpt
     if !options.dry_run {
         allocate::released(scope, &last).await;
     }
-    let reply = if scope.strategy().returns_deleted {
+    Ok(Deleted { gone: true, reply: farewell(scope, name, last) })
+}
+
+/// What is answered when an object is gone, which was last like this.
+fn farewell(scope: &Scope<'_>, name: &str, last: Object) -> Reply {
+    if scope.strategy().returns_deleted {
         scope.reply(200, Shown::Stored(last))
     } else {
         Reply::Status(Status::success(scope.resource.qualified(), name, last.uid()))
-    };
-    Ok(Deleted { gone: true, reply })
+    }
 }
 
 fn check_preconditions(scope: &Scope<'_>, name: &str, old: &Object, options: &DeleteOptions) -> Result<(), Status> {
