@@ -28,7 +28,7 @@ use crate::image::engine::Store;
 
 /// When is looked, after the engine began to answer and after the look before. Who keeps pods needs a while until it has
 /// removed what its engine lost; after the last one nobody looks until an engine starts.
-const LOOKS: [Duration; 3] = [Duration::from_secs(10), Duration::from_secs(50), Duration::from_secs(240)];
+const LOOKS: [Duration; 6] = [10, 10, 20, 20, 60, 180].map(Duration::from_secs);
 
 /// What the actor is started, and restarted, with.
 #[derive(Clone, Debug)]

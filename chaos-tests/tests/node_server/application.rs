@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::facts::Facts;
-use crate::kubectl::ran;
+use crate::kubectl::{holds, ran};
 use crate::machine::{ADDRESS, IMAGE, Machine, PATIENCE};
 
 /// The application, with the image that this machine has.
@@ -139,16 +139,18 @@ async fn updated(machine: &mut Machine) {
 
 /// The daemon restarts, and is killed, in the middle of transfers through the load balancer: they go on to their ends.
 async fn restarted(machine: &mut Machine) {
+    machine.told(&["-n", "shop", "patch", "cronjob", "heartbeat", "-p", r#"{"spec":{"suspend":true}}"#]).await;
+    machine.told(&["-n", "shop", "delete", "job", "--all", "--timeout=60s"]).await;
+    let stays = |pod: &Value| pod["metadata"]["deletionTimestamp"].is_null() && holds(pod, "Ready");
+    let is_quiet =
+        |list: &Value| list["items"].as_array().is_some_and(|pods| pods.len() == 5 && pods.iter().all(stays));
+    machine.until("only servers are left", &["-n", "shop", "pods"], is_quiet).await;
     let make = format!("head -c {FILE_BYTES} /dev/zero > /www/large");
     let pods = machine.get(&["-n", "shop", "pods", "-l", "app=front"]).await;
     for pod in pods["items"].as_array().expect("a list") {
         let name = pod["metadata"]["name"].as_str().expect("a name");
         machine.told(&["-n", "shop", "exec", name, "--", "sh", "-c", &make]).await;
     }
-    machine.told(&["-n", "shop", "patch", "cronjob", "heartbeat", "-p", r#"{"spec":{"suspend":true}}"#]).await;
-    machine.told(&["-n", "shop", "delete", "job", "--all", "--timeout=60s"]).await;
-    let is_quiet = |list: &Value| list["items"].as_array().is_some_and(|pods| pods.len() == 5);
-    machine.until("only servers are left", &["-n", "shop", "pods"], is_quiet).await;
     let before = Facts::in_namespace(machine, "shop").await;
     for signal in [Signal::TERM, Signal::KILL] {
         let url = format!("http://{ADDRESS}:8080/large");
