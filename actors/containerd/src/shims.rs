@@ -28,7 +28,7 @@ use crate::image::engine::Store;
 
 /// When is looked, after the engine began to answer and after the look before. Who keeps pods needs a while until it has
 /// removed what its engine lost; after the last one nobody looks until an engine starts.
-const LOOKS: [Duration; 6] = [10, 10, 20, 20, 60, 180].map(Duration::from_secs);
+const LOOK_SECONDS: [u64; 6] = [10, 10, 20, 20, 60, 180];
 
 /// What the actor is started, and restarted, with.
 #[derive(Clone, Debug)]
@@ -150,7 +150,9 @@ impl Shims {
     }
 
     fn schedule(&mut self, ctx: &mut Context<ShimsMsg>) {
-        self.timer = LOOKS.get(self.looks).map(|pause| ctx.send_after(*pause, ShimsMsg::LookTick));
+        self.timer = LOOK_SECONDS
+            .get(self.looks)
+            .map(|seconds| ctx.send_after(Duration::from_secs(*seconds), ShimsMsg::LookTick));
     }
 }
 
