@@ -7,7 +7,7 @@ SOURCE=$(cd "$(dirname "$0")" && pwd)
 
 # Debian packages for building: the linker named in .cargo/config.toml, what rustc links with, the compiler of
 # the .proto files, and the registry's roots.
-PACKAGES="mold lld gcc libc6-dev protobuf-compiler ca-certificates"
+PACKAGES="mold gcc libc6-dev protobuf-compiler ca-certificates"
 
 # Debian packages for running pods: the container engine, and a client to try the cluster with. A program that is on PATH
 # already, or below the data directory, takes the place of its package.
@@ -392,6 +392,12 @@ stop_by_pid_file() {
 TEXT
 }
 
+# Where this installation keeps its data: flag, then environment, then default.
+data_dir() {
+  flag=$(printf '%s\n' "$ARGUMENTS" | sed -n -e 's/^--data-dir=//p' -e '/^--data-dir$/{n;p;}' -e '/^-d$/{n;p;}' | tail -n 1)
+  printf '%s' "${flag:-${K3S_DATA_DIR:-/var/lib/rancher/k3s}}"
+}
+
 killall_script() {
   cat <<TEXT
 #!/bin/sh
@@ -452,6 +458,13 @@ if command -v ip >/dev/null; then
   done
   for link in cni0 flannel.1 flannel-v6.1 flannel-wg flannel-wg-v6; do
     ip link delete "\$link" 2>/dev/null
+  done
+  # Each node answers names at the address of kube-dns, which it gave itself.
+  settings=$(single_quoted "$(data_dir)")/agent/etc/kubelet.conf.d/00-k3s-defaults.conf
+  awk '/^clusterDNS:/ { inside = 1; next } !/^ *- / { inside = 0 } inside { gsub(/["'"'"' -]/, ""); print }' \
+    "\$settings" 2>/dev/null | while IFS= read -r address; do
+    case \$address in *:*) bits=128 ;; *) bits=32 ;; esac
+    ip address delete "\$address/\$bits" dev lo 2>/dev/null
   done
 fi
 if command -v nft >/dev/null; then
