@@ -40,14 +40,15 @@ pub struct Flow {
     pub answers_from: IpAddr,
 }
 
-/// Forgets the connections that `is_stale` picks; says how many. Packets that go on meet the rules as new ones.
+/// Forgets the connections that `is_stale` picks; says how many of IPv4, and of IPv6. Packets that go on meet the rules as
+/// new ones.
 ///
 /// # Errors
 /// The kernel refused: it tracks no connections, or the privilege is missing.
-pub fn forget(is_stale: impl Fn(&Flow) -> bool) -> Result<usize, NetlinkError> {
+pub fn forget(is_stale: impl Fn(&Flow) -> bool) -> Result<[usize; 2], NetlinkError> {
     let mut socket = Socket::open(Some(netlink::NETFILTER))?;
-    let mut forgotten = 0;
-    for family in [2, 10] {
+    let mut forgotten = [0; 2];
+    for (family, forgotten) in [2, 10].into_iter().zip(&mut forgotten) {
         let question = Message::new(SUBSYSTEM << 8 | GET, 0).raw(&[family, 0, 0, 0]);
         let stale = socket.dump("list connections", &question, |_, payload| {
             let rest = payload.get(HEADER_BYTES..)?;
@@ -62,7 +63,7 @@ pub fn forget(is_stale: impl Fn(&Flow) -> bool) -> Result<usize, NetlinkError> {
                 message.attribute(ZONE, &zone);
             }
             match socket.request("forget a connection", message) {
-                Ok(_) => forgotten += 1,
+                Ok(_) => *forgotten += 1,
                 Err(error) if error.is_gone() => {}
                 Err(error) => return Err(error),
             }

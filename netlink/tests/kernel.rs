@@ -280,6 +280,27 @@ fn table() -> Table {
 }
 
 #[test]
+fn whoever_flushes_tables_leaves_that_which_is_ours_alone() {
+    let Some(space) = TestSpace::new() else { return };
+    let mut netfilter = space.netfilter();
+    if let Err(error) = netfilter.keep_translating(Family::Inet, "k3sd-test-own") {
+        println!("ignored: this kernel has no tables that belong to somebody: {error}");
+        return;
+    }
+    let own = vec![(Family::Inet, "k3sd-test-own".to_owned())];
+    netfilter.converge(&table()).unwrap();
+    assert_eq!(netfilter.tables().unwrap().len(), 2, "other tables are as they always were");
+    space.run(&["nft", "flush", "ruleset"]);
+    let mut other = space.netfilter();
+    assert_eq!(other.tables().unwrap(), own);
+    assert!(other.delete_table(Family::Inet, "k3sd-test-own").is_err());
+    assert!(other.keep_translating(Family::Inet, "k3sd-test-own").is_err());
+    assert_eq!(other.tables().unwrap(), own);
+    drop(netfilter);
+    assert_eq!(other.tables().unwrap(), []);
+}
+
+#[test]
 fn a_table_with_everything() {
     let Some(space) = TestSpace::new() else { return };
     let mut netfilter = space.netfilter();

@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 use k3sd_runtime::{Clock, Spec, Strategy, System, subtree, worker};
 
 mod common;
+#[path = "../../benches/table.rs"]
+#[expect(dead_code, reason = "shared with benches that print other rows")]
+mod table;
 use common::{Echo, EchoMsg, LIMIT, PeerActor, PeerEcho, one_restart, restartable, runtime};
+use table::{Row, Spread};
 
 /// Rounds of each paired measurement; medians of them are reported.
 const ROUNDS: usize = 41;
-
-fn median(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    (values[values.len() / 2], values[0], values[values.len() - 1])
-}
 
 fn resident_bytes() -> usize {
     let statm = fs::read_to_string("/proc/self/statm").expect("procfs is mounted");
@@ -43,10 +42,6 @@ fn cpu_time() -> Duration {
     })
 }
 
-fn row(what: &str, bar: &str, found: &str, pass: bool) {
-    println!("| {what} | {bar} | {found} | {} |", if pass { "pass" } else { "falls short" });
-}
-
 /// Microseconds per call, of ours and of the peer's, with new actors for each round: on two threads it matters which of
 /// them an actor happens to live on.
 async fn one_round(calls: u32) -> (f64, f64) {
@@ -72,7 +67,7 @@ async fn one_round(calls: u32) -> (f64, f64) {
     (ours, theirs)
 }
 
-async fn call_ratio(threads: &str) {
+async fn call_ratio(threads: &str, name: &'static str) {
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let round = tokio::spawn(one_round(10_000));
@@ -81,9 +76,10 @@ async fn call_ratio(threads: &str) {
         theirs.push(their);
         ratios.push(our / their);
     }
-    let ((our, ..), (their, ..), (ratio, low, high)) = (median(ours), median(theirs), median(ratios));
-    let found = format!("{ratio:.2} x ({low:.2} to {high:.2}); {our:.2} µs beside {their:.2} µs");
-    row(&format!("call round trip beside a bare ractor call, {threads}"), "at most 1.3 x", &found, ratio <= 1.3);
+    let (ours, theirs, ratio) = (Spread::of(ours), Spread::of(theirs), Spread::of(ratios));
+    let row = Row::at_most(format!("call round trip beside a bare ractor call, {threads}"), 1.3, "x", ratio.median);
+    let micros = |spread: Spread| format!("{:.2} µs", spread.median);
+    Row { ours: micros(ours), other: micros(theirs), ratio: format!("{ratio} x"), ..row }.named(name).print();
 }
 
 async fn restart_time() {
@@ -95,9 +91,9 @@ async fn restart_time() {
         one_restart(&system, &echo).await;
         micros.push(began.elapsed().as_secs_f64() * 1e6);
     }
-    let (middle, low, high) = median(micros);
-    let found = format!("median {middle:.1} µs ({low:.1} to {high:.0})");
-    row("death to ready again, backoff off", "median at most 200 µs", &found, middle <= 200.0);
+    let micros = Spread::of(micros);
+    let row = Row::at_most("death to ready again, backoff off, median", 200.0, "µs", micros.median);
+    Row { ours: format!("{micros} µs"), ..row }.named("restart").print();
     tree.stop();
     tree.ended().await;
 }
@@ -135,14 +131,19 @@ async fn dynamic_children() {
             left = resident_bytes() as f64 - before as f64;
         }
     }
-    let of = |kind: u32| median(per_child.iter().filter(|(count, _)| *count == kind).map(|(_, t)| *t).collect()).0;
+    let of = |kind: u32| {
+        Spread::of(per_child.iter().filter(|(count, _)| *count == kind).map(|(_, time)| *time).collect()).median
+    };
     let (few, most, stops) = (of(10_000), of(90_000), of(0));
     let found =
         format!("{few:.2} µs each for the first 10,000, {most:.2} µs for the other 90,000, {stops:.2} µs to stop");
-    row("100,000 dynamic children", "linear in number", &found, most <= few * 1.5);
-    row("memory of each", "at most 4096 bytes", &format!("{bytes_each:.0} bytes"), bytes_each <= 4096.0);
+    Row::alone("100,000 dynamic children", "linear in number", found, most <= few * 1.5)
+        .named("children-linear")
+        .print();
+    let row = Row::at_most("memory of each", 4096.0, "bytes", bytes_each);
+    Row { ours: format!("{bytes_each:.0} bytes"), ..row }.named("children-bytes").print();
     let found = format!("{:.1} MiB more than before the round, after 2 rounds of 100,000", left / 1048576.0);
-    row("given back", "all", &found, left < 0.05 * 100_000.0 * bytes_each);
+    Row::alone("given back", "all", found, left < 0.05 * 100_000.0 * bytes_each).named("children-back").print();
     tree.stop();
     tree.ended().await;
     assert_eq!(system.alive(), 0);
@@ -158,7 +159,8 @@ async fn peer_children() {
         peers.push(linked.expect("the peer starts").0);
     }
     let bytes = resident_bytes().saturating_sub(before) / peers.len();
-    row("a bare linked ractor actor, for comparison", "-", &format!("{bytes} bytes"), true);
+    let row = Row::alone("a bare linked ractor actor, for comparison", "-", "-".to_owned(), true);
+    Row { other: format!("{bytes} bytes"), holds: None, ..row }.print();
     peers.iter().for_each(|peer| peer.stop(None));
 }
 
@@ -182,7 +184,8 @@ async fn idle() {
     let rate = switches as f64 / SECONDS;
     let share = cpu.as_secs_f64() / SECONDS * 100.0;
     let found = format!("{rate:.1} context switches/s, {share:.4} % of a core");
-    row(&format!("idle tree of {} actors", system.alive()), "no measurable CPU", &found, rate < 2.0 && share < 0.01);
+    let what = format!("idle tree of {} actors", system.alive());
+    Row::alone(what, "no measurable CPU", found, rate < 2.0 && share < 0.01).named("idle-tree").print();
     tree.stop();
     tree.ended().await;
 }
@@ -193,8 +196,8 @@ const PARTS: [&str; 6] = ["call-one-thread", "call-two-threads", "restart", "pee
 fn measure(part: &str) {
     let one_thread = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio starts");
     match part {
-        "call-one-thread" => one_thread().block_on(call_ratio("one thread")),
-        "call-two-threads" => runtime().block_on(call_ratio("two threads")),
+        "call-one-thread" => one_thread().block_on(call_ratio("one thread", "call-one-thread")),
+        "call-two-threads" => runtime().block_on(call_ratio("two threads", "call-two-threads")),
         part => runtime().block_on(async {
             let part = match part {
                 "restart" => tokio::spawn(restart_time()),
@@ -211,7 +214,7 @@ fn main() {
     if let Some(part) = std::env::args().skip(1).find(|argument| PARTS.contains(&argument.as_str())) {
         return measure(&part);
     }
-    println!("| what | bar | measured | |\n|---|---|---|---|");
+    Row::print_head("ractor");
     for part in PARTS {
         let myself = std::env::current_exe().expect("a running bench has a path");
         let status = std::process::Command::new(myself).arg(part).status().expect("it starts again");

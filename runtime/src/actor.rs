@@ -341,6 +341,10 @@ impl<M: Message> Context<M> {
 
 /// One incarnation from `init` to its end.
 pub(crate) async fn live<A: Actor>(mut ctx: Context<A::Msg>, args: A::Args) -> Exit {
+    #[cfg(feature = "testkit")]
+    if let Some(text) = ctx.system().faults().start(ctx.path()) {
+        return Exit::StartFailed(text);
+    }
     let asked_to_stop = ctx.asked_to_stop();
     let made = tokio::select! {
         biased;
@@ -372,6 +376,10 @@ pub(crate) async fn live<A: Actor>(mut ctx: Context<A::Msg>, args: A::Args) -> E
 }
 
 async fn handle<A: Actor>(actor: &mut A, ctx: &mut Context<A::Msg>, message: A::Msg) -> Result<(), ActorError> {
+    #[cfg(feature = "testkit")]
+    if let Some(text) = ctx.system().faults().message(ctx.path()) {
+        return Err(ActorError::new(text));
+    }
     let kind = message.kind();
     let began = ctx.cell.node.begin(kind);
     let outcome = if A::STOPS_AT_AWAIT {

@@ -4,8 +4,9 @@
 //! dropped (their callers learn it), and the thread's state is dropped on the thread. Only then does the actor's
 //! supervisor hear of its death, so a successor never meets its predecessor's thread.
 //!
-//! A paused clock of tokio's jumps ahead whenever all tasks wait, and doesn't know of threads. On a simulated clock it is
-//! therefore held where it is while anybody waits for a thread: what a thread does takes no time there.
+//! A paused clock of tokio's jumps ahead whenever all tasks wait, and doesn't know of threads. On a simulated clock
+//! everybody therefore waits while a thread works: what it does takes no time there, and a seed replays the run, since
+//! nothing depends on which of two threads is the quicker one.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -36,28 +37,29 @@ type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 
 /// A thread with a state of its own, which runs one job after another. Dropping it ends the thread after the job in hand.
 pub struct Blocking<S> {
-    jobs: thread_channel::SyncSender<Job<S>>,
+    /// Dropped first of all, which ends the thread.
+    jobs: Option<thread_channel::SyncSender<Job<S>>>,
     /// What the thread died of, once it has.
     panic: Arc<std::sync::OnceLock<String>>,
     /// On a simulated clock: ends when the thread has.
-    ended: Option<Mutex<thread_channel::Receiver<()>>>,
+    ended: Option<Mutex<End>>,
 }
+
+/// Tells by its end that something else is over: nothing is ever sent.
+type End = thread_channel::Receiver<()>;
 
 impl<S> Drop for Blocking<S> {
     fn drop(&mut self) {
-        let Some(ended) = self.ended.take() else { return };
-        if tokio::runtime::Handle::try_current().is_ok() {
-            tokio::task::spawn_blocking(move || lock(&ended).recv().ok());
+        self.jobs = None;
+        if let Some(ended) = self.ended.take() {
+            wait_for(&lock(&ended));
         }
     }
 }
 
-/// Holds a paused clock as long as the answer lives; see the module's page.
-fn hold_clock() -> thread_channel::Sender<()> {
-    let (held, over) = thread_channel::channel();
-    // tokio's clock stands still while a job of its own pool runs.
-    tokio::task::spawn_blocking(move || over.recv().is_err());
-    held
+/// Keeps this thread, and with it all tasks of a simulation, until something is over.
+fn wait_for(end: &End) {
+    end.recv().ok();
 }
 
 impl<S> fmt::Debug for Blocking<S> {
@@ -86,11 +88,12 @@ impl<S: 'static> Blocking<S> {
         let held = Held(ctx.lifeline.clone());
         let is_simulated = ctx.clock().is_simulated();
         let (ends, ended) = thread_channel::channel::<()>();
+        let (making, is_made) = thread_channel::channel::<()>();
         let (path, panic_slot) = (ctx.path().clone(), panic.clone());
         let name: String = path.rsplit('/').next().unwrap_or("blocking").chars().take(15).collect();
         let body = move || {
             set_current_path(Some(path));
-            run(make, told, &inbox, &panic_slot);
+            run(make, (told, making), &inbox, &panic_slot);
             drop(inbox);
             drop(held);
             drop(ends);
@@ -98,9 +101,11 @@ impl<S: 'static> Blocking<S> {
         let spawned = std::thread::Builder::new().name(name).spawn(body);
         async move {
             spawned.map_err(StartError::Thread)?;
-            let _held = is_simulated.then(hold_clock);
+            if is_simulated {
+                wait_for(&is_made);
+            }
             match made.await {
-                Ok(Ok(())) => Ok(Self { jobs, panic, ended: is_simulated.then(|| Mutex::new(ended)) }),
+                Ok(Ok(())) => Ok(Self { jobs: Some(jobs), panic, ended: is_simulated.then(|| Mutex::new(ended)) }),
                 Ok(Err(error)) => Err(StartError::Make(error)),
                 Err(_) => Err(StartError::Panicked(panic.get().cloned().unwrap_or_default())),
             }
@@ -115,23 +120,32 @@ impl<S: 'static> Blocking<S> {
     /// See [`JobError`]. After [`JobError::Ended`] the thread is gone: let the actor fail and be restarted.
     pub async fn run<R: Send + 'static>(&self, job: impl FnOnce(&mut S) -> R + Send + 'static) -> Result<R, JobError> {
         let (sender, receiver) = oneshot::channel();
+        let (works, over) = thread_channel::channel::<()>();
+        if self.ended.is_some() {
+            // Here a kill may still find the caller waiting; behind it there is no await that takes time.
+            tokio::task::yield_now().await;
+        }
         let panic = self.panic.clone();
         let job: Job<S> = Box::new(move |state| match catch_unwind(AssertUnwindSafe(|| job(state))) {
             Ok(result) => {
                 sender.send(result).ok();
+                drop(works);
             }
             Err(payload) => {
                 // The reason is there before the caller learns, from the dropped sender, that there is one.
                 panic.set(panic_text(&*payload)).ok();
-                drop(sender);
+                drop((sender, works));
                 resume_unwind(payload);
             }
         });
-        self.jobs.try_send(job).map_err(|error| match error {
+        let Some(jobs) = &self.jobs else { return Err(self.ended()) };
+        jobs.try_send(job).map_err(|error| match error {
             thread_channel::TrySendError::Full(_) => JobError::Full,
             thread_channel::TrySendError::Disconnected(_) => self.ended(),
         })?;
-        let _held = self.ended.as_ref().map(|_| hold_clock());
+        if self.ended.is_some() {
+            wait_for(&over);
+        }
         receiver.await.map_err(|_| self.ended())
     }
 
@@ -156,7 +170,7 @@ pub enum StartError<E> {
 
 fn run<S, E>(
     make: impl FnOnce() -> Result<S, E>,
-    told: oneshot::Sender<Result<(), E>>,
+    (told, making): (oneshot::Sender<Result<(), E>>, thread_channel::Sender<()>),
     inbox: &thread_channel::Receiver<Job<S>>,
     panic: &std::sync::OnceLock<String>,
 ) {
@@ -175,6 +189,7 @@ fn run<S, E>(
         if told.send(Ok(())).is_err() {
             return; // The actor is gone already.
         }
+        drop(making);
         while let Ok(job) = inbox.recv() {
             job(&mut state);
         }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::{Rng as _, SeedableRng};
@@ -84,6 +84,8 @@ struct Inner {
     base: Instant,
     /// Wall clock at `base`; only set when the wall clock is simulated.
     simulated_wall: Option<Duration>,
+    /// By how many seconds a simulated wall clock was set forward or back since.
+    jumped_seconds: AtomicI64,
     seed: u64,
     streams: AtomicU64,
 }
@@ -114,7 +116,8 @@ impl Clock {
     }
 
     fn new(seed: u64, simulated_wall: Option<Duration>) -> Self {
-        Self(Arc::new(Inner { base: Instant::now(), simulated_wall, seed, streams: AtomicU64::new(0) }))
+        let (jumped_seconds, streams) = (AtomicI64::new(0), AtomicU64::new(0));
+        Self(Arc::new(Inner { base: Instant::now(), simulated_wall, jumped_seconds, seed, streams }))
     }
 
     /// Whether it is one of [`Clock::simulated`].
@@ -130,9 +133,19 @@ impl Clock {
     /// Time since 1970-01-01 UTC. For people and wire formats only: it may jump.
     pub fn wall(&self) -> Duration {
         match self.0.simulated_wall {
-            Some(start) => start + self.now().since(Moment::START),
+            Some(start) => {
+                let jumped = self.0.jumped_seconds.load(Ordering::Relaxed);
+                let (now, by) = (start + self.now().since(Moment::START), Duration::from_secs(jumped.unsigned_abs()));
+                if jumped < 0 { now.saturating_sub(by) } else { now + by }
+            }
             None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         }
+    }
+
+    /// Sets a simulated wall clock forward, or back if `seconds` is negative, as a time server does with a machine's. No
+    /// timer notices. Without effect on the machine's own clock.
+    pub fn jump_wall(&self, seconds: i64) {
+        self.0.jumped_seconds.fetch_add(seconds, Ordering::Relaxed);
     }
 
     /// The wall-clock time at `moment`, as far as today's offset tells.
@@ -184,6 +197,11 @@ mod tests {
         assert_eq!(clock.now().since(now), Duration::from_secs(90));
         assert_eq!(clock.wall() - wall, Duration::from_secs(90));
         assert_eq!(clock.wall_at(now), wall);
+        let before = (clock.now(), clock.wall());
+        clock.jump_wall(-60);
+        assert_eq!((clock.now(), clock.wall() + Duration::from_secs(60)), before);
+        clock.jump_wall(100);
+        assert_eq!(clock.wall() - before.1, Duration::from_secs(40));
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ mod error;
 mod events;
 mod exit;
 pub mod exposition;
+pub mod gather;
 pub mod inspect;
 mod launch;
 pub mod lend;

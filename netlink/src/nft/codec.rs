@@ -33,6 +33,9 @@ pub(super) const GET_GENERATION: u16 = 16;
 pub(super) const HEADER_BYTES: usize = 4;
 /// A table is the first attribute of everything that is in one.
 const TABLE: u16 = 1;
+const TABLE_FLAGS: u16 = 2;
+/// It belongs to the socket that made it.
+const TABLE_OWNER: u32 = 0x2;
 const LIST_ELEMENT: u16 = 1;
 
 const SET_MAP: u32 = 0x8;
@@ -110,6 +113,11 @@ pub(super) fn change(family: Family, table: &str, change: &Change, place: u32) -
     };
     match change {
         Change::AddTable => Ok(vec![new(NEW_TABLE, flags::CREATE)]),
+        Change::OwnTable => {
+            let mut message = new(NEW_TABLE, flags::CREATE);
+            message.be32(TABLE_FLAGS, TABLE_OWNER);
+            Ok(vec![message])
+        }
         Change::DeleteTable => Ok(vec![new(DELETE_TABLE, 0)]),
         Change::AddSet(set) => {
             check_name(&set.name)?;

@@ -4,7 +4,8 @@ use rustix::io::Errno;
 use rustix::net::netlink;
 
 use super::codec::{self, about};
-use super::model::{Change, Contents, Family, Hook, Set, Table};
+use super::expression::{CtKey, Expression, Register};
+use super::model::{ChainBase, ChainKind, Change, Contents, Family, Hook, Rule, Set, Table};
 use super::plan::plan;
 use crate::error::NetlinkError;
 use crate::namespace::Namespace;
@@ -14,6 +15,9 @@ use crate::wire::{be, find};
 /// Rounds of looking and mending, while others change their own tables. Each round that fails is one in which somebody
 /// else got a batch in.
 const ROUNDS_MAX: u32 = 200;
+/// Where the kernel translates destinations, and sources.
+const DESTINATION_NAT: i32 = -100;
+const SOURCE_NAT: i32 = 100;
 
 /// A socket for the nftables of one network namespace.
 #[derive(Debug)]
@@ -197,7 +201,7 @@ impl Netfilter {
         self.converge_from(wanted.family, &wanted.name, |_| wanted.clone())
     }
 
-    /// As [`Netfilter::converge`], for a table that several share: what is wanted follows from what is there.
+    /// As [`Netfilter::converge`], where what is wanted follows from what is there, or is too large to be kept.
     ///
     /// # Errors
     /// As [`Netfilter::converge`].
@@ -205,12 +209,12 @@ impl Netfilter {
         &mut self,
         family: Family,
         name: &str,
-        wanted: impl Fn(Option<&Table>) -> Table,
+        mut wanted: impl FnMut(Option<&Table>) -> Table,
     ) -> Result<usize, NetlinkError> {
         let mut taken = 0;
         for _ in 0..ROUNDS_MAX {
             let (found, generation) = self.table_at(family, name)?;
-            let changes = plan(found.as_ref(), &wanted(found.as_ref()));
+            let changes = plan(found.as_ref(), wanted(found.as_ref()));
             if changes.is_empty() {
                 return Ok(taken);
             }
@@ -223,6 +227,31 @@ impl Netfilter {
             }
         }
         Err(NetlinkError::Unsettled(format!("table {name}")))
+    }
+
+    /// Has the kernel go on translating the addresses of connections that it knows, whoever takes tables away: it does so
+    /// only while there are chains that could. These are in a table of their own, `name`, which nobody else can take away,
+    /// and which is gone with this socket.
+    ///
+    /// # Errors
+    /// The kernel knows no tables that belong to somebody, as before Linux 5.12; or another socket has that table.
+    pub fn keep_translating(&mut self, family: Family, name: &str) -> Result<(), NetlinkError> {
+        let chains = [
+            ("prerouting", Hook::Prerouting, DESTINATION_NAT),
+            ("input", Hook::Input, SOURCE_NAT),
+            ("output", Hook::Output, DESTINATION_NAT),
+            ("postrouting", Hook::Postrouting, SOURCE_NAT),
+        ];
+        let chain = |(name, hook, priority): (&str, Hook, i32)| {
+            let base = Some(ChainBase { kind: ChainKind::Nat, hook, priority, drops: false });
+            Change::AddChain { name: name.to_owned(), base }
+        };
+        // It knows connections only while some rule asks for them.
+        let asks = Rule { expressions: vec![Expression::Ct { key: CtKey::Status, to: Register(0) }] };
+        let mut changes = vec![Change::OwnTable];
+        changes.extend(chains.map(chain));
+        changes.push(Change::AddRule { chain: "input".to_owned(), rule: asks });
+        self.apply(family, name, &changes, None)
     }
 
     /// Takes a table away, if it is there. Says whether it was.

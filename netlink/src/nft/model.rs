@@ -244,6 +244,8 @@ impl Table {
 pub enum Change {
     /// Makes the table, if there is none.
     AddTable,
+    /// Makes a table that nobody else can touch, and that is gone with the socket by which it was made. Needs Linux 5.12.
+    OwnTable,
     /// Takes the table away with all that is in it.
     DeleteTable,
     /// Makes a set without its elements.
@@ -288,6 +290,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddTable => write!(f, "add the table"),
+            Self::OwnTable => write!(f, "add the table for ourselves alone"),
             Self::DeleteTable => write!(f, "delete the table"),
             Self::AddSet(set) => write!(f, "add set {}", set.name),
             Self::DeleteSet(name) => write!(f, "delete set {name}"),

@@ -7,21 +7,23 @@ use super::model::{Chain, Change, Contents, Set, Table};
 /// What a set or a base chain *is* can't be changed. If that differs, the table is made anew in the same batch; the
 /// elements of sets that are left alone are carried over where they fit.
 #[must_use]
-pub fn plan(found: Option<&Table>, wanted: &Table) -> Vec<Change> {
+pub fn plan(found: Option<&Table>, wanted: Table) -> Vec<Change> {
     match found {
         None => create(wanted),
-        Some(found) if !fits(found, wanted) => {
+        Some(found) if !fits(found, &wanted) => {
             let mut changes = vec![Change::DeleteTable];
-            changes.extend(create(&carry_over(found, wanted)));
+            changes.extend(create(carry_over(found, wanted)));
             changes
         }
         Some(found) => update(found, wanted),
     }
 }
 
-/// A set without its elements.
+/// A set without its elements, of which there may be very many.
 fn shape(set: &Set) -> Set {
-    Set { elements: None, ..set.clone() }
+    let Set { name, key_type, key_bytes, data, from_packets, elements: _ } = set;
+    let (key_type, key_bytes, data, from_packets) = (*key_type, *key_bytes, *data, *from_packets);
+    Set { name: name.clone(), key_type, key_bytes, data, from_packets, elements: None }
 }
 
 fn fits(found: &Table, wanted: &Table) -> bool {
@@ -30,25 +32,24 @@ fn fits(found: &Table, wanted: &Table) -> bool {
     wanted.sets.iter().all(same_set) && wanted.chains.iter().all(same_chain)
 }
 
-fn carry_over(found: &Table, wanted: &Table) -> Table {
-    let mut made = wanted.clone();
-    for set in made.sets.iter_mut().filter(|set| set.elements.is_none()) {
+fn carry_over(found: &Table, mut wanted: Table) -> Table {
+    for set in wanted.sets.iter_mut().filter(|set| set.elements.is_none()) {
         let there = found.set(&set.name).filter(|there| shape(there) == shape(set));
         set.elements = there.and_then(|there| there.elements.clone());
     }
-    made
+    wanted
 }
 
-fn create(wanted: &Table) -> Vec<Change> {
+fn create(mut wanted: Table) -> Vec<Change> {
     let mut changes = vec![Change::AddTable];
     changes.extend(wanted.sets.iter().map(|set| Change::AddSet(shape(set))));
-    let chains = || wanted.chains.iter();
-    changes.extend(chains().map(|chain| Change::AddChain { name: chain.name.clone(), base: chain.base }));
-    for set in &wanted.sets {
-        let elements = set.elements.clone().filter(|elements| !elements.is_empty());
+    let chains = wanted.chains.iter();
+    changes.extend(chains.map(|chain| Change::AddChain { name: chain.name.clone(), base: chain.base }));
+    for set in &mut wanted.sets {
+        let elements = set.elements.take().filter(|elements| !elements.is_empty());
         changes.extend(elements.map(|elements| Change::AddElements { set: set.name.clone(), elements }));
     }
-    changes.extend(chains().flat_map(add_rules));
+    changes.extend(wanted.chains.iter().flat_map(add_rules));
     changes
 }
 
@@ -57,14 +58,15 @@ fn add_rules(chain: &Chain) -> impl Iterator<Item = Change> {
 }
 
 /// First what others will lead to, then those others, then what nobody leads to any more.
-fn update(found: &Table, wanted: &Table) -> Vec<Change> {
+fn update(found: &Table, mut wanted: Table) -> Vec<Change> {
     let mut changes = Vec::new();
     let new_sets = wanted.sets.iter().filter(|set| found.set(&set.name).is_none());
     changes.extend(new_sets.map(|set| Change::AddSet(shape(set))));
     let new_chains = wanted.chains.iter().filter(|chain| found.chain(&chain.name).is_none());
     changes.extend(new_chains.map(|chain| Change::AddChain { name: chain.name.clone(), base: chain.base }));
-    for set in &wanted.sets {
-        update_elements(found.set(&set.name), set, &mut changes);
+    for set in &mut wanted.sets {
+        let elements = set.elements.take();
+        update_elements(found.set(&set.name), &set.name, elements, &mut changes);
     }
     for chain in &wanted.chains {
         let there = found.chain(&chain.name).map(|there| there.rules.as_slice()).unwrap_or_default();
@@ -85,8 +87,8 @@ fn update(found: &Table, wanted: &Table) -> Vec<Change> {
     changes
 }
 
-fn update_elements(found: Option<&Set>, wanted: &Set, changes: &mut Vec<Change>) {
-    let Some(elements) = &wanted.elements else { return };
+fn update_elements(found: Option<&Set>, set: &str, elements: Option<Contents>, changes: &mut Vec<Change>) {
+    let Some(elements) = elements else { return };
     let empty = Contents::new();
     let there = found.and_then(|found| found.elements.as_ref()).unwrap_or(&empty);
     let gone: Contents = there
@@ -94,17 +96,12 @@ fn update_elements(found: Option<&Set>, wanted: &Set, changes: &mut Vec<Change>)
         .filter(|(key, element)| elements.get(*key) != Some(*element))
         .map(|(key, element)| (key.clone(), element.clone()))
         .collect();
-    let new: Contents = elements
-        .iter()
-        .filter(|(key, element)| there.get(*key) != Some(*element))
-        .map(|(key, element)| (key.clone(), element.clone()))
-        .collect();
-    let set = &wanted.name;
+    let new: Contents = elements.into_iter().filter(|(key, element)| there.get(key) != Some(element)).collect();
     if !gone.is_empty() {
-        changes.push(Change::DeleteElements { set: set.clone(), elements: gone });
+        changes.push(Change::DeleteElements { set: set.to_owned(), elements: gone });
     }
     if !new.is_empty() {
-        changes.push(Change::AddElements { set: set.clone(), elements: new });
+        changes.push(Change::AddElements { set: set.to_owned(), elements: new });
     }
 }
 

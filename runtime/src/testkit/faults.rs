@@ -1,6 +1,6 @@
 //! What goes wrong, where and how often. Code under test names the place with [`Context::fault`](crate::Context::fault).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,7 +54,17 @@ struct Place {
 
 /// The plans of one universe.
 #[derive(Default)]
-pub struct Faults(Mutex<HashMap<&'static str, Place>>);
+pub struct Faults {
+    places: Mutex<HashMap<&'static str, Place>>,
+    actors: Mutex<BTreeMap<Arc<str>, Doomed>>,
+}
+
+/// What is planned for one actor, whatever its code.
+#[derive(Clone, Copy, Debug, Default)]
+struct Doomed {
+    starts: u32,
+    messages: u32,
+}
 
 impl std::fmt::Debug for Faults {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,28 +75,58 @@ impl std::fmt::Debug for Faults {
 impl Faults {
     /// Plans a fault for the next time `place` is reached for which nothing is planned yet.
     pub fn plan(&self, place: &'static str, fault: Fault) {
-        lock(&self.0).entry(place).or_default().planned.push_back(fault);
+        lock(&self.places).entry(place).or_default().planned.push_back(fault);
     }
 
     /// Makes everybody who reaches `place` wait to be released.
     pub fn barrier(&self, place: &'static str) -> Barrier {
         let barrier = Barrier { arrived: Arc::new(Semaphore::new(0)), released: Arc::new(Semaphore::new(0)) };
-        lock(&self.0).entry(place).or_default().barrier = Some(barrier.clone());
+        lock(&self.places).entry(place).or_default().barrier = Some(barrier.clone());
         barrier
     }
 
     /// Removes what is planned for `place`.
     pub fn clear(&self, place: &'static str) {
-        lock(&self.0).remove(place);
+        lock(&self.places).remove(place);
     }
 
     /// How often `place` was reached since something was first planned for it.
     pub fn reached(&self, place: &'static str) -> u64 {
-        lock(&self.0).get(place).map_or(0, |place| place.reached)
+        lock(&self.places).get(place).map_or(0, |place| place.reached)
+    }
+
+    /// The next so many starts of the actor at `path` fail, before its own code runs. Tasks have no start to fail.
+    pub fn fail_starts(&self, path: &str, times: u32) {
+        lock(&self.actors).entry(path.into()).or_default().starts += times;
+    }
+
+    /// The actor at `path` fails over its next message, and the message is lost with it.
+    pub fn fail_message(&self, path: &str) {
+        lock(&self.actors).entry(path.into()).or_default().messages += 1;
+    }
+
+    /// Removes what is planned for actors.
+    pub fn clear_actors(&self) {
+        lock(&self.actors).clear();
+    }
+
+    pub(crate) fn start(&self, path: &str) -> Option<String> {
+        self.spend(path, |doomed| &mut doomed.starts, "planned to fail its start")
+    }
+
+    pub(crate) fn message(&self, path: &str) -> Option<String> {
+        self.spend(path, |doomed| &mut doomed.messages, "planned to fail over a message")
+    }
+
+    fn spend(&self, path: &str, count: impl Fn(&mut Doomed) -> &mut u32, text: &str) -> Option<String> {
+        let actors = &mut *lock(&self.actors);
+        let count = count(actors.get_mut(path)?);
+        *count = count.checked_sub(1)?;
+        Some(text.to_owned())
     }
 
     pub(crate) async fn reach(&self, name: &'static str) -> Result<(), ActorError> {
-        let (fault, barrier) = match lock(&self.0).get_mut(name) {
+        let (fault, barrier) = match lock(&self.places).get_mut(name) {
             None => return Ok(()),
             Some(place) => {
                 place.reached += 1;
