@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use k3sd_apiserver_access::authn::{FrontProxy, StaticTokens};
 use k3sd_apiserver_admission::{AdmissionConfig, Plugins};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::aggregation::Aggregation;
 use crate::error::SetupError;
@@ -81,6 +83,8 @@ pub struct ApiServerConfig {
     pub strict_transport_security: Option<String>,
     /// What everybody may read beside the API.
     pub pages: Pages,
+    /// The same, in files.
+    pub files: Files,
     /// Numbers of others, which `/metrics` shows with its own.
     pub numbers: Numbers,
     /// How nodes are reached, for logs, exec and the like.
@@ -152,6 +156,56 @@ impl Pages {
     }
 }
 
+/// Files that everybody may read, known or not, on the sockets of the API.
+#[derive(Clone)]
+pub struct Files {
+    /// Where their paths begin; empty for nowhere.
+    prefix: &'static str,
+    open: Arc<OpenFile>,
+    seats: Arc<Semaphore>,
+}
+
+type OpenFile = dyn Fn(&str) -> Option<File> + Send + Sync;
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Files").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl Default for Files {
+    /// There are none.
+    fn default() -> Self {
+        Self::new("", |_| None)
+    }
+}
+
+impl Files {
+    /// So many are read at once: each costs a descriptor, and anybody may ask.
+    pub(crate) const AT_ONCE: usize = 256;
+
+    /// Asks a function for the file of a path that begins with `prefix`, such as `/static/`. It is told the path as it
+    /// was asked for, and opens nothing but plain files that everybody may read.
+    pub fn new(prefix: &'static str, open: impl Fn(&str) -> Option<File> + Send + Sync + 'static) -> Self {
+        Self { prefix, open: Arc::new(open), seats: Arc::new(Semaphore::new(Self::AT_ONCE)) }
+    }
+
+    /// Whether a path is one of files.
+    pub(crate) fn are_at(&self, path: &str) -> bool {
+        !self.prefix.is_empty() && path.starts_with(self.prefix)
+    }
+
+    /// The file of a path.
+    pub(crate) fn open(&self, path: &str) -> Option<File> {
+        (self.open)(path)
+    }
+
+    /// A place among those who read one, if there is any left.
+    pub(crate) fn seat(&self) -> Option<OwnedSemaphorePermit> {
+        self.seats.clone().try_acquire_owned().ok()
+    }
+}
+
 /// Leaves out the tokens.
 impl fmt::Debug for ApiServerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -199,6 +253,7 @@ impl Default for ApiServerConfig {
             shutdown_delay: Duration::ZERO,
             strict_transport_security: None,
             pages: Pages::default(),
+            files: Files::default(),
             numbers: Numbers::default(),
             nodes: Nodes::default(),
             aggregation: Aggregation::default(),

@@ -37,7 +37,7 @@ mod tree;
 pub use crate::aggregation::{Aggregation, LocalApi};
 pub use crate::arguments::{TOKEN_AUTH_FILE, apply as apply_arguments};
 pub use crate::authn::{ServiceAccountKeys, TokenKeys};
-pub use crate::config::{ApiServerConfig, Numbers, Page, Pages};
+pub use crate::config::{ApiServerConfig, Files, Numbers, Page, Pages};
 pub use crate::error::{KeysError, SetupError, TlsError};
 pub use crate::front::{Body, ClientAuthorities, Endpoint, Learn, Reached, TlsLimits};
 pub use crate::observe::{Check, Health, Probe};

@@ -8,6 +8,7 @@
 //! * [`events`] writes down for people what happened; feature `api`.
 //! * [`informer`] keeps local copies of what there is, shared by all who read it; feature `api`.
 //! * [`streams`] passes on requests, and connections that become something else; feature `streams`.
+//! * [`tls`] speaks to servers for which nobody vouches; feature `tls`.
 
 #[cfg(feature = "api")]
 pub mod api;
@@ -23,3 +24,5 @@ pub mod informer;
 pub mod storage;
 #[cfg(feature = "streams")]
 pub mod streams;
+#[cfg(feature = "tls")]
+pub mod tls;

@@ -9,6 +9,7 @@
 //!                                │          ▲          ▲
 //!                     patch, apply, convert └─ schema ─┘                  what is known of each place
 //! names, quantity, selector, cron    the small languages inside of values
+//! query                        what stands behind the question mark of a request
 //! quota, read                  what an object takes, and how its fields are read
 //! status, table                what is answered: errors, and columns for people
 //! ```
@@ -26,6 +27,7 @@ pub mod object;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod query;
 pub mod quota;
 pub mod read;
 pub mod schema;

@@ -3,10 +3,9 @@
 //! `GET /apis/apps/v1/namespaces/a/deployments/b/scale` gets the subresource `scale` of deployment `b` in namespace `a`.
 //! Anything that isn't laid out as a resource is a plain path, and its verb is the HTTP method in lower case.
 
+use k3sd_objects::query::{Query, percent_decode};
 use k3sd_objects::selector::{FieldSelector, LabelSelector};
 use thiserror::Error;
-
-use super::query::{Query, percent_decode};
 
 /// What hangs off a namespace and isn't a resource inside of it.
 const NAMESPACE_SUBRESOURCES: &[&str] = &["status", "finalize"];

@@ -17,7 +17,6 @@ pub mod bootstrap;
 pub mod cover;
 mod info;
 pub mod node;
-mod query;
 mod rbac;
 mod review;
 mod rule;
@@ -30,7 +29,7 @@ use k3sd_objects::status::{Qualified, Status};
 
 pub use authorizer::Authorizer;
 pub use info::{RequestError, RequestInfo};
-pub use query::{Query, percent_decode};
+pub use k3sd_objects::query::{Query, percent_decode};
 pub use rbac::{Binding, Rbac, RbacObjects, Role, RoleRef, Subject};
 pub use review::rules_review_status;
 pub use rule::PolicyRule;

@@ -10,6 +10,7 @@
 mod answer;
 mod documents;
 mod elsewhere;
+mod files;
 mod local;
 mod peer;
 mod watch;
@@ -202,6 +203,9 @@ impl Pipeline {
     {
         if let Some((content_type, page)) = self.0.parts.config.pages.of(parts.uri.path()) {
             return answer::bytes(200, content_type, page);
+        }
+        if let Some(response) = files::answer(&self.0.parts.config.files, parts) {
+            return response;
         }
         let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let accepts = parts.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());

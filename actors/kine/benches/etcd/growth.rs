@@ -109,17 +109,19 @@ pub(crate) async fn measure(setting: &Setting, scale: &Scale) -> Result<Vec<Row>
         mib(file_most.get()),
         settling.as_secs_f64()
     );
-    let mut tail = Row::at_most("write p99 during compaction beside without", TAIL_BAR, "x", ratio.median);
+    let mut tail =
+        Row::at_most("write p99 during compaction beside without", TAIL_BAR, "x", ratio.median).named("compaction-p99");
     tail.ours = format!("{:.2} ms beside {:.2} ms", with.at(990), without.at(990));
     tail.ratio = format!("{ratio} x");
     Ok(vec![
-        Row::at_most(what, FILE_BAR, "x", file as f64 / live as f64),
+        Row::at_most(what, FILE_BAR, "x", file as f64 / live as f64).named("file"),
         Row::at_most(
             format!("write-ahead log at its longest ({complaints} complaints of it)"),
             LOG_BAR_MIB,
             "MiB",
             mib(longest.get()),
-        ),
+        )
+        .named("log"),
         tail,
     ])
 }

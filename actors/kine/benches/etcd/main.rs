@@ -15,10 +15,13 @@ mod growth;
 mod http2;
 mod load;
 mod memory;
+#[path = "../../../../benches/order.rs"]
 mod order;
 mod puts;
 mod reads;
 mod server;
+#[path = "../../../../benches/table.rs"]
+#[expect(dead_code, reason = "shared with benches that print other rows")]
 mod table;
 mod watching;
 mod wire;
@@ -88,9 +91,9 @@ fn fsync(directory: &Path) -> Result<f64, Failure> {
 
 async fn measure(row: &str, setting: &Setting, scale: &Scale) -> Result<Vec<Row>, Failure> {
     match row {
-        "put-1" => puts::measure(setting, scale, 1, 1.0).await,
-        "put-64" => puts::measure(setting, scale, 64, 2.0).await,
-        "put-512" => puts::measure(setting, scale, 512, 3.0).await,
+        "put-1" => puts::measure(setting, scale, &puts::BARS[0]).await,
+        "put-64" => puts::measure(setting, scale, &puts::BARS[1]).await,
+        "put-512" => puts::measure(setting, scale, &puts::BARS[2]).await,
         "range" => reads::pages(setting, scale).await,
         "list" => reads::whole(setting, scale).await,
         "watch" => watching::measure(setting, scale).await,

@@ -31,7 +31,7 @@ pub(crate) async fn measure(setting: &Setting, scale: &Scale) -> Result<Vec<Row>
     };
     let keys = scale.keys;
     Ok(vec![
-        row(format!("resident memory after writing {keys} keys of 1 KiB"), after_load),
-        row(format!("the same after {LISTS} lists of all of them"), after_lists),
+        row(format!("resident memory after writing {keys} keys of 1 KiB"), after_load).named("memory-store"),
+        row(format!("the same after {LISTS} lists of all of them"), after_lists).named("memory-store-lists"),
     ])
 }

@@ -10,6 +10,20 @@ use crate::{Failure, Scale};
 /// How much better the path in process is to be than the one over gRPC.
 const INSIDE_BAR: f64 = 2.0;
 
+/// With how many clients is measured, how many times as good as etcd that is to be, and the names of both bars.
+pub(crate) struct Bar {
+    clients: usize,
+    times: f64,
+    over_grpc: &'static str,
+    inside: &'static str,
+}
+
+pub(crate) const BARS: [Bar; 3] = [
+    Bar { clients: 1, times: 1.0, over_grpc: "put-1", inside: "put-inside-1" },
+    Bar { clients: 64, times: 2.0, over_grpc: "put-64", inside: "put-inside-64" },
+    Bar { clients: 512, times: 3.0, over_grpc: "put-512", inside: "put-inside-512" },
+];
+
 /// What one of the three has come to.
 #[derive(Default)]
 struct Turns {
@@ -42,7 +56,8 @@ fn ratios(one: &Turns, other: &Turns) -> Spread {
     Spread::of(one.rates.iter().zip(&other.rates).map(|(one, other)| one / other).collect())
 }
 
-pub(crate) async fn measure(setting: &Setting, scale: &Scale, clients: usize, bar: f64) -> Result<Vec<Row>, Failure> {
+pub(crate) async fn measure(setting: &Setting, scale: &Scale, bar: &Bar) -> Result<Vec<Row>, Failure> {
+    let Bar { clients, times, over_grpc: over_name, inside: inside_name } = *bar;
     let servers = Server::both(setting).await?;
     let connections = clients.min(CONNECTIONS_MAX);
     let mut connected = [servers[0].connect_many(connections).await?, servers[1].connect_many(connections).await?];
@@ -74,8 +89,9 @@ pub(crate) async fn measure(setting: &Setting, scale: &Scale, clients: usize, ba
     let [mut ours, mut etcd] = turns;
     let (over, beside) = (ratios(&ours, &etcd), ratios(&within, &ours));
     let what = format!("puts of 1 KiB, {clients} clients, {connections} connections");
-    let mut rows = vec![Row::ratio(what, Some(bar), ours.tell(), etcd.tell(), over)];
+    let mut rows = vec![Row::ratio(what, Some(times), ours.tell(), etcd.tell(), over).named(over_name)];
     let what = format!("the same in process, beside our gRPC, {clients} clients");
-    rows.push(Row::ratio(what, Some(INSIDE_BAR), within.tell(), "(our gRPC)".to_owned(), beside));
+    let row = Row::ratio(what, Some(INSIDE_BAR), within.tell(), "(our gRPC)".to_owned(), beside);
+    rows.push(row.named(inside_name));
     Ok(rows)
 }

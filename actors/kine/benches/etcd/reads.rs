@@ -88,8 +88,12 @@ pub(crate) async fn pages(setting: &Setting, scale: &Scale) -> Result<Vec<Row>, 
     let ended: Vec<Question> = starts.map(ended).collect();
     let keys = scale.keys;
     Ok(vec![
-        compare(&format!("pages of 500 out of {keys} keys (limit)"), &servers, scale.rounds, &limited).await?,
-        compare(&format!("ranges of 500 out of {keys} keys (end)"), &servers, scale.rounds, &ended).await?,
+        compare(&format!("pages of 500 out of {keys} keys (limit)"), &servers, scale.rounds, &limited)
+            .await?
+            .named("pages"),
+        compare(&format!("ranges of 500 out of {keys} keys (end)"), &servers, scale.rounds, &ended)
+            .await?
+            .named("ranges"),
     ])
 }
 
@@ -98,7 +102,7 @@ pub(crate) async fn whole(setting: &Setting, scale: &Scale) -> Result<Vec<Row>, 
     let servers = filled(setting, scale.keys).await?;
     let all = [(question(0, None, 0), scale.keys)];
     let what = format!("list of {} keys of 1 KiB", scale.keys);
-    Ok(vec![compare(&what, &servers, scale.rounds, &all).await?])
+    Ok(vec![compare(&what, &servers, scale.rounds, &all).await?.named("list-store")])
 }
 
 /// One list of everything, for whoever wants to see what it leaves behind.

@@ -24,10 +24,14 @@ const OTHERS: usize = 8;
 pub(crate) async fn measure(setting: &Setting, scale: &Scale) -> Result<Vec<Row>, Failure> {
     let mut rows = vec![over_grpc(setting, scale).await?];
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    for (what, compacting) in [("put to watch in process, p99", false), ("the same while history is dropped", true)] {
+    for (name, what, compacting) in [
+        ("watch-inside", "put to watch in process, p99", false),
+        ("watch-inside-compacting", "the same while history is dropped", true),
+    ] {
         let (setting, span) = (setting.clone(), scale.span * u32::try_from(scale.rounds)?);
         let p99 = threads.spawn(async move { within(&setting, span, compacting).await }).await??;
-        rows.push(Row::at_most(format!("{what}, beyond the acknowledgement"), INSIDE_BAR_MS, "ms", p99));
+        let row = Row::at_most(format!("{what}, beyond the acknowledgement"), INSIDE_BAR_MS, "ms", p99);
+        rows.push(row.named(name));
     }
     threads.shutdown_background();
     Ok(rows)
@@ -49,7 +53,8 @@ async fn over_grpc(setting: &Setting, scale: &Scale) -> Result<Row, Failure> {
     let ratio = Spread::of(tails[0].iter().zip(&tails[1]).map(|(ours, etcd)| etcd / ours).collect());
     let [mut ours, mut etcd] = all;
     let tell = |times: &mut Times| format!("p50 {:.2} ms, p99 {:.2} ms", times.at(500), times.at(990));
-    Ok(Row::ratio("put to watch over gRPC, p99", Some(1.0), tell(&mut ours), tell(&mut etcd), ratio))
+    Ok(Row::ratio("put to watch over gRPC, p99", Some(1.0), tell(&mut ours), tell(&mut etcd), ratio)
+        .named("watch-grpc"))
 }
 
 /// Puts at a pace, each followed by a watcher on a connection of its own.

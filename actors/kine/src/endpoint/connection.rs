@@ -1,18 +1,13 @@
 //! One connection: HTTP/2, and all its calls, in one task.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use k3sd_runtime::Clock;
-use tokio::sync::mpsc;
+use k3sd_runtime::gather::inside;
 
 use super::desk::Desk;
 use super::listener::Stream;
@@ -29,28 +24,15 @@ const ANSWER_AHEAD_BYTES: usize = 128 << 10;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_LIMIT: Duration = Duration::from_secs(20);
 
-type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// hyper wants to spawn its calls; here they become part of the connection's own task, and end with it.
-#[derive(Clone)]
-struct Inside(mpsc::Sender<Call>);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Inside {
-    fn execute(&self, call: F) {
-        // There is a place for each stream that is allowed; beyond them the call is dropped, which resets it.
-        self.0.try_send(Box::pin(call)).ok();
-    }
-}
-
 /// Serves until either side has enough.
 pub(crate) async fn serve(stream: Box<dyn Stream>, desk: Desk, clock: Clock) {
-    let (inside, mut begun) = mpsc::channel(STREAMS_MAX as usize + 16);
+    let (inside, begun) = inside(STREAMS_MAX as usize + 16);
     let router = Router::new(desk, clock);
     let service = service_fn(move |request| {
         let answer = router.answer(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
-    let connection = http2::Builder::new(Inside(inside))
+    let connection = http2::Builder::new(inside)
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -60,25 +42,7 @@ pub(crate) async fn serve(stream: Box<dyn Stream>, desk: Desk, clock: Clock) {
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_LIMIT)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let mut calls = FuturesUnordered::new();
-    let served = poll_fn(|context| {
-        loop {
-            // Calls first: all answers that are ready leave the connection with one write.
-            while let Poll::Ready(Some(())) = calls.poll_next_unpin(context) {}
-            if let Poll::Ready(outcome) = connection.as_mut().poll(context) {
-                return Poll::Ready(outcome);
-            }
-            let before = calls.len();
-            while let Poll::Ready(Some(call)) = begun.poll_recv(context) {
-                calls.push(call);
-            }
-            if calls.len() == before {
-                return Poll::Pending;
-            }
-        }
-    });
-    if let Err(error) = served.await {
+    if let Err(error) = begun.with(connection).await {
         tracing::debug!(%error, "a connection to the datastore broke off");
     }
 }

@@ -50,7 +50,8 @@ pub(crate) fn value(schema: SchemaRef<'static>, dice: &mut Dice, depth: u64) -> 
             Value::Object(map)
         }
         Kind::Map => {
-            let count = dice.below(3);
+            // As with lists: one that is required and empty comes back from protobuf as null, upstream too.
+            let count = dice.below(3) + 1;
             let values = schema.values().unwrap();
             (0..count).map(|n| (format!("k{n}"), value(values, dice, depth + 1))).collect::<Map<_, _>>().into()
         }

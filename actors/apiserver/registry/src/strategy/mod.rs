@@ -7,6 +7,7 @@
 mod batch;
 mod certificates;
 mod core;
+mod gates;
 mod pods;
 mod qos;
 mod storage;
@@ -157,6 +158,7 @@ impl Strategy {
         if self.counts(resource) {
             meta::set(object, "generation", 1);
         }
+        gates::drop_disabled(object, None, resource);
         (self.create)(object, context);
     }
 
@@ -176,6 +178,7 @@ impl Strategy {
                 if has_status(resource) {
                     meta::copy_field(new, old, "status");
                 }
+                gates::drop_disabled(new, Some(old), resource);
                 (self.update)(new, old, context);
             }
             Part::Status => {

@@ -278,3 +278,34 @@ fn what_should_not_be_said_any_more_is_told() {
     warn(&deployment, &object, Some(&object), &mut again);
     assert_eq!(again, Vec::<String>::new());
 }
+
+#[test]
+fn volumes_from_images_are_not_there_yet() {
+    let spec = || {
+        json!({
+            "volumes": [{ "name": "i", "image": { "reference": "r" } }, { "name": "e", "emptyDir": {} }],
+            "initContainers": [{ "name": "a", "volumeMounts": [{ "name": "i", "mountPath": "/i" }] }],
+            "containers": [{ "name": "c", "volumeMounts": [
+                { "name": "i", "mountPath": "/i" }, { "name": "e", "mountPath": "/e" }] }],
+        })
+    };
+    let wanted = json!({
+        "volumes": [{ "name": "e", "emptyDir": {} }],
+        "initContainers": [{ "name": "a" }],
+        "containers": [{ "name": "c", "volumeMounts": [{ "name": "e", "mountPath": "/e" }] }],
+    });
+    let pod = created("", "pods", json!({ "metadata": {}, "spec": spec() }));
+    assert_eq!(pod["spec"], wanted);
+    let template = json!({ "template": { "spec": spec() } });
+    let deployment = created("apps", "deployments", json!({ "metadata": {}, "spec": template }));
+    assert_eq!(deployment["spec"]["template"]["spec"], wanted);
+    let nested = json!({ "jobTemplate": { "spec": template } });
+    let cron = created("batch", "cronjobs", json!({ "metadata": {}, "spec": nested }));
+    assert_eq!(cron["spec"]["jobTemplate"]["spec"]["template"]["spec"], wanted);
+    // Who has one from elsewhere keeps it; nobody gets one anew.
+    let old = json!({ "metadata": {}, "spec": template });
+    assert_eq!(updated("apps", "deployments", Part::Main, &old, old.clone())["spec"], template);
+    let plain = json!({ "metadata": {}, "spec": { "template": { "spec": { "containers": [] } } } });
+    let changed = updated("apps", "deployments", Part::Main, &plain, old);
+    assert_eq!(changed["spec"]["template"]["spec"], wanted);
+}

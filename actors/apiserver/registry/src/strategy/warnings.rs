@@ -66,6 +66,12 @@ const TEMPLATES: &[(&str, &str, &[&str])] = &[
     ("batch", "cronjobs", &["spec", "jobTemplate", "spec", "template"]),
 ];
 
+/// Where a kind has the template of pods, if it has one.
+pub(super) fn template(resource: &Resource) -> Option<&'static [&'static str]> {
+    let (group, plural) = (&*resource.group, &*resource.plural);
+    TEMPLATES.iter().find(|row| (row.0, row.1) == (group, plural)).map(|(.., steps)| *steps)
+}
+
 /// Adds what the client of a write should know. An update that leaves a pod as it was says nothing again.
 pub(crate) fn warn(resource: &Resource, new: &Value, old: Option<&Value>, warnings: &mut Vec<String>) {
     for finalizer in meta::finalizers(new) {
@@ -77,14 +83,13 @@ pub(crate) fn warn(resource: &Resource, new: &Value, old: Option<&Value>, warnin
             ));
         }
     }
-    let (group, plural) = (&*resource.group, &*resource.plural);
-    if (group, plural) == ("", "pods") {
+    if (&*resource.group, &*resource.plural) == ("", "pods") {
         if old.is_none() {
             pod(new, "", warnings);
         }
         return;
     }
-    let Some((.., steps)) = TEMPLATES.iter().find(|row| (row.0, row.1) == (group, plural)) else { return };
+    let Some(steps) = template(resource) else { return };
     let Some(template) = meta::at(new, steps) else { return };
     if old.and_then(|old| meta::at(old, steps)) != Some(template) {
         pod(template, &format!("{}.", steps.join(".")), warnings);
