@@ -90,13 +90,21 @@ fn shim_of(command_line: &[u8], socket: &Path) -> Option<String> {
     (is_ours && !id.is_empty()).then_some(id)
 }
 
+/// Whether a process sees the files that we see. In a container on this machine there may be a node of its own, whose engine
+/// has a socket of the same name; its shims are none of ours.
+fn is_here(pid: u32) -> bool {
+    let place = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt"));
+    matches!((place(&pid.to_string()), place("self")), (Ok(theirs), Ok(ours)) if theirs == ours)
+}
+
 /// The shims of the engine at this socket.
 fn shims(socket: &Path) -> Vec<Shim> {
     let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let shim = |pid: u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        Some(Shim { pid, id: shim_of(&line, socket)? })
+        let id = shim_of(&line, socket)?;
+        is_here(pid).then_some(Shim { pid, id })
     };
     pids.filter_map(shim).collect()
 }
@@ -216,6 +224,29 @@ mod tests {
         ] {
             assert_eq!(shim_of(&found, socket).as_deref(), wanted, "{}", String::from_utf8_lossy(&found));
         }
+    }
+
+    #[test]
+    fn a_process_that_sees_other_files_is_not_ours() {
+        assert!(is_here(std::process::id()));
+        assert!(!is_here(u32::MAX), "there is no such process");
+        let script = ["--mount", "sh", "-c", "echo; exec cat"];
+        let mut elsewhere = std::process::Command::new("unshare")
+            .args(script)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 1];
+        // It says so when it has gone there; without the right to, it has ended.
+        let went = std::io::Read::read(elsewhere.stdout.as_mut().unwrap(), &mut said).unwrap() == 1;
+        if went {
+            assert!(!is_here(elsewhere.id()));
+        } else {
+            println!("ignored: no mount namespace can be made here");
+        }
+        drop(elsewhere.stdin.take());
+        elsewhere.wait().unwrap();
     }
 
     #[test]

@@ -11,7 +11,7 @@ use k8s_cri::v1;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use tonic::transport::Channel;
-use tonic::{Response, Status, Streaming};
+use tonic::{Response, Status};
 
 use crate::channel::channel;
 use crate::error::CriError;
@@ -169,6 +169,12 @@ impl Cri {
         Self { shared: Arc::new(shared), limit: CALL_LIMIT, meter: None }
     }
 
+    /// The way over a channel that somebody else has opened, such as one to a runtime in this process. It has no socket.
+    pub fn over(channel: Channel) -> Self {
+        let shared = Shared { socket: PathBuf::new(), channel: OnceLock::from(channel) };
+        Self { shared: Arc::new(shared), limit: CALL_LIMIT, meter: None }
+    }
+
     /// The same way, on which calls may take so long.
     #[must_use]
     pub fn with_limit(mut self, limit: Duration) -> Self {
@@ -248,36 +254,5 @@ impl Cri {
     /// See [`CriError`].
     pub async fn pull_image(&self, request: v1::PullImageRequest) -> Result<v1::PullImageResponse, CriError> {
         self.unary("PullImage", None, self.image().pull_image(request)).await
-    }
-
-    /// What happens to containers from now on. Runtimes before containerd 1.7 don't know it.
-    ///
-    /// # Errors
-    /// See [`CriError`]. One that doesn't know it may say so only at the first [`Events::next`].
-    pub async fn get_container_events(&self, request: v1::GetEventsRequest) -> Result<Events, CriError> {
-        let call = "GetContainerEvents";
-        let mut runtime = self.runtime();
-        // A runtime sends its headers with the first event, so that nothing can be waited for here but the stream.
-        let opened = runtime.get_container_events(request).await;
-        opened.map(|answer| Events(answer.into_inner())).map_err(|status| CriError::from_status(call, &status))
-    }
-}
-
-/// A stream of events; dropping it ends it.
-pub struct Events(Streaming<v1::ContainerEventResponse>);
-
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Events")
-    }
-}
-
-impl Events {
-    /// The next event; `None` when the runtime ended the stream. What was missed between two streams has to be asked for.
-    ///
-    /// # Errors
-    /// See [`CriError`]. The stream is over then.
-    pub async fn next(&mut self) -> Result<Option<v1::ContainerEventResponse>, CriError> {
-        self.0.message().await.map_err(|status| CriError::from_status("GetContainerEvents", &status))
     }
 }

@@ -57,19 +57,28 @@ impl CriError {
         }
     }
 
-    /// The runtime's own words, or ours where it said nothing.
+    /// The runtime's own words, or ours where it said nothing. The statuses of containers have them like this.
     pub fn message(&self) -> String {
         self.to_string()
+    }
+
+    /// The error as gRPC's Go library prints a status, code and words, which is how the kubelet's events have it.
+    pub fn status(&self) -> String {
+        let words = match self {
+            Self::Late { .. } => "context deadline exceeded".to_owned(),
+            Self::Refused { .. } | Self::Away { .. } => self.to_string(),
+        };
+        format!("rpc error: code = {} desc = {words}", name(self.code()))
+    }
+
+    /// The same, but words alone where the code says nothing: what the kubelet makes of images that can't be pulled.
+    pub fn status_or_message(&self) -> String {
+        if self.code() == Code::Unknown { self.message() } else { self.status() }
     }
 
     /// Whether there is no such sandbox, container or image.
     pub fn is_not_found(&self) -> bool {
         self.code() == Code::NotFound
-    }
-
-    /// Whether the runtime doesn't know the call, being older than it.
-    pub fn is_unimplemented(&self) -> bool {
-        self.code() == Code::Unimplemented
     }
 
     /// Whether the runtime is away, so that the same call may succeed when it is back.
@@ -83,6 +92,15 @@ fn is_broken_stream(status: &Status) -> bool {
     let words = status.message();
     matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled)
         && (words.starts_with("h2 protocol error") || words.starts_with("transport error"))
+}
+
+/// A code as Go has it, which spells two of them in another way.
+fn name(code: Code) -> String {
+    match code {
+        Code::Ok => "OK".to_owned(),
+        Code::Cancelled => "Canceled".to_owned(),
+        other => format!("{other:?}"),
+    }
 }
 
 /// An error and its causes in one line, each once.
@@ -107,8 +125,21 @@ mod tests {
     #[test]
     fn a_refusal_keeps_code_and_words() {
         let error = CriError::from_status("ContainerStatus", &Status::not_found("no container \"a\""));
-        assert!(error.is_not_found() && !error.is_unavailable() && !error.is_unimplemented());
+        assert!(error.is_not_found() && !error.is_unavailable());
         assert_eq!(error.message(), "no container \"a\"");
+    }
+
+    #[test]
+    fn events_have_code_and_words() {
+        let of = |status| CriError::from_status("RunPodSandbox", &status);
+        let plain = of(Status::unknown("no network"));
+        assert_eq!(plain.status(), "rpc error: code = Unknown desc = no network");
+        assert_eq!(plain.status_or_message(), "no network");
+        let absent = of(Status::not_found("no image"));
+        assert_eq!(absent.status_or_message(), "rpc error: code = NotFound desc = no image");
+        assert_eq!(of(Status::cancelled("gone")).status(), "rpc error: code = Canceled desc = gone");
+        let late = CriError::Late { call: "RunPodSandbox", limit: Duration::from_secs(240) };
+        assert_eq!(late.status(), "rpc error: code = DeadlineExceeded desc = context deadline exceeded");
     }
 
     #[test]

@@ -14,5 +14,5 @@ mod numbers;
 pub use k8s_cri::v1;
 
 pub use crate::channel::channel;
-pub use crate::client::{CALL_LIMIT, Cri, Events, MESSAGE_BYTES_MAX};
+pub use crate::client::{CALL_LIMIT, Cri, MESSAGE_BYTES_MAX};
 pub use crate::error::{Code, CriError};

@@ -8,8 +8,8 @@ use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::{
-    CreateImageRequest, CreateRequest, DeleteRequest, GetImageRequest, Image, Info, ListImagesRequest, ListRequest,
-    ReadContentRequest, UpdateImageRequest, UpdateRequest,
+    CreateImageRequest, CreateRequest, DeleteRequest, GetImageRequest, Image, Info, Lease, ListImagesRequest,
+    ListRequest, ReadContentRequest, UpdateImageRequest, UpdateRequest,
 };
 use k3sd_cri::Code;
 use prost_types::FieldMask;
@@ -21,6 +21,8 @@ use crate::error::ImportError;
 
 /// The namespace in which CRI keeps its images.
 const NAMESPACE: &str = "k8s.io";
+/// The label that says until when a lease holds.
+pub(crate) const EXPIRES: &str = "containerd.io/gc.expire";
 /// The largest manifest or configuration that is read.
 const DOCUMENT_BYTES_MAX: i64 = 8 << 20;
 
@@ -82,7 +84,7 @@ impl Store {
 
     /// The same connection under a new lease of this name, which ends by itself at `expires` (RFC 3339).
     pub(crate) async fn leased(&self, id: String, expires: String) -> Result<Self, ImportError> {
-        let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), expires)]);
+        let labels = HashMap::from([(EXPIRES.to_owned(), expires)]);
         let request = self.request(CreateRequest { id: id.clone(), labels });
         LeasesClient::new(self.channel.clone()).create(request).await.map_err(refused("make a lease"))?;
         Ok(Self { channel: self.channel.clone(), lease: Some(id) })
@@ -95,11 +97,11 @@ impl Store {
         found(ended).map(drop).map_err(refused("end a lease"))
     }
 
-    /// The names of all leases.
-    pub(crate) async fn leases(&self) -> Result<Vec<String>, ImportError> {
+    /// All leases.
+    pub(crate) async fn leases(&self) -> Result<Vec<Lease>, ImportError> {
         let request = self.request(ListRequest::default());
         let answer = LeasesClient::new(self.channel.clone()).list(request).await.map_err(refused("list leases"))?;
-        Ok(answer.into_inner().leases.into_iter().map(|lease| lease.id).collect())
+        Ok(answer.into_inner().leases)
     }
 
     /// The name of the lease.

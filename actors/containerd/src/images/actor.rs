@@ -104,11 +104,11 @@ impl Images {
         }
         self.pausing = true;
         let (terms, expires) = self.terms(ctx);
-        let (store, image) = (self.store.clone(), self.args.config.sandbox_image());
+        let (store, config) = (self.store.clone(), self.args.config.clone());
         let starting = Blocking::start(ctx, 1, || Ok::<_, std::convert::Infallible>(()));
         ctx.pipe(async move {
             let outcome = match starting.await {
-                Ok(thread) => jobs::pause(&store, &thread, &image, terms, expires).await,
+                Ok(thread) => jobs::pause(&store, &thread, &config, terms, expires).await,
                 Err(error) => Err(ImportError::Content(error.to_string())),
             };
             ImagesMsg::PauseDone { outcome }

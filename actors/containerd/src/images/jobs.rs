@@ -3,17 +3,19 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use containerd_client::services::v1::Image;
+use containerd_client::services::v1::{Image, Lease};
 use k3sd_cri::{Cri, v1};
 use k3sd_runtime::blocking::Blocking;
 use tokio::sync::mpsc;
 
 use super::cache::{self, Entry};
 use super::core::{Kind, Stamp, names};
+use crate::config::ContainerdConfig;
 use crate::error::ImportError;
 use crate::image::archive::{self, Source};
-use crate::image::engine::Store;
+use crate::image::engine::{EXPIRES, Store};
 use crate::image::import::{self, CRI_PINNED, PINNED, PINNED_VALUE, Terms};
 use crate::image::{self, BuiltImage, reference};
 
@@ -29,12 +31,22 @@ const LIST_BYTES_MAX: u64 = 1 << 20;
 /// A thread that reads one archive.
 pub(crate) type Reader = Blocking<()>;
 
-/// Ends what an import that was cut short left behind.
-pub(crate) async fn clean(store: &Store) -> Result<(), ImportError> {
-    for lease in store.leases().await? {
-        if lease == K3S_LEASE || lease.starts_with(LEASE_PREFIX) {
-            store.release(&lease, false).await?;
-        }
+/// Whether a lease is nobody's any more. It is ours, and no import runs; or it is one for a time, from before the engine
+/// began to serve at `since`. Its holder was the engine itself, making a sandbox, or somebody on a connection that broke:
+/// what it holds, as a snapshot, would stay for a day. Who means to come back takes a lease without an end.
+fn is_lost(lease: &Lease, since: Option<SystemTime>) -> bool {
+    let made = lease.created_at.and_then(|made| SystemTime::try_from(made).ok());
+    let is_older = made.zip(since).is_some_and(|(made, since)| made < since);
+    lease.id == K3S_LEASE || lease.id.starts_with(LEASE_PREFIX) || is_older && lease.labels.contains_key(EXPIRES)
+}
+
+/// Ends what an import that was cut short left behind, and an engine that was killed; this one has served since `since`.
+pub(crate) async fn clean(store: &Store, since: Option<SystemTime>) -> Result<(), ImportError> {
+    let leases = store.leases().await?;
+    let lost: Vec<&Lease> = leases.iter().filter(|lease| is_lost(lease, since)).collect();
+    for (at, lease) in lost.iter().enumerate() {
+        // With the last one goes what all of them held.
+        store.release(&lease.id, at + 1 == lost.len()).await?;
     }
     Ok(())
 }
@@ -64,11 +76,14 @@ async fn archive(
 pub(crate) async fn pause(
     store: &Store,
     thread: &Reader,
-    sandbox_image: &str,
+    config: &ContainerdConfig,
     mut terms: Terms,
     expires: String,
 ) -> Result<(), ImportError> {
-    clean(store).await?;
+    // The engine makes its socket anew whenever it starts.
+    let since = std::fs::metadata(config.socket()).and_then(|socket| socket.modified()).ok();
+    clean(store, since).await?;
+    let sandbox_image = &config.sandbox_image();
     let wanted = image::pause_names(sandbox_image);
     let built = image::pause();
     let mut absent = Vec::new();
@@ -193,11 +208,13 @@ fn read_list(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Sets the marks of a preloaded image.
+/// Sets the marks of a preloaded image. One that is gone meanwhile needs none.
 async fn mark(store: &Store, name: &str, value: &str) -> Result<(), ImportError> {
+    // containerd 1.7 and later panic over an image without a target, even where the target isn't what changes.
+    let Some(Image { target, .. }) = store.image(name).await? else { return Ok(()) };
     let labels: HashMap<String, String> = [PINNED, CRI_PINNED].map(|key| (key.to_owned(), value.to_owned())).into();
     let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
-    store.change_image(Image { name: name.to_owned(), labels, ..Default::default() }, paths).await
+    store.change_image(Image { name: name.to_owned(), labels, target, ..Default::default() }, paths).await
 }
 
 /// Takes the marks off images that no file stands for any more.
@@ -208,4 +225,33 @@ pub(crate) async fn unpin(store: &Store, keep: &BTreeSet<String>) -> Result<(), 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prost_types::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn what_an_engine_held_that_died_is_lost() {
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
+        let lease = |id: &str, seconds: Option<i64>, expires: bool| Lease {
+            id: id.to_owned(),
+            created_at: seconds.map(|seconds| Timestamp { seconds, nanos: 0 }),
+            labels: expires.then(|| (EXPIRES.to_owned(), "2026-01-01T00:00:00Z".to_owned())).into_iter().collect(),
+        };
+        for (lease, expected) in [
+            (lease("1-abc", Some(99), true), true),
+            (lease("1-abc", Some(101), true), false),
+            (lease("builder", Some(99), false), false),
+            (lease("1-abc", None, true), false),
+            (lease("k3sd-import-1", Some(101), true), true),
+        ] {
+            assert_eq!(is_lost(&lease, Some(since)), expected, "{lease:?}");
+        }
+        assert!(!is_lost(&lease("1-abc", Some(99), true), None), "it is not known since when it serves");
+    }
 }

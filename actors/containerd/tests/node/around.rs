@@ -32,7 +32,7 @@ async fn signals_to_our_group_are_not_its() {
 }
 
 /// `ctr` as a user has it.
-fn ctr(node: &Node, args: &[&str]) -> String {
+pub(crate) fn ctr(node: &Node, args: &[&str]) -> String {
     let mut command = Command::new("ctr");
     command.arg("--address").arg(node.config.socket()).args(["--namespace", "k8s.io"]).args(args);
     let output = command.output().expect("it comes with containerd");
@@ -90,7 +90,8 @@ async fn pods_may_name_another_runtime_that_is_found() {
         |handler: &str| v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.into() };
     let error = running.cri.run_pod_sandbox(request("nvidia")).await.unwrap_err();
     assert!(error.message().contains("no runtime for \"nvidia\" is configured"), "{error:?}");
-    assert!(!notes.exists());
+    // Later releases ask each runtime for its features when they start.
+    assert!(!fs::read_to_string(&notes).unwrap_or_default().contains("create"));
     let pod = running.cri.run_pod_sandbox(request("crun")).await.unwrap().pod_sandbox_id;
     let noted = fs::read_to_string(&notes).unwrap();
     assert!(noted.contains("create") && noted.contains(&pod), "{noted}");
@@ -102,7 +103,7 @@ async fn pods_may_name_another_runtime_that_is_found() {
     // As the default it is what pods get that name none.
     node.config.default_runtime = Some("crun".to_owned());
     let running = node.start().await;
-    fs::remove_file(&notes).unwrap();
+    fs::remove_file(&notes).ok();
     let pod = running.cri.run_pod_sandbox(request("")).await.unwrap().pod_sandbox_id;
     assert!(fs::read_to_string(&notes).unwrap().contains(&pod));
     running.cri.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: pod }).await.unwrap();

@@ -3,9 +3,12 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use containerd_client::services::v1::snapshots::PrepareSnapshotRequest;
+use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use k3sd_containerd::image::BuiltImage;
 use k3sd_cri::v1;
 
+use crate::around::ctr;
 use crate::support::{busybox_image, kill, node, processes_with};
 
 /// What a user may notice of a dead engine.
@@ -72,6 +75,42 @@ async fn a_killed_engine_is_back_before_anybody_minds() {
     assert_eq!(healed.starts, 2);
     assert_eq!(running.container(&id).await, container, "the same container goes on");
     assert!(!fs::exists(format!("/proc/{old}")).unwrap(), "no zombie stays");
+    running.stop().await;
+}
+
+/// An engine that dies while it makes a sandbox leaves a snapshot that nothing but its own lease holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_engine_was_making_goes() {
+    let Some(node) = node() else { return };
+    let running = node.start().await;
+    let lease = |id: &str, expires: &str| {
+        ctr(&node, &["leases", "create", "--id", id, "--expires", expires]);
+        id.to_owned()
+    };
+    for (id, expires) in [("lost", "24h"), ("kept", "0")] {
+        let lease = lease(id, expires);
+        let message = PrepareSnapshotRequest {
+            snapshotter: "overlayfs".to_owned(),
+            key: format!("half-{id}"),
+            ..PrepareSnapshotRequest::default()
+        };
+        let mut request = tonic::Request::new(message);
+        for (key, value) in [("containerd-namespace", "k8s.io"), ("containerd-lease", &lease)] {
+            request.metadata_mut().insert(key, value.parse().unwrap());
+        }
+        SnapshotsClient::new(k3sd_cri::channel(node.config.socket())).prepare(request).await.unwrap();
+    }
+    let snapshots = || ctr(&node, &["snapshots", "list"]);
+    let old = running.engine().await.pid.unwrap();
+    assert!(snapshots().contains("half-lost"), "{}", snapshots());
+    std::process::Command::new("kill").args(["-9", &old.to_string()]).status().unwrap();
+    running.engine_until("healed", |status| status.answers && status.pid != Some(old)).await;
+    let began = Instant::now();
+    while snapshots().contains("half-lost") {
+        assert!(began.elapsed() < Duration::from_secs(10), "{}{}", snapshots(), ctr(&node, &["leases", "list"]));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(snapshots().contains("half-kept"), "who took a lease without an end comes back to it");
     running.stop().await;
 }
 
