@@ -10,13 +10,14 @@ use k3sd_kubelet_base::Pods;
 use k3sd_kubelet_base::stats::{ClaimReference, Figures as Measures, FsStats, Measuring, Summary, VolumeStats};
 use k3sd_kubelet_cgroups::{CPU_PERIOD_US, pod_limits};
 use k3sd_kubelet_node::devices::Devices;
-use k3sd_kubelet_node::eviction::{Evict, Eviction};
+use k3sd_kubelet_node::eviction::{self, Evict, Eviction, EvictionCounts};
 use k3sd_kubelet_node::figures::{Figures, VolumeFigures};
 use k3sd_kubelet_pods::translate::mounts::HostVolume;
 use k3sd_kubelet_pods::{DeviceGrant, PodDevices, PodVolumes, PodsHandle};
-use k3sd_kubelet_volumes::{PodIdentity, SubPath, Volumes};
+use k3sd_kubelet_volumes::{PodIdentity, SubPath, VolumeCounts, Volumes};
 use k3sd_runtime::exposition::{head, line};
 use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
 
 /// Volumes, for those who run pods.
 #[derive(Clone, Debug)]
@@ -152,6 +153,8 @@ impl Evict for Evictor {
 #[derive(Clone, Debug)]
 pub(crate) struct ServedFigures {
     pub(crate) figures: Figures,
+    pub(crate) evictions: watch::Receiver<EvictionCounts>,
+    pub(crate) volumes: Volumes,
     pub(crate) handle: PodsHandle,
     pub(crate) cri: Cri,
     /// The node's version.
@@ -188,12 +191,27 @@ impl Measures for ServedFigures {
             line(&mut text, "kubernetes_build_info", &build(&self.version), 1);
             self.handle.write_metrics(&mut text);
             self.cri.write_metrics(&mut text);
+            eviction::write_metrics(&self.evictions.borrow(), &mut text);
+            if let Ok(counts) = self.volumes.counts().await {
+                volume_counts(&counts, &mut text);
+            }
             match self.figures.volume_metrics().await {
                 Ok(volumes) => text.push_str(&volumes),
                 Err(error) => tracing::debug!(%error, "volumes can't be measured"),
             }
             Ok(text)
         })
+    }
+}
+
+/// How many volumes pods want, and have, by the plugin that serves them.
+fn volume_counts(counts: &VolumeCounts, text: &mut String) {
+    let name = "volume_manager_total_volumes";
+    head(text, name, "gauge", "Volumes that pods want, and that they have.");
+    for (plugin, (wanted, mounted)) in counts {
+        for (state, count) in [("actual_state_of_world", mounted), ("desired_state_of_world", wanted)] {
+            line(text, name, &format!("plugin_name=\"{plugin}\",state=\"{state}\""), count);
+        }
     }
 }
 

@@ -26,10 +26,12 @@ pub enum KubeletError {
         source: io::Error,
     },
     /// `--node-label`.
-    #[error("--node-label {text:?}: write name=value")]
+    #[error("--node-label {text:?}: {problem}")]
     Label {
         /// As given.
         text: String,
+        /// What is wrong with it.
+        problem: String,
     },
     /// `--node-taint`.
     #[error("--node-taint {text:?}: write key=value:effect, with NoSchedule, PreferNoSchedule or NoExecute")]

@@ -30,4 +30,5 @@ pub use k3sd_kubelet_cni::{install as install_plugins, is_plugin, run as run_plu
 pub use crate::config::KubeletConfig;
 pub use crate::error::KubeletError;
 pub use crate::role::role;
+pub use crate::settings::{NodeFlags, check};
 pub use crate::tree::{KubeletDeps, KubeletTree, tree};

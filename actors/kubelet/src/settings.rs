@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use k3sd_client::arguments::flag;
 use k3sd_kubelet_cgroups::{CgroupSources, Cgroups, Driver};
-use k3sd_kubelet_node::config::{K3sDefaults, KubeletSettings, apply, k3s_defaults, load};
+use k3sd_kubelet_node::config::{K3sDefaults, KubeletSettings, apply, k3s_defaults, load, load_with};
 use k3sd_kubelet_node::identity::{CloudAnnotations, HostAddresses, Identity, NodeIps, node_annotations};
 use k3sd_kubelet_node::prepare::{Preparation, load_modules, set_sysctls};
 use k3sd_kubelet_node::status::architecture;
+use k3sd_objects::names::{label_value, qualified_name};
 use k8s_openapi::api::core::v1::Taint;
 
 use crate::config::KubeletConfig;
@@ -39,6 +40,49 @@ pub(crate) struct Prepared {
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> KubeletError + 'a {
     move |source| KubeletError::File { action, path: path.to_owned(), source }
+}
+
+/// What users say about their node, before anything else is known.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeFlags<'a> {
+    /// `--node-ip`.
+    pub ips: &'a [IpAddr],
+    /// `--node-label`, each `name=value`.
+    pub labels: &'a [String],
+    /// `--node-taint`, each `key=value:effect`.
+    pub taints: &'a [String],
+    /// `--kubelet-arg`, each `name=value`.
+    pub kubelet_arguments: &'a [String],
+    /// The root of the host's files, `/`.
+    pub host_root: &'a Path,
+}
+
+/// Whether a node could be put together with this. Reads files that arguments name and the host's addresses, writes
+/// nothing, and opens nothing: it is for the moment before a datastore is touched.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(flags: NodeFlags<'_>) -> Result<(), KubeletError> {
+    flags.taints.iter().try_for_each(|text| taint(text).map(drop))?;
+    flags.labels.iter().try_for_each(|text| label(text).map(drop))?;
+    let (file, folder) = (given(flags.kubelet_arguments, "config"), given(flags.kubelet_arguments, "config-dir"));
+    if let Some(folder) = &folder {
+        fs::read_dir(folder).map_err(failed("read directory", folder))?;
+    }
+    let config = load_with(file.as_deref(), folder.as_deref()).map_err(KubeletError::Config)?.config;
+    let mut settings = KubeletSettings { config, ..KubeletSettings::default() };
+    let rest = flags.kubelet_arguments.iter().map(String::as_str).filter(|text| !is_of_files(text));
+    apply(&mut settings, rest).map_err(KubeletError::Argument)?;
+    let texts = match settings.node_ips.is_empty() {
+        true => flags.ips.iter().map(ToString::to_string).collect(),
+        false => settings.node_ips,
+    };
+    let ips = NodeIps::parse(&texts).map_err(KubeletError::Address)?;
+    if ips.specified().next().is_some() {
+        // Without one the host may yet come by an address.
+        HostAddresses::read(&flags.host_root.join("proc")).choose(&ips).map_err(KubeletError::Address)?;
+    }
+    Ok(())
 }
 
 /// Gets the machine ready, writes the configuration's drop-in files, and reads them back with those of the user.
@@ -132,11 +176,7 @@ fn write_drop_ins(config: &KubeletConfig, cgroups: &Cgroups, taints: Vec<Taint>)
     });
     let folder = config.drop_in_dir();
     write(&folder.join(DEFAULTS_FILE), text.as_bytes(), 0o600)?;
-    let given = |name: &str| {
-        let found = config.kubelet_arguments.iter().map(|text| flag(text)).rfind(|(own, _)| *own == name);
-        found.map(|(_, value)| PathBuf::from(value))
-    };
-    match given("config") {
+    match given(&config.kubelet_arguments, "config") {
         Some(path) => {
             let text = fs::read(&path).map_err(failed("read", &path))?;
             write(&folder.join(USER_FILE), &text, 0o600)?;
@@ -145,7 +185,7 @@ fn write_drop_ins(config: &KubeletConfig, cgroups: &Cgroups, taints: Vec<Taint>)
     }
     let copy = folder.join(USER_DIR);
     remove(&copy)?;
-    let Some(path) = given("config-dir") else { return Ok(()) };
+    let Some(path) = given(&config.kubelet_arguments, "config-dir") else { return Ok(()) };
     make_dir(&copy, 0o700)?;
     for entry in fs::read_dir(&path).map_err(failed("read directory", &path))? {
         let entry = entry.map_err(failed("read directory", &path))?;
@@ -166,9 +206,24 @@ fn remove(path: &Path) -> Result<(), KubeletError> {
     }
 }
 
+/// The path that the last argument of this name gives.
+fn given(arguments: &[String], name: &str) -> Option<PathBuf> {
+    let found = arguments.iter().map(|text| flag(text)).rfind(|(own, _)| *own == name);
+    found.map(|(_, value)| PathBuf::from(value))
+}
+
 /// Whether an argument names files, which were copied before.
 fn is_of_files(argument: &str) -> bool {
     matches!(flag(argument).0, "config" | "config-dir")
+}
+
+fn label(text: &str) -> Result<(&str, &str), KubeletError> {
+    let wrong = |problem: String| KubeletError::Label { text: text.to_owned(), problem };
+    let (name, value) = text.split_once('=').ok_or_else(|| wrong("write name=value".to_owned()))?;
+    match qualified_name(name).into_iter().chain(label_value(value)).next() {
+        Some(fault) => Err(wrong(fault)),
+        None => Ok((name, value)),
+    }
 }
 
 fn taint(text: &str) -> Result<Taint, KubeletError> {
@@ -190,7 +245,7 @@ fn identity(
 ) -> Result<Identity, KubeletError> {
     let mut labels: BTreeMap<String, String> = settings.node_labels.clone();
     for text in &config.labels {
-        let (name, value) = text.split_once('=').ok_or_else(|| KubeletError::Label { text: text.clone() })?;
+        let (name, value) = label(text)?;
         labels.insert(name.to_owned(), value.to_owned());
     }
     let hostname = settings.hostname_override.clone().unwrap_or_else(|| config.name.clone());
@@ -239,5 +294,49 @@ mod tests {
         ] {
             assert_eq!(read(text), wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn what_makes_no_node_is_refused_before_anything_is_done() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("kubelet.yaml");
+        fs::write(&file, "imageGCLowThresholdPercent: 60\n").unwrap();
+        let of_file = format!("config={}", file.display());
+        let absent = format!("config={}/none", place.path().display());
+        let found = |ips: &[&str], labels: &[&str], taints: &[&str], arguments: &[&str]| {
+            let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+            let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            let (labels, taints, arguments) = (texts(labels), texts(taints), texts(arguments));
+            let flags = NodeFlags {
+                ips: &ips,
+                labels: &labels,
+                taints: &taints,
+                kubelet_arguments: &arguments,
+                host_root: Path::new("/"),
+            };
+            check(flags).err().map(|error| {
+                let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+                format!("{error}{}", source.unwrap_or_default())
+            })
+        };
+        assert_eq!(found(&[], &["a=b", "example.com/c="], &["k=v:NoSchedule"], &["max-pods=9"]), None);
+        assert_eq!(found(&["0.0.0.0"], &[], &[], &[]), None, "only a family");
+        // Each is right only with the other.
+        assert_eq!(found(&[], &[], &[], &[&of_file, "image-gc-high-threshold=70"]), None);
+        let refused = |found: Option<String>, text: &str| {
+            let found = found.expect(text);
+            assert!(found.contains(text), "{found}");
+        };
+        refused(found(&[], &["bare"], &[], &[]), "--node-label \"bare\": write name=value");
+        refused(found(&[], &["a b=c"], &[], &[]), "--node-label \"a b=c\": name part");
+        refused(found(&[], &["a=b c"], &[], &[]), "--node-label \"a=b c\": a valid label");
+        refused(found(&[], &[], &["k=v:Never"], &[]), "--node-taint \"k=v:Never\"");
+        refused(found(&[], &[], &[], &["nonsense=1"]), "kubelet has no flag --nonsense");
+        refused(found(&[], &[], &[], &["max-pods=many"]), "--max-pods: \"many\"");
+        refused(found(&[], &[], &[], &["image-gc-high-threshold=70"]), "imageGCLowThresholdPercent");
+        refused(found(&[], &[], &[], &[&absent]), "the kubelet's configuration: reading");
+        refused(found(&["127.0.0.1"], &[], &[], &[]), "nodeIP can't be loopback address");
+        refused(found(&["203.0.113.77"], &[], &[], &[]), "not found in the host's network interfaces");
+        refused(found(&[], &[], &[], &["node-ip=10.0.0.1,10.0.0.2"]), "dual-stack pair");
     }
 }

@@ -15,8 +15,10 @@ use k3sd_kubelet_cni::{Backend, Cidr, NetworkConfig};
 use k3sd_kubelet_node::config::{KubeletConfiguration, KubeletSettings};
 use k3sd_kubelet_node::devices::bind;
 use k3sd_kubelet_node::eviction::parse;
+use k3sd_kubelet_node::shutdown::{ShutdownConfig, periods};
 use k3sd_kubelet_node::status::{Ask, FileSystem, Machine, Reserved, Roots, Supply, resources};
 use k3sd_kubelet_node::{NodeConfig, NodeDeps};
+use k3sd_kubelet_pods::admit::apparmor::is_enabled;
 use k3sd_kubelet_pods::credentials::CredentialProviders;
 use k3sd_kubelet_pods::translate::dns::{self, DnsFacts};
 use k3sd_kubelet_pods::translate::resources::Swap;
@@ -95,9 +97,11 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
     let fields = format!("metadata.name={name}");
     let own = InformerArgs::all(deps.connect.clone()).fields(&fields);
     let (own_child, own_node) = informer("own-node", own);
-    let volumes_config = volumes_config(&settings.root_dir, &name, &allocatable);
+    let volumes_config =
+        VolumesConfig { recorder: Some(recorder.clone()), ..volumes_config(&settings.root_dir, &name, &allocatable) };
     let volumes = k3sd_kubelet_volumes::tree(volumes_config, deps.connect.clone(), Some(own_node.clone()));
     let (devices_place, devices_seat) = watch::channel(None);
+    let is_ending = Arc::new(watch::channel(false).0);
     let pods_deps = PodsDeps {
         cri: deps.cri.clone(),
         connect: deps.connect.clone(),
@@ -108,6 +112,7 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
         own_node: Some(own_node.clone()),
         addresses: facts.addresses.subscribe(),
         allocatable: facts.allocatable.subscribe(),
+        is_ending: is_ending.subscribe(),
         devices: Some(devices_seat),
         credentials: credentials(&config, &settings)?.map(Arc::new),
         nudge: deps.nudge,
@@ -129,6 +134,11 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
         kubelet_version: config.version.clone(),
         roots,
         kept_images: vec![config.pause_image.clone()],
+        shutdown: ShutdownConfig {
+            periods: periods(&kubelet),
+            bus: config.host_root.join("run/dbus/system_bus_socket"),
+            login_settings: config.host_root.join("etc/systemd/logind.conf.d"),
+        },
     };
     let node_deps = NodeDeps {
         connect: deps.connect.clone(),
@@ -141,6 +151,7 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
         volumes: volume_figures(volumes.volumes.clone(), pods.pods.clone()),
         volumes_in_use: Ask::new(move || in_use.borrow().clone()),
         problems: Ask::default(),
+        is_ending,
         device_socket: Lend::new(devices),
     };
     let node = k3sd_kubelet_node::tree(node_config, node_deps).map_err(KubeletError::Node)?;
@@ -162,6 +173,8 @@ pub async fn tree(config: KubeletConfig, deps: KubeletDeps) -> Result<KubeletTre
     }
     let figures = ServedFigures {
         figures: node.figures.clone(),
+        evictions: node.evictions.clone(),
+        volumes: volumes.volumes.clone(),
         handle: pods.handle.clone(),
         cri: deps.cri.clone(),
         version: config.version.clone(),
@@ -252,6 +265,7 @@ fn volumes_config(root: &std::path::Path, name: &str, allocatable: &BTreeMap<Str
             ephemeral_storage: amount("ephemeral-storage"),
         },
         mount_program: PathBuf::from("mount"),
+        recorder: None,
     }
 }
 
@@ -281,6 +295,7 @@ fn pods_config(
         log_links: config.host_root.join("var/log/containers"),
         static_pods: Some(PathBuf::from(&kubelet.static_pod_path)).filter(|path| !path.as_os_str().is_empty()),
         hosts_file: config.host_root.join("etc/hosts"),
+        kernel_log: config.host_root.join("dev/kmsg"),
         dns: DnsFacts {
             cluster: kubelet.cluster_dns.iter().filter_map(|text| text.parse().ok()).collect(),
             domain: kubelet.cluster_domain.clone(),
@@ -293,6 +308,7 @@ fn pods_config(
         pids_max: u64::try_from(kubelet.pod_pids_limit).ok().filter(|pids| *pids > 0),
         pods_max: usize::try_from(kubelet.max_pods).unwrap_or(0),
         allowed_unsafe_sysctls: kubelet.allowed_unsafe_sysctls.clone(),
+        has_apparmor: is_enabled(&roots.sys),
         pulls_max: if kubelet.serialize_image_pulls {
             Some(1)
         } else {

@@ -21,6 +21,7 @@
 //! What is deliberately absent: D-Bus. With the systemd driver the slices are made in the tree, and systemd adopts them
 //! when the runtime starts the first scope below them.
 
+mod disks;
 mod error;
 mod layout;
 mod limits;
@@ -29,6 +30,7 @@ mod pod;
 mod stats;
 mod tree;
 
+pub use crate::disks::{DiskStats, Disks};
 pub use crate::error::CgroupError;
 pub use crate::layout::{CgroupSources, Layout, OwnLimits, Version};
 pub use crate::limits::{CPU_PERIOD_US, SHARES_MIN, cpu_quota, cpu_shares, cpu_weight};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::disks::Disks;
 use crate::error::CgroupError;
 use crate::layout::number;
 
@@ -45,14 +46,8 @@ pub struct CgroupStats {
     pub major_page_faults: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
-    /// Bytes read from disks.
-    pub io_read_bytes: Option<u64>,
-    /// Bytes written to disks.
-    pub io_write_bytes: Option<u64>,
-    /// Reads from disks, and writes to them.
-    pub io_reads: Option<u64>,
-    /// See there.
-    pub io_writes: Option<u64>,
+    /// What was read from disks, and written to them.
+    pub disks: Disks,
     /// How often something was killed for want of memory.
     pub oom_kills: Option<u64>,
 }
@@ -74,8 +69,10 @@ pub(crate) fn read_v1(directory: impl Fn(&str) -> Option<PathBuf>) -> Result<Opt
     }
     let (memory, cpu) = (table("memory", "memory.stat")?, table("cpu", "cpu.stat")?);
     let times = table("cpuacct", "cpuacct.stat")?;
-    let (io_read_bytes, io_write_bytes) = io_v1(file("blkio", "blkio.throttle.io_service_bytes_recursive").as_deref());
-    let (io_reads, io_writes) = io_v1(file("blkio", "blkio.throttle.io_serviced_recursive").as_deref());
+    let of_disks = |name: &str| {
+        let path = file("blkio", &format!("blkio.throttle.{name}_recursive"));
+        path.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default()
+    };
     let memory_usage = figure("memory", "memory.usage_in_bytes");
     let inactive = memory.get("total_inactive_file");
     Ok(Some(CgroupStats {
@@ -97,10 +94,7 @@ pub(crate) fn read_v1(directory: impl Fn(&str) -> Option<PathBuf>) -> Result<Opt
         page_faults: memory.get("total_pgfault"),
         major_page_faults: memory.get("total_pgmajfault"),
         pids: figure("pids", "pids.current"),
-        io_read_bytes,
-        io_write_bytes,
-        io_reads,
-        io_writes,
+        disks: Disks::v1(&of_disks("io_service_bytes"), &of_disks("io_serviced")),
         oom_kills: table("memory", "memory.oom_control")?.get("oom_kill"),
     }))
 }
@@ -113,8 +107,6 @@ pub(crate) fn read_v2(directory: &Path) -> Result<Option<CgroupStats>, CgroupErr
     let table = |name: &str| Table::read(&directory.join(name));
     let (cpu, memory) = (table("cpu.stat")?, table("memory.stat")?);
     let nanos = |name: &str| cpu.get(name).map(|micros| micros.saturating_mul(1000));
-    let (io_read_bytes, io_write_bytes) = io_v2(&directory.join("io.stat"), ["rbytes=", "wbytes="]);
-    let (io_reads, io_writes) = io_v2(&directory.join("io.stat"), ["rios=", "wios="]);
     let events = table("memory.events")?;
     let memory_usage = figure("memory.current");
     let inactive = memory.get("inactive_file").unwrap_or(0);
@@ -137,10 +129,7 @@ pub(crate) fn read_v2(directory: &Path) -> Result<Option<CgroupStats>, CgroupErr
         page_faults: memory.get("pgfault"),
         major_page_faults: memory.get("pgmajfault"),
         pids: figure("pids.current"),
-        io_read_bytes,
-        io_write_bytes,
-        io_reads,
-        io_writes,
+        disks: Disks::v2(&fs::read_to_string(directory.join("io.stat")).unwrap_or_default()),
         oom_kills: events.get("oom_kill"),
     }))
 }
@@ -168,29 +157,6 @@ impl Table {
 /// A cgroup that is removed while one of its files is open answers this.
 fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
-}
-
-/// `8:0 Read 4096`, over all devices.
-fn io_v1(path: Option<&Path>) -> (Option<u64>, Option<u64>) {
-    let Some(text) = path.and_then(|path| fs::read_to_string(path).ok()) else { return (None, None) };
-    let sum = |operation: &str| {
-        let counts = text.lines().filter_map(|line| {
-            let mut parts = line.split(' ').skip(1);
-            if parts.next()? == operation { parts.next()?.parse::<u64>().ok() } else { None }
-        });
-        counts.fold(0, u64::saturating_add)
-    };
-    (Some(sum("Read")), Some(sum("Write")))
-}
-
-/// `8:0 rbytes=4096 wbytes=0 …`, over all devices.
-fn io_v2(path: &Path, [read, write]: [&str; 2]) -> (Option<u64>, Option<u64>) {
-    let Ok(text) = fs::read_to_string(path) else { return (None, None) };
-    let sum = |name: &str| {
-        let counts = text.split_whitespace().filter_map(|part| part.strip_prefix(name)?.parse::<u64>().ok());
-        counts.fold(0, u64::saturating_add)
-    };
-    (Some(sum(read)), Some(sum(write)))
 }
 
 #[cfg(test)]
@@ -222,8 +188,8 @@ mod tests {
             (Some(1000), Some(750), Some(300))
         );
         assert_eq!((stats.memory_limit, stats.oom_kills, stats.pids), (None, Some(1), Some(3)));
-        assert_eq!((stats.io_read_bytes, stats.io_write_bytes), (Some(15), Some(20)));
-        assert_eq!((stats.io_reads, stats.io_writes), (Some(2), Some(0)));
+        let disks: Vec<_> = stats.disks.iter().map(|disk| (disk.minor, disk.read_bytes, disk.reads)).collect();
+        assert_eq!(disks, [(0, Some(10), Some(1)), (16, Some(5), Some(1))]);
         assert_eq!((stats.memory_peak, stats.memory_limit_hits), (Some(2000), Some(6)));
         assert_eq!(read_v2(&home.path().join("absent")).unwrap(), None);
     }

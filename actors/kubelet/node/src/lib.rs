@@ -7,6 +7,7 @@
 //! kernel, CRI ───▶ figures ─┬──────▶ stats/summary, metrics/resource, metrics/cadvisor (the server asks)
 //!                           └ eviction ─▶ pods that have to go, pressures in the status
 //! CRI, files ────▶ images, containers   garbage and logs
+//! logind ────────▶ shutdown ───────▶ pods that end before the machine does
 //! plugins ───────▶ devices ────────▶ what containers get of them
 //! ```
 //!
@@ -25,6 +26,7 @@ pub mod figures;
 pub mod identity;
 mod lease;
 pub mod prepare;
+pub mod shutdown;
 pub mod status;
 mod tree;
 

@@ -11,7 +11,7 @@ use k3sd_kubelet_base::Pods;
 use k3sd_kubelet_cgroups::Cgroups;
 use k3sd_objects::quantity::Quantity;
 use k3sd_runtime::lend::Lend;
-use k3sd_runtime::{Spec, Strategy, subtree, worker};
+use k3sd_runtime::{Spec, Strategy, subtree, task, worker};
 use k8s_openapi::api::core::v1::Node;
 use tokio::sync::watch;
 
@@ -19,10 +19,11 @@ use crate::collect::{ContainerKeeper, ImageKeeper, ImageKeeperArgs, ImagePolicy,
 use crate::config::KubeletConfiguration;
 use crate::devices::{self, Devices, DevicesArgs, Socket};
 use crate::error::NodeError;
-use crate::eviction::{Evict, EvictionArgs, EvictionConfig, EvictionManager, Pressures, parse};
+use crate::eviction::{Evict, EvictionArgs, EvictionConfig, EvictionCounts, EvictionManager, Pressures, parse};
 use crate::figures::{Figures, Meter, MeterArgs, VolumeFigures};
 use crate::identity::{Identity, NodeIps};
 use crate::lease::{NodeLease, NodeLeaseArgs};
+use crate::shutdown::{self, ShutdownArgs, ShutdownConfig};
 use crate::status::{Ask, DeviceCounts, Reporter, ReporterArgs, Reserved, Roots, Standing, StatusConfig};
 
 /// Who says what happened.
@@ -45,6 +46,8 @@ pub struct NodeConfig {
     pub roots: Roots,
     /// Images that stay, such as that of sandboxes.
     pub kept_images: Vec<String>,
+    /// How the machine's end is waited for.
+    pub shutdown: ShutdownConfig,
 }
 
 /// Whom its parts depend on.
@@ -70,6 +73,8 @@ pub struct NodeDeps {
     pub volumes_in_use: Ask,
     /// What else keeps the node from being ready.
     pub problems: Ask,
+    /// Where it is told whether the machine is about to go down.
+    pub is_ending: Arc<watch::Sender<bool>>,
     /// Where device plugins register; [`crate::devices::bind`] opens it. Lent, so that a restart refuses nobody.
     pub device_socket: Lend<Socket>,
 }
@@ -83,6 +88,8 @@ pub struct NodeTree {
     pub standing: watch::Receiver<Standing>,
     /// What it is short of; new pods that could make it worse are not taken meanwhile.
     pub pressures: watch::Receiver<Pressures>,
+    /// How many pods had to go since it was started, and why.
+    pub evictions: watch::Receiver<EvictionCounts>,
     /// What it uses.
     pub figures: Figures,
     /// Devices for containers.
@@ -108,6 +115,7 @@ pub fn tree(config: NodeConfig, deps: NodeDeps) -> Result<NodeTree, NodeError> {
     let (node_spec, node) = informer("node", InformerArgs::<Node>::all(deps.connect.clone()).fields(&selector));
     let (standing_place, standing) = watch::channel(Standing::default());
     let (pressures_place, pressures) = watch::channel(Pressures::default());
+    let (counts_of_evictions, evictions) = watch::channel(EvictionCounts::new());
     let (devices_place, devices_seen) = watch::channel(None);
     let (counts_place, counts) = watch::channel(DeviceCounts::default());
     let (meter_place, meter) = watch::channel(None);
@@ -125,6 +133,7 @@ pub fn tree(config: NodeConfig, deps: NodeDeps) -> Result<NodeTree, NodeError> {
         devices: counts,
         volumes_in_use: deps.volumes_in_use.clone(),
         problems: deps.problems.clone(),
+        is_ending: deps.is_ending.subscribe(),
         recorder: recorder.clone(),
         standing: Arc::new(standing_place),
     };
@@ -155,6 +164,15 @@ pub fn tree(config: NodeConfig, deps: NodeDeps) -> Result<NodeTree, NodeError> {
         evict: deps.evict.clone(),
         recorder: recorder.clone(),
         pressures: Arc::new(pressures_place),
+        counts: Arc::new(counts_of_evictions),
+    };
+    let shutdown = ShutdownArgs {
+        config: Arc::new(config.shutdown.clone()),
+        node: name.clone(),
+        pods: deps.pods.clone(),
+        evict: deps.evict.clone(),
+        recorder: recorder.clone(),
+        is_ending: deps.is_ending.clone(),
     };
     let image_keeper = ImageKeeperArgs {
         cri: deps.cri.clone(),
@@ -181,7 +199,7 @@ pub fn tree(config: NodeConfig, deps: NodeDeps) -> Result<NodeTree, NodeError> {
         place: Arc::new(devices_place),
     };
     let device_plugins = devices::spec(manager, deps.device_socket, devices_way.clone());
-    let spec = Spec::new(Strategy::OneForOne)
+    let mut spec = Spec::new(Strategy::OneForOne)
         .child(node_spec)
         .child(worker::<Reporter>("status", reporter))
         .child(worker::<NodeLease>("lease", lease))
@@ -190,7 +208,10 @@ pub fn tree(config: NodeConfig, deps: NodeDeps) -> Result<NodeTree, NodeError> {
         .child(worker::<ContainerKeeper>("containers", keeper))
         .child(worker::<EvictionManager>("eviction", eviction))
         .child(subtree("device-plugins", device_plugins));
-    Ok(NodeTree { spec, standing, pressures, figures, devices: devices_way, node, reserved })
+    if !config.shutdown.periods.is_empty() {
+        spec = spec.child(task("shutdown", move |handle| shutdown::run(handle, shutdown.clone())));
+    }
+    Ok(NodeTree { spec, standing, pressures, evictions, figures, devices: devices_way, node, reserved })
 }
 
 fn status_config(config: &NodeConfig, reserved: Reserved) -> StatusConfig {

@@ -34,6 +34,8 @@ pub struct PodsConfig {
     pub static_pods: Option<PathBuf>,
     /// The host's names of hosts, `/etc/hosts`.
     pub hosts_file: PathBuf,
+    /// The kernel's log, `/dev/kmsg`.
+    pub kernel_log: PathBuf,
     /// Name servers of the cluster and of the host.
     pub dns: DnsFacts,
     /// Whether pods that name no profile of seccomp get the runtime's.
@@ -50,6 +52,8 @@ pub struct PodsConfig {
     pub pods_max: usize,
     /// Sysctls beside the safe ones that pods may set; with `*` at their ends for any.
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// Whether the kernel enforces profiles of AppArmor; see [`crate::admit::apparmor::is_enabled`].
+    pub has_apparmor: bool,
     /// Images that are pulled at the same time; no limit if none.
     pub pulls_max: Option<usize>,
 }
@@ -134,6 +138,8 @@ pub struct PodsDeps {
     pub addresses: watch::Receiver<Vec<String>>,
     /// What pods may use altogether.
     pub allocatable: watch::Receiver<BTreeMap<String, Quantity>>,
+    /// Whether the machine is about to go down; no pod is taken then.
+    pub is_ending: watch::Receiver<bool>,
     /// Who hands out devices.
     pub devices: Option<DevicesSeat>,
     /// Programs that know credentials for registries.

@@ -10,6 +10,7 @@
 //! * [`translate`], [`plan`] and [`status`] decide; they are pure.
 //! * `pod` is the actor of one pod: it looks at the runtime, decides, acts, and looks again.
 //! * `manager` says which pods there are; [`source`] and [`admit`] help it.
+//! * `oom` hears from the kernel whom it killed for want of memory.
 //! * [`resize`] gives pods other resources while they run; `users` gives them users of their own.
 //! * [`probes`], [`lifecycle`], [`images`] and [`credentials`] are what their names say.
 //!
@@ -23,6 +24,7 @@ pub mod images;
 pub mod lifecycle;
 mod manager;
 mod numbers;
+mod oom;
 pub mod plan;
 mod pod;
 pub mod probes;

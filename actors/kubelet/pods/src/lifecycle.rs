@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k3sd_cri::{Cri, v1};
 use k3sd_runtime::Clock;
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, Pod};
 
 use crate::http::{Target, get};
 use crate::spec::shown;
@@ -37,28 +37,22 @@ impl Hook<'_> {
     /// Does what the hook says. The caller limits the time.
     ///
     /// # Errors
-    /// Why it failed.
+    /// Why it failed, as the container's status says it.
     pub async fn run(&self, hook: &LifecycleHandler) -> Result<(), String> {
+        let of = || format!("for Container {:?} in Pod {:?} failed", self.container.name, shown(self.pod));
         if let Some(exec) = &hook.exec {
             let command = exec.command.clone().unwrap_or_default();
-            let shown_command = command.join(" ");
-            let asked = v1::ExecSyncRequest { container_id: self.id.to_owned(), cmd: command, timeout: 0 };
-            let answer = self.cri.exec_sync(asked).await.map_err(|error| error.message())?;
-            if answer.exit_code == 0 {
-                return Ok(());
-            }
-            let mut output = String::from_utf8_lossy(&[answer.stdout, answer.stderr].concat()).into_owned();
-            output.truncate(output.floor_char_boundary(OUTPUT_BYTES_MAX));
-            return Err(format!("command '{shown_command}' exited with {}: {output}", answer.exit_code));
+            let words = command.join(" ");
+            return self.exec(command).await.map_err(|(error, output)| {
+                format!("Exec lifecycle hook ([{words}]) {} - error: {error}, message: {output:?}", of())
+            });
         }
         if let Some(action) = &hook.http_get {
-            let target = Target::of(action, self.container, self.address, AGENT)?;
-            let limit = self.clock.sleep_until(self.clock.now() + REQUEST_LIMIT);
-            let answer = tokio::select! {
-                answer = get(&target) => answer?,
-                () = limit => return Err("the request took too long".to_owned()),
-            };
-            return if answer.code < 400 { Ok(()) } else { Err(format!("HTTP status code {}", answer.code)) };
+            let path = action.path.as_deref().unwrap_or_default();
+            return self
+                .request(action)
+                .await
+                .map_err(|error| format!("HTTP lifecycle hook ({path}) {} - error: {error}", of()));
         }
         if let Some(sleep) = &hook.sleep {
             let time = Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or_default());
@@ -66,5 +60,32 @@ impl Hook<'_> {
             return Ok(());
         }
         Err(format!("invalid handler of container {:?} in pod {:?}", self.container.name, shown(self.pod)))
+    }
+
+    /// Runs a command. Says why it failed, and the beginning of what it wrote.
+    async fn exec(&self, command: Vec<String>) -> Result<(), (String, String)> {
+        let words = command.join(" ");
+        let asked = v1::ExecSyncRequest { container_id: self.id.to_owned(), cmd: command, timeout: 0 };
+        let answer = self.cri.exec_sync(asked).await.map_err(|error| (error.status(), String::new()))?;
+        if answer.exit_code == 0 {
+            return Ok(());
+        }
+        let text = |bytes: &[u8]| {
+            let mut text = String::from_utf8_lossy(bytes).into_owned();
+            text.truncate(text.floor_char_boundary(OUTPUT_BYTES_MAX));
+            text
+        };
+        let error = format!("command '{words}' exited with {}: {}", answer.exit_code, text(&answer.stderr));
+        Err((error, text(&[answer.stdout, answer.stderr].concat())))
+    }
+
+    async fn request(&self, action: &HTTPGetAction) -> Result<(), String> {
+        let target = Target::of(action, self.container, self.address, AGENT)?;
+        let limit = self.clock.sleep_until(self.clock.now() + REQUEST_LIMIT);
+        let answer = tokio::select! {
+            answer = get(&target) => answer?,
+            () = limit => return Err("the request took too long".to_owned()),
+        };
+        if answer.code < 400 { Ok(()) } else { Err(format!("HTTP status code {}", answer.code)) }
     }
 }

@@ -275,7 +275,15 @@ mod tests {
             [("cpu", "2"), ("memory", "1Gi")].map(|(key, value)| (key.to_owned(), value.parse().unwrap())).into();
         let other = of("{requests: {cpu: 1500m, memory: 512Mi}}", "");
         let others = [other.as_ref()];
-        let room = Room { others: &others, node: None, allocatable: &allocatable, pods_max: 9, unsafe_sysctls: &[] };
+        let room = Room {
+            others: &others,
+            node: None,
+            allocatable: &allocatable,
+            pods_max: 9,
+            unsafe_sysctls: &[],
+            has_apparmor: false,
+            is_ending: false,
+        };
         for (resources, expected) in [
             ("{requests: {cpu: 500m, memory: 512Mi}}", None),
             (

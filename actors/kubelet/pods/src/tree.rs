@@ -14,6 +14,7 @@ use crate::config::{PodsConfig, PodsDeps};
 use crate::manager::relist::{self, RelistArgs};
 use crate::manager::{self, ManagerArgs, Table};
 use crate::numbers::Numbers;
+use crate::oom::{self, Killed, OomArgs};
 use crate::pod::Shared;
 use crate::source::files::{self, FilesArgs, Statics};
 use crate::status::Ending;
@@ -108,7 +109,9 @@ pub fn tree(config: PodsConfig, deps: PodsDeps) -> PodsTree {
     let pulls = Semaphore::new(config.pulls_max.unwrap_or(Semaphore::MAX_PERMITS).clamp(1, Semaphore::MAX_PERMITS));
     let users = Users::new(&config.root, config.pods_max);
     let (progress, numbers) = (watch::channel(0).0, Arc::new(Numbers::new()));
-    let shared = Arc::new(Shared { config, deps, publisher, users, pulls, progress, numbers: numbers.clone() });
+    let killed = watch::channel(Killed::default()).0;
+    let shared = Arc::new(Shared { config, deps, publisher, users, pulls, progress, numbers: numbers.clone(), killed });
+    let oom_args = OomArgs { shared: shared.clone(), table: table.clone() };
     let relist_args = RelistArgs { shared: shared.clone(), table: table.clone(), orphans: Arc::new(orphans_place) };
     let manager_args =
         ManagerArgs { shared, table: table.clone(), pods: informer, statics, orphans, synced: Arc::new(synced) };
@@ -120,6 +123,7 @@ pub fn tree(config: PodsConfig, deps: PodsDeps) -> PodsTree {
     }
     let spec = spec
         .child(task("relist", move |handle| relist::run(handle, relist_args.clone())))
-        .child(task("manager", move |handle| manager::run(handle, manager_args.clone())));
+        .child(task("manager", move |handle| manager::run(handle, manager_args.clone())))
+        .child(task("oom", move |handle| oom::run(handle, oom_args.clone())));
     PodsTree { spec, pods, handle: PodsHandle { table, synced: is_synced, numbers } }
 }

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use k3sd_cri::Cri;
 use k3sd_kubelet_base::stats::Figures;
 use k3sd_kubelet_base::{PodView, Pods};
+use k3sd_objects::query::{Query, percent_decode};
 use k3sd_objects::status::go::quote;
 use k3sd_runtime::Clock;
 
@@ -25,7 +26,6 @@ use crate::config::{Checks, Configz, ServerConfig};
 use crate::connection::{Peer, Streams};
 use crate::logs::{LogOptions, LogReader, Refused, Writer, find};
 use crate::pages;
-use crate::query::{Query, percent_decode};
 use crate::streams::{self, Kind};
 
 /// The body of an answer.
@@ -193,7 +193,7 @@ impl Desk {
             ("runningpods", []) => pages::running_pods(&fittings.pods.borrow().clone()),
             ("configz", []) => pages::configz(&fittings.configz),
             ("stats", ["summary"]) => {
-                pages::summary(fittings.figures.summary(query.is_on("only_cpu_and_memory")).await)
+                pages::summary(fittings.figures.summary(query.is_true("only_cpu_and_memory")).await)
             }
             ("metrics", []) => pages::own_metrics(fittings).await,
             ("metrics", ["resource"]) => pages::metrics(fittings.figures.resource_metrics().await),

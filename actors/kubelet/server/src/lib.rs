@@ -23,7 +23,6 @@ mod desk;
 mod listener;
 mod logs;
 mod pages;
-mod query;
 mod streams;
 mod tree;
 

@@ -11,12 +11,12 @@ use http_body_util::{BodyExt as _, Empty};
 use k3sd_client::streams::{Answered, exchange, passed_on, wants_upgrade};
 use k3sd_cri::{Code, Cri, CriError, v1};
 use k3sd_kubelet_base::{ContainerState, ContainerView, PodView};
+use k3sd_objects::query::Query;
 use k3sd_objects::status::go::quote;
 use tokio::net::TcpStream;
 
 use crate::connection::Streams;
 use crate::desk::{Answer, Body, answer, text, whole};
-use crate::query::Query;
 
 /// How long the runtime's stream server may take to take a connection, and to answer. It takes its time until the
 /// process is there.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use k3sd_client::events::Recorder;
+
 /// What the volumes of a node are made from.
 #[derive(Debug, Clone)]
 pub struct VolumesConfig {
@@ -14,6 +16,8 @@ pub struct VolumesConfig {
     pub allocatable: Allocatable,
     /// The host's program that mounts NFS, found on the path of this process unless it is absolute.
     pub mount_program: PathBuf,
+    /// Where events about volumes go; without it nobody is told.
+    pub recorder: Option<Recorder>,
 }
 
 /// What the node has for pods.

@@ -42,7 +42,7 @@ use tokio::sync::watch;
 pub use crate::config::{Allocatable, VolumesConfig};
 pub use crate::error::VolumeError;
 pub use crate::tree::{VolumesTree, tree};
-pub use crate::types::{HostVolume, Mounted, PodIdentity, SubPath, VolumeUsage};
+pub use crate::types::{HostVolume, Mounted, PodIdentity, SubPath, VolumeCounts, VolumeUsage};
 pub use crate::volumes::Volumes;
 
 /// Where an actor of this crate is, once it has started for the first time.

@@ -53,6 +53,10 @@ pub struct SubPath {
     pub read_only: bool,
 }
 
+/// How many volumes pods want, and how many of them are there, by what serves them: `kubernetes.io/empty-dir`, with a
+/// storage driver's name `kubernetes.io/csi:example.com`.
+pub type VolumeCounts = BTreeMap<String, (u64, u64)>;
+
 /// What was measured of a volume, under its name on disk.
 #[derive(Debug)]
 pub(crate) struct Measured {

@@ -11,7 +11,7 @@ use crate::disk::{Done, Job};
 use crate::error::VolumeError;
 use crate::keeper::{Keeper, KeeperMsg};
 use crate::plan::{Maker, Upkeep};
-use crate::types::{Measured, Mounted, PodIdentity, SubPath, VolumeUsage};
+use crate::types::{Measured, Mounted, PodIdentity, SubPath, VolumeCounts, VolumeUsage};
 
 /// The way to a node's volumes. Cheap to clone, good across restarts of everything behind it.
 ///
@@ -41,7 +41,8 @@ impl Volumes {
             Ok(()) => self.maker.set_up(pod, who).await,
             Err(error) => (Err(error), Upkeep::default()),
         };
-        self.keeper.tell(|reply| KeeperMsg::Ended { uid: who.uid.clone(), upkeep, reply }).await?;
+        let (uid, is_whole) = (who.uid.clone(), outcome.is_ok());
+        self.keeper.tell(|reply| KeeperMsg::Ended { uid, upkeep, is_whole, reply }).await?;
         outcome
     }
 
@@ -103,6 +104,14 @@ impl Volumes {
         found.extend(self.maker.csi.stats(&self.maker, uid).await?);
         let (pod, persistent) = self.keeper.about(uid).await?.unwrap_or_default();
         Ok(named(&pod, &persistent, found))
+    }
+
+    /// How many volumes the pods here want, and how many of them are there.
+    ///
+    /// # Errors
+    /// [`VolumeError::Away`].
+    pub async fn counts(&self) -> Result<VolumeCounts, VolumeError> {
+        self.keeper.counts().await
     }
 
     /// The volumes of storage drivers that pods here use, as `status.volumesInUse` of the node has them: whoever attaches

@@ -1,13 +1,16 @@
 //! Freeing what containers held that are gone.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use k3sd_netlink::nft::Netfilter;
 use k3sd_netlink::route::Route;
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 
 use super::{core, kernel};
 use crate::config::NetworkConfig;
@@ -72,6 +75,32 @@ pub(super) fn holders(config: &NetworkConfig) -> Result<BTreeSet<String>, Networ
     Ok(holders)
 }
 
+/// Whether a file is that of a network namespace that a container runtime made for one sandbox alone, by its place and
+/// name. Nobody else's is ever touched.
+fn is_sandboxes(path: &Path) -> bool {
+    let is_plain = path.is_absolute() && path.components().all(|part| part != Component::ParentDir);
+    let named = |path: Option<&OsStr>| path.and_then(OsStr::to_str).unwrap_or_default().to_owned();
+    is_plain && named(path.parent().and_then(Path::file_name)) == "netns" && named(path.file_name()).starts_with("cni-")
+}
+
+/// Ends the mount that keeps a network namespace alive, and removes its file. One that is gone is no error.
+fn free(path: &Path) -> Result<(), NetworkError> {
+    match unmount(path, UnmountFlags::DETACH) {
+        // There is no file, or nothing is mounted on it.
+        Ok(()) | Err(Errno::NOENT | Errno::INVAL) => remove(path),
+        Err(error) => Err(NetworkError::File { what: "unmount", path: path.to_owned(), source: error.into() }),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), NetworkError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(NetworkError::File { what: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Frees all that these containers hold. Returns the addresses among it.
 pub(super) fn release(config: &NetworkConfig, gone: &BTreeSet<String>) -> Result<Vec<IpAddr>, NetworkError> {
     let is_gone = |owner: &str| owner.split_once('/').is_some_and(|(container, _)| gone.contains(container));
@@ -88,16 +117,36 @@ pub(super) fn release(config: &NetworkConfig, gone: &BTreeSet<String>) -> Result
     }
     for name in kept(config)?.into_iter().filter(|name| gone.contains(name.trim_start_matches('.'))) {
         let path = config.flannel_dir.join(name);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(NetworkError::File { what: "remove", path, source });
-            }
-            _ => {}
-        }
+        // The namespace before the file that names it, or a crash in between would leave it for ever.
+        let namespace = fs::read(&path).ok().and_then(|kept| plugin::namespace_of(&kept));
+        namespace.filter(|namespace| is_sandboxes(namespace)).map_or(Ok(()), |namespace| free(&namespace))?;
+        remove(&path)?;
     }
     // Addresses last: as long as they are held, whoever dies in between comes back to all of it.
     match store {
         Some(store) => store.release(|owner| gone.contains(&owner.container)).map_err(addresses),
         None => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_runtime_made_for_a_sandbox_is_freed() {
+        for (path, expected) in [
+            ("/run/netns/cni-0a1b", true),
+            ("/var/run/netns/cni-0a1b", true),
+            ("/run/k3s/containerd/netns/cni-0a1b", true),
+            ("/run/netns/mine", false),
+            ("/proc/1/ns/net", false),
+            ("/etc/cni-passwd", false),
+            ("/run/netns/../cni-x", false),
+            ("/a/../run/netns/cni-x", false),
+            ("run/netns/cni-x", false),
+        ] {
+            assert_eq!(is_sandboxes(Path::new(path)), expected, "{path}");
+        }
     }
 }

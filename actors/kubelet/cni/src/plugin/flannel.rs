@@ -19,6 +19,8 @@ use super::result::CniResult;
 pub(crate) const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 /// Where delegates' configurations are kept.
 pub(crate) const STATE_DIR: &str = "/var/lib/cni/flannel";
+/// Beside what a delegate knows, so that it is nobody else's word.
+const NAMESPACE_KEY: &str = "k3sd.io/netns";
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -52,7 +54,7 @@ pub(crate) fn handle(call: &Call, config: &Config) -> Result<Option<CniResult>, 
     match call.command {
         Command::Add => {
             let delegate = Config::of(delegate(config, &settings, &read(&subnet_file)?)?)?;
-            keep(&kept, &delegate.json)?;
+            keep(&kept, &remembered(&delegate.json, call.namespace.as_deref()))?;
             check_kind(&delegate)?;
             bridge::handle(call, &delegate)
         }
@@ -109,6 +111,22 @@ fn remove(path: &Path) -> Result<(), CniError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CniError::file("remove", path, &error)),
         _ => Ok(()),
     }
+}
+
+/// What is kept of a call: the delegate's configuration, and the namespace. A runtime that dies before it knows its own
+/// sandbox forgets the namespace that it made; [`namespace_of`] says then what is to be freed.
+fn remembered(delegate: &Value, namespace: Option<&Path>) -> Value {
+    let mut kept = delegate.clone();
+    if let Some(namespace) = namespace.and_then(Path::to_str) {
+        kept[NAMESPACE_KEY] = namespace.into();
+    }
+    kept
+}
+
+/// The network namespace of a call, from what was kept of it; nothing if that was cut short, or says no such thing.
+pub(crate) fn namespace_of(kept: &[u8]) -> Option<PathBuf> {
+    let kept: Value = serde_json::from_slice(kept).ok()?;
+    kept.get(NAMESPACE_KEY)?.as_str().map(PathBuf::from)
 }
 
 /// Atomic, so that what is found is whole.
@@ -222,6 +240,15 @@ mod tests {
             },
         });
         assert_eq!(made(config, BOTH), Ok(expected));
+    }
+
+    #[test]
+    fn the_namespace_is_remembered() {
+        let kept = |namespace| remembered(&json!({"type": "bridge"}), namespace).to_string();
+        let path = Path::new("/run/netns/cni-1");
+        assert_eq!(namespace_of(kept(Some(path)).as_bytes()).as_deref(), Some(path));
+        assert_eq!(namespace_of(kept(None).as_bytes()), None);
+        assert_eq!(namespace_of(&kept(Some(path)).as_bytes()[..20]), None, "cut short");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use self::call::{Call, Command, Config, Environment, Versions};
 pub(crate) use self::error::CniError;
-pub(crate) use self::flannel::{STATE_DIR, SUBNET_FILE};
+pub(crate) use self::flannel::{STATE_DIR, SUBNET_FILE, namespace_of};
 pub(crate) use self::host_local::{DATA_DIR, Store};
 
 /// The plugins that the binary is.

@@ -43,11 +43,17 @@ pub(crate) fn what_nobody_knows_is_freed(host: &Host) {
         let pass = |seconds| clock.sleep_until(clock.now() + Duration::from_secs(seconds));
         pass(3600).await;
         assert_eq!(host.taken().len(), 4, "nobody is missing");
+        assert!(Path::new(&leaks.space.path()).exists());
         live.send_replace(Some(Arc::new(BTreeSet::from(["lives".to_owned()]))));
         pass(120).await;
         assert_eq!(host.taken().len(), 4, "it may be that the runtime learns of it yet");
         pass(600).await;
         assert_eq!((host.taken().len(), host.pod_links().len()), (2, 2), "what was left is freed");
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        for (pod, stays) in [(&lives, true), (&leaks, false)] {
+            assert_eq!(Path::new(&pod.space.path()).exists(), stays, "the namespace of {}", pod.id);
+            assert_eq!(mounts.contains(&pod.space.name), stays, "the mount of {}", pod.id);
+        }
         network.stop();
         network.ended().await;
     });

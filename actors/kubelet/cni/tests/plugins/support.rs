@@ -18,7 +18,8 @@ pub(crate) struct Space {
 
 impl Space {
     pub(crate) fn new() -> Option<Self> {
-        let name = format!("k3sd-cni-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // As a runtime names those that it makes for sandboxes.
+        let name = format!("cni-k3sd-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         match Command::new("ip").args(["netns", "add", &name]).output() {
             Ok(output) if output.status.success() => {}
             other => {

@@ -1,6 +1,7 @@
 //! Reading the configuration: strict documents, merged in order.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use k3sd_objects::decode::yaml;
 use serde_json::{Map, Value};
@@ -67,7 +68,6 @@ const ONLY: &[(&str, &[&str])] = &[
     ("kubeReservedCgroup", &["\"\""]),
     ("systemCgroups", &["\"\""]),
     ("runOnce", &["false"]),
-    ("shutdownGracePeriodByPodPriority", &["[]"]),
     ("enableSystemLogQuery", &["false"]),
     ("userNamespaces", &["{}"]),
     ("imagePullCredentialsVerificationPolicy", &["\"\"", "\"NeverVerifyPreloadedImages\"", "\"NeverVerify\""]),
@@ -135,8 +135,18 @@ pub fn merge(documents: &[(String, Value)]) -> Result<Loaded, ConfigError> {
 /// # Errors
 /// See [`ConfigError`].
 pub fn load(directory: &Path) -> Result<Loaded, ConfigError> {
-    let mut files = Vec::new();
-    walk(directory, 0, &mut files)?;
+    load_with(None, Some(directory))
+}
+
+/// Reads a file, whatever its name, and after it those of a directory as [`load`] does.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn load_with(file: Option<&Path>, directory: Option<&Path>) -> Result<Loaded, ConfigError> {
+    let mut files: Vec<PathBuf> = file.map(Path::to_owned).into_iter().collect();
+    if let Some(directory) = directory {
+        walk(directory, 0, &mut files)?;
+    }
     let mut documents = Vec::new();
     for path in files {
         let wrong = |source| ConfigError::Read { path: path.clone(), source };
@@ -254,14 +264,11 @@ pub(super) fn check(place: &str, config: &KubeletConfiguration) -> Result<(), Co
         (!config.node_status_update_frequency.is_zero(), "nodeStatusUpdateFrequency must be greater than 0"),
         (!config.container_log_monitor_interval.is_zero(), "containerLogMonitorInterval must be greater than 0"),
         (config.cgroups_per_qos, "cgroupsPerQOS can only be true"),
-        (
-            config.shutdown_grace_period_critical_pods <= config.shutdown_grace_period,
-            "shutdownGracePeriodCriticalPods must be <= shutdownGracePeriod",
-        ),
     ];
     if let Some((_, problem)) = rules.iter().find(|(holds, _)| !holds) {
         return Err(invalid(place, *problem));
     }
+    check_shutdown(config).map_err(|problem| invalid(place, problem))?;
     if let Some(other) = config.enforce_node_allocatable.iter().find(|what| !["pods", "none"].contains(&what.as_str()))
     {
         return Err(invalid(place, format!("enforceNodeAllocatable: {other:?} is not supported here")));
@@ -270,4 +277,25 @@ pub(super) fn check(place: &str, config: &KubeletConfiguration) -> Result<(), Co
         return Err(invalid(place, format!("containerLogMaxSize: {:?} is no quantity", config.container_log_max_size)));
     }
     Ok(())
+}
+
+/// What the times before the machine's end have to be to each other.
+fn check_shutdown(config: &KubeletConfiguration) -> Result<(), &'static str> {
+    let (all, critical) = (config.shutdown_grace_period, config.shutdown_grace_period_critical_pods);
+    let by_priority = &config.shutdown_grace_period_by_pod_priority;
+    let is_none_or_long = |time: Duration| time.is_zero() || time >= Duration::from_secs(1);
+    let rules = [
+        (critical <= all, "shutdownGracePeriodCriticalPods must be <= shutdownGracePeriod"),
+        (is_none_or_long(all), "shutdownGracePeriod must be either zero or otherwise >= 1 sec"),
+        (is_none_or_long(critical), "shutdownGracePeriodCriticalPods must be either zero or otherwise >= 1 sec"),
+        (
+            by_priority.is_empty() || all.is_zero() && critical.is_zero(),
+            "shutdownGracePeriodByPodPriority and shutdownGracePeriod can't be set both",
+        ),
+        (
+            by_priority.iter().all(|row| row.shutdown_grace_period_seconds >= 0),
+            "shutdownGracePeriodByPodPriority: seconds must not be negative",
+        ),
+    ];
+    rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, problem)| Err(problem))
 }

@@ -22,7 +22,7 @@ use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 
 pub use self::arguments::{KubeletArgumentError, KubeletSettings, apply};
-pub use self::files::{ConfigError, Loaded, load, merge};
+pub use self::files::{ConfigError, Loaded, load, load_with, merge};
 pub use self::gates::{GateNote, check as check_gates};
 pub use self::k3s::{K3sDefaults, defaults as k3s_defaults};
 
@@ -201,6 +201,8 @@ pub struct KubeletConfiguration {
     /// Of that, what critical ones have.
     #[serde(with = "duration")]
     pub shutdown_grace_period_critical_pods: Duration,
+    /// The same by priority, instead of both.
+    pub shutdown_grace_period_by_pod_priority: Vec<ShutdownPeriod>,
     /// How containers that crash are held back.
     pub crash_loop_back_off: CrashLoopBackOff,
     /// Whether pods without a seccomp profile get the runtime's.
@@ -310,6 +312,16 @@ pub struct MemorySwap {
     pub swap_behavior: String,
 }
 
+/// How long pods from one priority up to the next have when the machine goes down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShutdownPeriod {
+    /// The lowest priority that it is for.
+    pub priority: i32,
+    /// How long they have, in seconds.
+    pub shutdown_grace_period_seconds: i64,
+}
+
 /// Containers that crash.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -408,6 +420,7 @@ impl Default for KubeletConfiguration {
             provider_id: String::new(),
             shutdown_grace_period: Duration::ZERO,
             shutdown_grace_period_critical_pods: Duration::ZERO,
+            shutdown_grace_period_by_pod_priority: Vec::new(),
             crash_loop_back_off: CrashLoopBackOff::default(),
             seccomp_default: false,
             register_with_taints: Vec::new(),

@@ -68,6 +68,13 @@ fn mistakes_are_named() {
     assert!(problem(json!({"imageGCLowThresholdPercent": 90})).contains("imageGCLowThresholdPercent"));
     assert!(problem(json!({"cgroupDriver": "docker"})).contains("cgroupDriver"));
     assert!(problem(json!({"containerLogMaxSize": "big"})).contains("containerLogMaxSize"));
+    let by_priority = json!([{"priority": 0, "shutdownGracePeriodSeconds": 5}]);
+    let both = json!({"shutdownGracePeriod": "9s", "shutdownGracePeriodByPodPriority": by_priority});
+    assert!(problem(both).contains("can't be set both"));
+    assert!(problem(json!({"shutdownGracePeriod": "1ms"})).contains("must be either zero or otherwise >= 1 sec"));
+    let wrong = json!({"shutdownGracePeriod": "9s", "shutdownGracePeriodCriticalPods": "10s"});
+    assert!(problem(wrong).contains("must be <= shutdownGracePeriod"));
+    assert!(merge(&[document(json!({"shutdownGracePeriodByPodPriority": by_priority}))]).is_ok());
 }
 
 #[test]

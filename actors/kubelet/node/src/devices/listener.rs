@@ -1,23 +1,19 @@
 //! The socket at which plugins register: `device-plugins/kubelet.sock`.
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use k3sd_runtime::gather::inside;
 use k3sd_runtime::lend::Lend;
 use k3sd_runtime::{ActorError, TaskHandle};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
 use tonic::codegen::Service;
 use tonic::{Request, Response, Status};
 
@@ -59,19 +55,6 @@ impl Registration for Desk {
     }
 }
 
-type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// hyper wants to spawn its calls; here they become part of the task that serves the connection.
-#[derive(Clone)]
-struct Inside(mpsc::Sender<Call>);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Inside {
-    fn execute(&self, call: F) {
-        // There is a place for each stream that is allowed.
-        self.0.try_send(Box::pin(call)).ok();
-    }
-}
-
 /// The body of the listener's task.
 pub(crate) async fn listen(_: TaskHandle, socket: Lend<Socket>, devices: Devices) -> Result<(), ActorError> {
     let socket = socket.borrow()?;
@@ -95,28 +78,11 @@ where
     S: Service<hyper::Request<Incoming>, Response = hyper::Response<tonic::body::Body>, Error = Infallible> + Clone,
     S::Future: Send + 'static,
 {
-    let (inside, mut begun) = mpsc::channel(CALLS_MAX + 1);
+    let (inside, begun) = inside(CALLS_MAX + 1);
     let service = service_fn(move |request| server.clone().call(request));
     let most = u32::try_from(CALLS_MAX).unwrap_or(1);
-    let builder = http2::Builder::new(Inside(inside)).max_concurrent_streams(most).clone();
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut calls = FuturesUnordered::new();
-    let served = poll_fn(|context| {
-        loop {
-            while let Poll::Ready(Some(())) = calls.poll_next_unpin(context) {}
-            if let Poll::Ready(outcome) = connection.as_mut().poll(context) {
-                return Poll::Ready(outcome);
-            }
-            let before = calls.len();
-            while let Poll::Ready(Some(call)) = begun.poll_recv(context) {
-                calls.push(call);
-            }
-            if calls.len() == before {
-                return Poll::Pending;
-            }
-        }
-    });
-    if let Err(error) = served.await {
+    let builder = http2::Builder::new(inside).max_concurrent_streams(most).clone();
+    if let Err(error) = begun.with(builder.serve_connection(TokioIo::new(stream), service)).await {
         tracing::debug!(%error, "a device plugin's registration broke off");
     }
 }

@@ -20,7 +20,7 @@ use super::manager::{Manager, Settings};
 use super::rank::{PodUse, Usage, is_critical, rank};
 use super::signal::{Observation, Observations, Signal, Threshold};
 use super::text::message;
-use super::{Evict, Eviction, Pressures, REASON};
+use super::{Evict, Eviction, EvictionCounts, Pressures, REASON};
 use crate::collect::{ImageKeeperMsg, KeeperMsg, has_ended};
 use crate::figures::{Figures, Snapshot, is_local};
 use crate::status::reference;
@@ -48,6 +48,7 @@ pub(crate) struct EvictionArgs {
     pub(crate) evict: Arc<dyn Evict>,
     pub(crate) recorder: Recorder,
     pub(crate) pressures: Arc<watch::Sender<Pressures>>,
+    pub(crate) counts: Arc<watch::Sender<EvictionCounts>>,
 }
 
 /// See the variant.
@@ -132,9 +133,12 @@ impl EvictionManager {
         let mut evicted = false;
         for pod in &found.summary.pods {
             let Some(view) = found.pods.pods.get(&pod.pod_ref.uid) else { continue };
-            let Some(message) = over_limit(&view.pod, &local_use(&view.pod, pod)) else { continue };
+            let Some((signal, message)) = over_limit(&view.pod, &local_use(&view.pod, pod)) else { continue };
             // Its own limit is exceeded, so that it gets no time, as upstream.
-            evicted |= self.evict(view, message, 1).await;
+            if self.evict(view, message, 1).await {
+                self.count(signal);
+                evicted = true;
+            }
         }
         evicted
     }
@@ -167,11 +171,16 @@ impl EvictionManager {
             let grace_seconds = self.manager.grace_seconds(threshold, wanted);
             let message = message(&pod, threshold, seen);
             if self.evict(&pod.view, message, grace_seconds).await {
+                self.count(threshold.signal.name());
                 return Some(pod.view.uid.clone());
             }
         }
         tracing::warn!(resource = threshold.signal.resource(), "there is no pod that could be evicted");
         None
+    }
+
+    fn count(&self, signal: &'static str) {
+        self.args.counts.send_modify(|counts| *counts.entry(signal).or_default() += 1);
     }
 
     async fn evict(&self, view: &PodView, message: String, grace_seconds: i64) -> bool {

@@ -26,10 +26,14 @@ pub(super) fn has_limit(pod: &Pod) -> bool {
     whole.is_some() || containers(pod).any(|one| limit(one).is_some()) || volumes().any(|one| one.size_limit.is_some())
 }
 
-/// Why a pod has to go, in upstream's words; `None` if it is within its limits.
+/// Which limit a pod is over, as metrics name it, and why it has to go, in upstream's words; `None` if it is within its
+/// limits.
 #[must_use]
-pub fn over_limit(pod: &Pod, used: &LocalUse) -> Option<String> {
-    empty_dir(pod, used).or_else(|| whole(pod, used)).or_else(|| container(pod, used))
+pub fn over_limit(pod: &Pod, used: &LocalUse) -> Option<(&'static str, String)> {
+    let of = |signal| move |message| (signal, message);
+    let volume = empty_dir(pod, used).map(of("emptydirfs.limit"));
+    let whole = || whole(pod, used).map(of("ephemeralpodfs.limit"));
+    volume.or_else(whole).or_else(|| container(pod, used).map(of("ephemeralcontainerfs.limit")))
 }
 
 fn empty_dir(pod: &Pod, used: &LocalUse) -> Option<String> {

@@ -16,9 +16,11 @@ mod signal;
 mod tests;
 mod text;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use futures_util::future::BoxFuture;
+use k3sd_runtime::exposition::{head, line};
 
 pub use self::actor::EvictionConfig;
 pub(crate) use self::actor::{EvictionArgs, EvictionManager};
@@ -37,6 +39,18 @@ pub struct Pressures {
     pub disk: bool,
     /// Process ids.
     pub pids: bool,
+}
+
+/// How many pods were evicted, by the signal that was met.
+pub type EvictionCounts = BTreeMap<&'static str, u64>;
+
+/// Writes them in Prometheus' text format; nothing if there were none, as upstream.
+pub fn write_metrics(counts: &EvictionCounts, text: &mut String) {
+    let name = "kubelet_evictions";
+    if !counts.is_empty() {
+        head(text, name, "counter", "Pods that were evicted, by the signal that was met.");
+        counts.iter().for_each(|(signal, count)| line(text, name, &format!("eviction_signal=\"{signal}\""), count));
+    }
 }
 
 /// The reason in the status of a pod that was evicted.

@@ -255,9 +255,23 @@ fn pods_keep_to_their_own_limits() {
     };
     assert_eq!(used(&[("scratch", 10), ("free", 20)], &[("a", 10), ("b", 10)]), None);
     let volume = "Usage of EmptyDir volume \"scratch\" exceeds the limit \"10Mi\". ";
-    assert_eq!(used(&[("scratch", 11)], &[]).as_deref(), Some(volume));
+    let is = |found: Option<(&'static str, String)>, signal: &str, text: &str| {
+        assert_eq!(found.as_ref().map(|(signal, text)| (*signal, text.as_str())), Some((signal, text)));
+    };
+    is(used(&[("scratch", 11)], &[]), "emptydirfs.limit", volume);
     let whole = "Pod ephemeral local storage usage exceeds the total limit of containers 50Mi. ";
-    assert_eq!(used(&[("free", 45)], &[("b", 6)]).as_deref(), Some(whole));
+    is(used(&[("free", 45)], &[("b", 6)]), "ephemeralpodfs.limit", whole);
     let one = "Container a exceeded its local ephemeral storage limit \"20Mi\". ";
-    assert_eq!(used(&[], &[("a", 21), ("b", 1)]).as_deref(), Some(one));
+    is(used(&[], &[("a", 21), ("b", 1)]), "ephemeralcontainerfs.limit", one);
+}
+
+#[test]
+fn evictions_are_counted_by_what_was_met() {
+    let mut text = String::new();
+    write_metrics(&EvictionCounts::new(), &mut text);
+    assert_eq!(text, "", "upstream says nothing before the first");
+    write_metrics(&[("memory.available", 2), ("emptydirfs.limit", 1)].into(), &mut text);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let expected = ["{eviction_signal=\"emptydirfs.limit\"} 1", "{eviction_signal=\"memory.available\"} 2"];
+    assert_eq!(lines, expected.map(|rest| format!("kubelet_evictions{rest}")));
 }

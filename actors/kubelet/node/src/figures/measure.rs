@@ -5,7 +5,7 @@
 //! Restart: permanent. Cores in use are known again from the second measurement on.
 //! Fails:   never; what can't be measured is absent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,6 +82,10 @@ pub struct Snapshot {
     pub all_pods_cgroup: Option<PathBuf>,
     /// Processors of the machine.
     pub cpus: Option<u64>,
+    /// Names of disks that were used, as `/dev/sda`, by their numbers.
+    pub disk_names: BTreeMap<(u32, u32), String>,
+    /// The disk that images and layers are on.
+    pub images_disk: (u32, u32),
 }
 
 /// How much is measured: each is what those before it are, and more.
@@ -302,8 +306,18 @@ impl Meter {
         });
         let cgroups = cgroups.collect();
         let has_image_fs = images.id != raw.root_fs.id;
-        let (all_pods, cpus, all_pods_cgroup) = (raw.all_pods, Some(raw.cpus), pods_path(&self.args.cgroups));
-        Ok(Snapshot { summary, cgroups, containers, pods, has_image_fs, all_pods, all_pods_cgroup, cpus })
+        Ok(Snapshot {
+            summary,
+            cgroups,
+            containers,
+            pods,
+            has_image_fs,
+            all_pods: raw.all_pods,
+            all_pods_cgroup: pods_path(&self.args.cgroups),
+            cpus: Some(raw.cpus),
+            disk_names: raw.disk_names,
+            images_disk: images.disk(),
+        })
     }
 
     /// Nanoseconds of cores per second since the measurement before, of pods, containers and of the node.
@@ -454,6 +468,7 @@ struct Raw {
     network: Option<k3sd_kubelet_base::stats::NetworkStats>,
     all_pods: Option<CgroupStats>,
     pods: BTreeMap<String, RawPod>,
+    disk_names: BTreeMap<(u32, u32), String>,
 }
 
 impl Raw {
@@ -476,17 +491,25 @@ impl Raw {
             };
             (uid.clone(), own)
         };
+        let root_fs = FileSystem::of(&args.root_dir).unwrap_or_default();
+        let all_pods = pods_path(&args.cgroups).and_then(|path| args.cgroups.stats(&path).ok().flatten());
+        let pods: BTreeMap<String, RawPod> = pods.pods.iter().filter(|(_, view)| is_running(view)).map(one).collect();
+        let of_pods = pods.values().flat_map(|pod| pod.containers.values().chain(&pod.cgroup));
+        let disks = of_pods.chain(&all_pods).flat_map(|stats| stats.disks.iter());
+        let numbers: BTreeSet<_> = disks.map(|disk| (disk.major, disk.minor)).chain([root_fs.disk()]).collect();
+        let named = |number: (u32, u32)| Some((number, disk_name(&args.roots.sys, number)?));
         Self {
+            disk_names: numbers.into_iter().filter_map(named).collect(),
             cpus: crate::status::cpus(&text(&args.roots.sys.join("devices/system/cpu/online"))),
             cpu_ns,
             booted,
             memory: Memory::parse(&text(&proc.join("meminfo"))),
             memory_limit: crate::status::memory_limit(&args.roots.sys).unwrap_or(u64::MAX),
-            root_fs: FileSystem::of(&args.root_dir).unwrap_or_default(),
+            root_fs,
             processes: processes(proc),
             network: parse(&text(&proc.join("net/dev")), main.as_deref(), wall),
-            all_pods: pods_path(&args.cgroups).and_then(|path| args.cgroups.stats(&path).ok().flatten()),
-            pods: pods.pods.iter().filter(|(_, view)| is_running(view)).map(one).collect(),
+            all_pods,
+            pods,
         }
     }
 }
@@ -500,6 +523,12 @@ fn containers(cgroups: &Cgroups, pod: &Path, view: &PodView) -> BTreeMap<String,
         Some((id.clone(), found))
     };
     running(view).filter_map(one).collect()
+}
+
+/// The file of a disk below `/dev`, by its number; nothing where there is none, as for a file system in memory.
+fn disk_name(sys: &Path, (major, minor): (u32, u32)) -> Option<String> {
+    let link = std::fs::read_link(sys.join(format!("dev/block/{major}:{minor}"))).ok()?;
+    Some(format!("/dev/{}", link.file_name()?.to_str()?))
 }
 
 /// The cgroup of all pods: that of a Guaranteed one is right below.

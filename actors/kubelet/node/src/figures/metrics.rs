@@ -1,5 +1,7 @@
 //! The figures as Prometheus reads them, under the names that dashboards and the metrics server rely on: pure.
 
+mod disks;
+
 use std::collections::BTreeMap;
 
 use k3sd_cri::v1;
@@ -304,20 +306,12 @@ const COLUMNS: &[(&str, &str, &str, Column)] = &[
     ("container_last_seen", "gauge", "When it was measured, in seconds since 1970.", |one| {
         text(one.time.as_ref().map(|time| time.0.as_second()))
     }),
-    ("container_fs_limit_bytes", "gauge", "What fits where the writable layer is, in bytes.", |one| {
-        text(one.layer_max)
-    }),
-    ("container_fs_reads_total", "counter", "Reads from disks.", |one| text(one.cgroup?.io_reads)),
-    ("container_fs_writes_total", "counter", "Writes to disks.", |one| text(one.cgroup?.io_writes)),
     ("container_spec_cpu_shares", "gauge", "Share of processors, 1024 for a whole one.", |one| {
         one.limits
             .map(|_| one.requested_milli.map_or(2, |milli| (milli.saturating_mul(1024) / 1000).max(2)).to_string())
     }),
     ("container_processes", "gauge", "Processes and threads.", |one| text(one.cgroup?.pids)),
     ("container_oom_events_total", "counter", "Kills for want of memory.", |one| text(one.cgroup?.oom_kills)),
-    ("container_fs_usage_bytes", "gauge", "Writable layer, in bytes.", |one| text(one.layer)),
-    ("container_fs_reads_bytes_total", "counter", "Bytes read from disks.", |one| text(one.cgroup?.io_read_bytes)),
-    ("container_fs_writes_bytes_total", "counter", "Bytes written to disks.", |one| text(one.cgroup?.io_write_bytes)),
     ("container_spec_memory_limit_bytes", "gauge", "Limit of memory, in bytes; 0 for none.", |one| {
         one.limits.map(|(memory, _)| memory.unwrap_or(0).to_string())
     }),
@@ -342,6 +336,7 @@ pub(super) fn cadvisor(snapshot: &Snapshot) -> String {
         let rows = all.iter().filter_map(|one| Some((one.labels.clone(), stamp(column(one)?, one.time.as_ref()))));
         metric(&mut text, name, kind, help, rows);
     }
+    disks::write(&mut text, &all, snapshot);
     faults(&mut text, &all);
     network(&mut text, snapshot);
     machine(&mut text, snapshot);
@@ -443,7 +438,7 @@ mod tests {
         Time(jiff::Timestamp::from_second(second).unwrap())
     }
 
-    fn snapshot() -> Snapshot {
+    pub(crate) fn snapshot() -> Snapshot {
         let cpu = |ns| CpuStats { time: Some(at(7)), usage_core_nano_seconds: Some(ns), ..CpuStats::default() };
         let memory =
             |bytes| MemoryStats { time: Some(at(7)), working_set_bytes: Some(bytes), ..MemoryStats::default() };

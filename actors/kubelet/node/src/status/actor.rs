@@ -31,6 +31,7 @@ use super::patch::difference;
 use super::resources::{Reserved, Supply, resources};
 use crate::eviction::Pressures;
 use crate::identity::{HostAddresses, Identity, NodeIps, address_list, initial, reconcile};
+use crate::shutdown::PROBLEM;
 
 /// How often it looks until the node is ready for the first time.
 const FIRST_LOOKS_EVERY: Duration = Duration::from_millis(100);
@@ -120,6 +121,8 @@ pub(crate) struct ReporterArgs {
     pub(crate) volumes_in_use: Ask,
     /// What else keeps the node from being ready.
     pub(crate) problems: Ask,
+    /// Whether the machine is about to go down.
+    pub(crate) is_ending: watch::Receiver<bool>,
     pub(crate) recorder: Recorder,
     pub(crate) standing: Arc<watch::Sender<Standing>>,
 }
@@ -228,9 +231,11 @@ impl Actor for Reporter {
     }
 }
 
-/// Wakes once, when pressures or devices are others than now.
+/// Wakes once, when pressures or devices are others than now, or the machine is about to go down.
 fn watch_changes(ctx: &mut Context<ReporterMsg>, args: &ReporterArgs) {
-    let (mut pressures, mut devices) = (args.pressures.clone(), args.devices.clone());
+    let (mut pressures, mut devices, mut is_ending) =
+        (args.pressures.clone(), args.devices.clone(), args.is_ending.clone());
+    is_ending.mark_unchanged();
     pressures.mark_unchanged();
     devices.mark_unchanged();
     ctx.pipe(async move {
@@ -238,6 +243,7 @@ fn watch_changes(ctx: &mut Context<ReporterMsg>, args: &ReporterArgs) {
         tokio::select! {
             Ok(()) = pressures.changed() => {}
             Ok(()) = devices.changed() => {}
+            Ok(()) = is_ending.changed() => {}
             else => std::future::pending().await,
         }
         ReporterMsg::Changed
@@ -279,6 +285,9 @@ impl Reporter {
 
     async fn look(&mut self, ctx: &mut Context<ReporterMsg>) -> kube::Result<()> {
         self.ask_runtime().await;
+        if self.health.answered.is_none() {
+            self.believe().await;
+        }
         let facts = self.facts();
         if !self.is_registered {
             self.register(&facts).await?;
@@ -351,6 +360,23 @@ impl Reporter {
         }
     }
 
+    /// A runtime that is silent may have answered the life before this one. What that told of it stays true for as long as
+    /// silence is borne, lest a restart of both makes pods unready that run; not so after a start of the machine.
+    async fn believe(&mut self) {
+        let Ok(node) = self.current().await else { return };
+        let status = node.status.unwrap_or_default();
+        let Some(info) = status.node_info else { return };
+        let conditions = status.conditions.unwrap_or_default();
+        let was_ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        if was_ready && info.boot_id == Machine::read(&self.args.config.roots).boot_id {
+            self.health.answered = Some(self.started);
+            self.runtime_version = info.container_runtime_version;
+            self.handlers = status.runtime_handlers.unwrap_or_default();
+            self.features = status.features;
+            self.images.1 = status.images.unwrap_or_default();
+        }
+    }
+
     /// What the runtime says of itself.
     async fn ask_runtime(&mut self) {
         if let Err(error) = self.try_runtime().await {
@@ -381,6 +407,7 @@ impl Reporter {
         let config = &self.args.config;
         let mut problems = self.health.problems(self.clock.now());
         problems.extend(self.args.problems.now());
+        problems.extend(self.args.is_ending.borrow().then(|| PROBLEM.to_owned()));
         Facts {
             machine: Machine::read(&config.roots),
             runtime_version: self.runtime_version.clone(),

@@ -178,6 +178,12 @@ pub struct FileSystem {
 }
 
 impl FileSystem {
+    /// The number of the disk that it is on.
+    #[must_use]
+    pub fn disk(&self) -> (u32, u32) {
+        (rustix::fs::major(self.id), rustix::fs::minor(self.id))
+    }
+
     /// Asks the kernel.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! Whether the node takes a pod that was bound to it.
 //!
 //! * [`room`] counts what is asked for and what is left; [`preempt`] says who has to make room for critical pods.
-//! * [`sysctls`] knows which settings of the kernel a pod may change.
+//! * [`sysctls`] knows which settings of the kernel a pod may change, [`apparmor`] whether its profiles are enforced.
 
+pub mod apparmor;
 pub mod preempt;
 pub mod room;
 pub mod sysctls;
@@ -34,6 +35,10 @@ pub struct Room<'a> {
     pub pods_max: usize,
     /// Sysctls beside the safe ones that pods may set; with `*` at their ends for any.
     pub unsafe_sysctls: &'a [String],
+    /// Whether the kernel enforces profiles of AppArmor.
+    pub has_apparmor: bool,
+    /// Whether the machine is about to go down.
+    pub is_ending: bool,
 }
 
 /// What becomes of a pod.
@@ -87,7 +92,11 @@ fn refusal(reason: &str, message: impl Into<String>) -> Refusal {
 
 /// What no change of the node's other pods would help against.
 fn forbidden(pod: &Pod, room: Room<'_>) -> Result<(), Refusal> {
+    if room.is_ending {
+        return Err(refusal("NodeShutdown", "Pod was rejected as the node is shutting down."));
+    }
     sysctls::check(pod, room.unsafe_sysctls)?;
+    apparmor::check(pod, room.has_apparmor)?;
     let spec = spec::spec(pod);
     let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
     if label.is_some_and(|os| os != "linux") {

@@ -26,8 +26,15 @@ fn reason(pod: &Pod) -> String {
     let other = of("{containers: [{name: c, resources: {requests: {cpu: '1', memory: 512Mi, example.com/gpu: '1'}}, \
         ports: [{containerPort: 1, hostPort: 80}]}]}");
     let (node, allocatable) = (node(), allocatable());
-    let room =
-        Room { others: &[&other], node: Some(&node), allocatable: &allocatable, pods_max: 5, unsafe_sysctls: &[] };
+    let room = Room {
+        others: &[&other],
+        node: Some(&node),
+        allocatable: &allocatable,
+        pods_max: 5,
+        unsafe_sysctls: &[],
+        has_apparmor: false,
+        is_ending: false,
+    };
     admit(pod, room).err().map(|(reason, _)| reason).unwrap_or_default()
 }
 
@@ -92,7 +99,15 @@ fn taints_are_looked_at_unless_the_pod_is_static() {
 #[test]
 fn a_full_node_says_so() {
     let (other, allocatable) = (of("{containers: []}"), allocatable());
-    let room = Room { others: &[&other], node: None, allocatable: &allocatable, pods_max: 1, unsafe_sysctls: &[] };
+    let room = Room {
+        others: &[&other],
+        node: None,
+        allocatable: &allocatable,
+        pods_max: 1,
+        unsafe_sysctls: &[],
+        has_apparmor: false,
+        is_ending: false,
+    };
     let (reason, message) = admit(&of("{containers: []}"), room).unwrap_err();
     assert_eq!(reason, "OutOfpods");
     assert_eq!(message, "Node didn't have enough resource: pods, requested: 1, used: 1, capacity: 1");
@@ -107,7 +122,15 @@ fn sized(name: &str, priority: i32, requests: &str, limits: &str) -> Pod {
 #[track_caller]
 fn check_verdict(pod: &Pod, others: &[Pod], pods_max: usize, expected: &str) {
     let (others, allocatable): (Vec<&Pod>, _) = (others.iter().collect(), allocatable());
-    let room = Room { others: &others, node: None, allocatable: &allocatable, pods_max, unsafe_sysctls: &[] };
+    let room = Room {
+        others: &others,
+        node: None,
+        allocatable: &allocatable,
+        pods_max,
+        unsafe_sysctls: &[],
+        has_apparmor: false,
+        is_ending: false,
+    };
     let found = match decide(pod, room) {
         Verdict::Admit => "admit".to_owned(),
         Verdict::Refuse((reason, _)) => reason,
@@ -142,4 +165,25 @@ fn others_make_room_for_critical_pods() {
     let mut elsewhere = critical("'2'");
     elsewhere.spec.as_mut().unwrap().os = Some(k8s_openapi::api::core::v1::PodOS { name: "windows".into() });
     check_verdict(&elsewhere, &[small], 5, "PodOSNotSupported");
+}
+
+#[test]
+fn a_node_that_goes_down_takes_nobody() {
+    let allocatable = allocatable();
+    let room = Room {
+        others: &[],
+        node: None,
+        allocatable: &allocatable,
+        pods_max: 1,
+        unsafe_sysctls: &[],
+        has_apparmor: false,
+        is_ending: false,
+    };
+    let plain = of("{containers: [{name: c}]}");
+    let critical = of("{priority: 2000001000, containers: [{name: c}]}");
+    assert_eq!(decide(&plain, room), Verdict::Admit);
+    let expected = refusal("NodeShutdown", "Pod was rejected as the node is shutting down.");
+    for pod in [plain, critical] {
+        assert_eq!(decide(&pod, Room { is_ending: true, ..room }), Verdict::Refuse(expected.clone()));
+    }
 }

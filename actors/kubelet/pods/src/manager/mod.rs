@@ -80,7 +80,8 @@ pub(crate) async fn run(handle: TaskHandle, mut args: ManagerArgs) -> Result<(),
         };
         tokio::select! {
             change = changes.next() => { change.ok_or(AskError::Gone)?; }
-            changed = args.statics.changed() => changed?,
+            // Without a directory of files nobody ever tells of static pods.
+            Ok(()) = args.statics.changed() => {}
             changed = args.orphans.changed() => changed?,
             changed = progress.changed() => changed?,
             // Who offers it may be gone before the pods are.
@@ -268,6 +269,8 @@ fn with_room<T>(args: &ManagerArgs, keep: impl Fn(&Entry) -> bool, ask: impl FnO
         allocatable: &allocatable,
         pods_max: config.pods_max,
         unsafe_sysctls: &config.allowed_unsafe_sysctls,
+        has_apparmor: config.has_apparmor,
+        is_ending: *deps.is_ending.borrow(),
     })
 }
 

@@ -30,6 +30,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::config::{PodsConfig, PodsDeps};
 use crate::numbers::{Numbers, Step};
+use crate::oom::Killed;
 use crate::plan::backoff::Backoffs;
 use crate::probes::Results;
 use crate::resize::Pending;
@@ -88,6 +89,8 @@ pub(crate) struct Memory {
     pub(crate) is_resizing: bool,
     /// Why that failed when it was last tried, and when to try again.
     pub(crate) resize_failed: Option<(String, Timestamp)>,
+    /// Its volumes were set up in this life of the process, so whoever keeps their files up to date knows of them.
+    pub(crate) has_volumes: bool,
     /// Nothing of it will be started any more.
     pub(crate) terminating: bool,
     /// Nothing of it runs, and its resources are given back.
@@ -154,6 +157,8 @@ pub(crate) struct Shared {
     pub(crate) progress: watch::Sender<u64>,
     /// What is counted.
     pub(crate) numbers: Arc<Numbers>,
+    /// Containers that the kernel killed for want of memory.
+    pub(crate) killed: watch::Sender<Killed>,
 }
 
 /// Now, for people.

@@ -55,7 +55,7 @@ impl Worker<'_> {
     async fn inspect(&self, image: &str, named: &str) -> Result<Option<Image>, String> {
         let asked = v1::ImageSpec { image: image.to_owned(), ..v1::ImageSpec::default() };
         let asked = v1::ImageStatusRequest { image: Some(asked), verbose: false };
-        let answer = self.cri().image_status(asked).await.map_err(|error| error.message())?;
+        let answer = self.cri().image_status(asked).await.map_err(|error| error.status())?;
         Ok(answer.image.map(|found| {
             let uid = found.uid.map(|uid| uid.value);
             // An image that names nobody is run as root.
@@ -126,7 +126,7 @@ impl Worker<'_> {
             let asked = v1::PullImageRequest { image: Some(spec), auth, sandbox_config: None };
             match self.cri().pull_image(asked).await {
                 Ok(answer) => return Ok(answer.image_ref),
-                Err(error) => last = error.message(),
+                Err(error) => last = error.status_or_message(),
             }
         }
         Err(last)

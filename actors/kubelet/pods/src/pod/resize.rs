@@ -112,7 +112,7 @@ impl Worker<'_> {
                 ..v1::UpdateContainerResourcesRequest::default()
             };
             let told = self.cri().update_container_resources(asked).await;
-            told.map_err(|error| format!("container {:?}: {}", found.name, error.message()))?;
+            told.map_err(|error| format!("container {:?}: {}", found.name, error.status()))?;
             self.keep(|record| {
                 record.actual.insert(found.name.clone(), container.resources.clone().unwrap_or_default());
             })?;

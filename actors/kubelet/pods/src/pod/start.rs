@@ -101,12 +101,12 @@ impl Worker<'_> {
         }
         let made = self.sandbox_config(pod, attempt, true).map_err(fail)?;
         let asked = v1::RunPodSandboxRequest { config: Some(made), runtime_handler: handler };
-        self.cri().run_pod_sandbox(asked).await.map(drop).map_err(|error| fail(error.message()))
+        self.cri().run_pod_sandbox(asked).await.map(drop).map_err(|error| fail(error.status()))
     }
 
     /// Gives the pod users of its own, if the runtime can do that.
     async fn take_users(&self, handler: &str) -> Result<(), String> {
-        let status = self.cri().status(v1::StatusRequest::default()).await.map_err(|error| error.message())?;
+        let status = self.cri().status(v1::StatusRequest::default()).await.map_err(|error| error.status())?;
         if !is_supported(&status, handler) {
             return Err(unsupported(handler));
         }
@@ -238,7 +238,7 @@ impl Worker<'_> {
             tracing::info!(pod = shown(pod), container = name, error, "a hook after the start failed");
             self.tell_about(pod, name, "Warning", "FailedPostStartHook", "PostStartHook failed");
             self.kill_started(pod, container, id).await;
-            return Err(Obstacle::new("PostStartHookError", format!("PostStartHookError: {error}")));
+            return Err(Obstacle::new("PostStartHookError", error));
         }
         Ok(())
     }

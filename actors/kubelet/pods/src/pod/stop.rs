@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
-use k3sd_cri::v1;
+use k3sd_cri::{CriError, v1};
 use k3sd_kubelet_cgroups::Removal;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 
@@ -36,34 +36,45 @@ pub(super) fn grace(wanted: &Wanted) -> Option<i64> {
 
 impl Worker<'_> {
     /// Ends all containers, main ones first and sidecars after them in reverse order, and then the sandboxes.
-    pub(super) async fn kill_pod(&self, pod: &Pod, runtime: &Runtime, grace: i64) -> Result<(), k3sd_cri::CriError> {
+    pub(super) async fn kill_pod(&self, pod: &Pod, runtime: &Runtime, grace: i64) -> Result<(), CriError> {
+        let failed = |(action, target, error): (&str, &str, CriError)| {
+            self.warn(pod, "FailedKillPod", &kill_failed(action, target, &error));
+            error
+        };
+        self.kill_containers(pod, runtime, grace)
+            .await
+            .map_err(|(name, error)| failed(("KillContainer", &name, error)))?;
+        let uid = self.entry.uid.as_str();
+        self.stop_sandboxes(pod, runtime).await.map_err(|error| failed(("KillPodSandbox", uid, error)))
+    }
+
+    /// Says of which container it failed.
+    async fn kill_containers(&self, pod: &Pod, runtime: &Runtime, grace: i64) -> Result<(), (String, CriError)> {
         let sidecars: Vec<&str> =
             init_containers(pod).iter().filter(|one| is_sidecar(one)).map(|one| one.name.as_str()).collect();
         let alive = |found: &&Found| matches!(found.state, State::Running | State::Unknown);
         let (late, first): (Vec<&Found>, Vec<&Found>) =
             runtime.containers.iter().filter(alive).partition(|found| sidecars.contains(&found.name.as_str()));
         let began = self.clock.now();
-        try_join_all(first.into_iter().map(|found| self.kill_container(pod, found, grace, None))).await?;
+        let kill = async |found: &Found, grace| {
+            let killed = self.kill_container(pod, found, grace, None).await;
+            killed.map_err(|error| (found.name.clone(), error))
+        };
+        try_join_all(first.into_iter().map(|found| kill(found, grace))).await?;
         for name in sidecars.iter().rev() {
             let spent = i64::try_from(self.clock.now().since(began).as_secs()).unwrap_or(i64::MAX);
             let left = grace.saturating_sub(spent).max(0);
             let these = late.iter().filter(|found| found.name == *name);
-            try_join_all(these.map(|found| self.kill_container(pod, found, left, None))).await?;
+            try_join_all(these.map(|found| kill(found, left))).await?;
         }
+        Ok(())
+    }
+
+    async fn stop_sandboxes(&self, pod: &Pod, runtime: &Runtime) -> Result<(), CriError> {
         let stops = runtime.sandboxes.iter().filter(|sandbox| sandbox.ready || pod.spec.is_none()).map(|sandbox| {
             self.cri().stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: sandbox.id.clone() })
         });
-        for stopped in join_all(stops).await {
-            match stopped {
-                Err(error) if !error.is_not_found() => {
-                    let text = format!("error killing pod: {}", error.message());
-                    self.warn(pod, "FailedKillPod", &text);
-                    return Err(error);
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        join_all(stops).await.into_iter().try_for_each(ignore_missing)
     }
 
     /// Ends one container: its hook, the signal, and after its grace the kill.
@@ -73,7 +84,7 @@ impl Worker<'_> {
         found: &Found,
         grace: i64,
         why: Option<&str>,
-    ) -> Result<(), k3sd_cri::CriError> {
+    ) -> Result<(), CriError> {
         let container = spec::find(pod, &found.name).map(|(_, container)| container);
         let text = match why {
             Some(why) => why.to_owned(),
@@ -133,7 +144,7 @@ impl Worker<'_> {
     }
 
     /// Removes what the runtime still has of a pod whose object is going.
-    pub(super) async fn remove(&self, runtime: &Runtime) -> Result<(), k3sd_cri::CriError> {
+    pub(super) async fn remove(&self, runtime: &Runtime) -> Result<(), CriError> {
         for found in &runtime.containers {
             let asked = v1::RemoveContainerRequest { container_id: found.id.clone() };
             ignore_missing(self.cri().remove_container(asked).await)?;
@@ -146,7 +157,12 @@ impl Worker<'_> {
     }
 }
 
-pub(super) fn ignore_missing<T>(answer: Result<T, k3sd_cri::CriError>) -> Result<(), k3sd_cri::CriError> {
+/// What the event of a pod says that can't be ended.
+fn kill_failed(action: &str, target: &str, error: &CriError) -> String {
+    format!("error killing pod: failed to {action:?} for {target:?} with {action}Error: {:?}", error.status())
+}
+
+pub(super) fn ignore_missing<T>(answer: Result<T, CriError>) -> Result<(), CriError> {
     match answer {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
@@ -168,6 +184,15 @@ mod tests {
     use super::*;
     use crate::status::Ending;
     use crate::testing::pod;
+
+    #[test]
+    fn a_pod_that_cannot_be_ended_says_which_part_of_it() {
+        let error =
+            CriError::Refused { call: "StopPodSandbox", code: k3sd_cri::Code::Unknown, message: "no \"x\"".to_owned() };
+        let expected = "error killing pod: failed to \"KillPodSandbox\" for \"u-1\" with KillPodSandboxError: \
+            \"rpc error: code = Unknown desc = no \\\"x\\\"\"";
+        assert_eq!(kill_failed("KillPodSandbox", "u-1", &error), expected);
+    }
 
     #[test]
     fn the_shortest_grace_counts() {

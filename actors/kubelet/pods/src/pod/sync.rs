@@ -1,5 +1,6 @@
 //! One step: look, tell, decide, act.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::probes::{Kind, Outcome};
 use crate::runtime::{Cache, Runtime, State, look};
 use crate::spec::{self, is_final, shown};
 use crate::status::{Ending, StatusFacts, rejected, status};
+use crate::translate::mounts::HostVolume;
 
 /// The first wait after a step that failed.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -79,7 +81,8 @@ impl<'a> Worker<'a> {
     }
 
     async fn look(&mut self, wanted: &Wanted, terminating: bool) -> Result<Arc<Runtime>, String> {
-        let found = look(self.cri(), &self.entry.uid, &mut self.cache).await.map_err(|error| error.to_string())?;
+        let mut found = look(self.cri(), &self.entry.uid, &mut self.cache).await.map_err(|error| error.to_string())?;
+        self.shared.killed.borrow().tell(&mut found);
         let runtime = Arc::new(found);
         let view = View { pod: Some(wanted.pod.clone()), runtime: runtime.clone(), terminating };
         self.address = super::address(&view, self.shared);
@@ -184,6 +187,7 @@ impl<'a> Worker<'a> {
         let actions = plan(&wanted.pod, runtime, &results, &record.actual);
         if actions.is_empty() {
             self.resized(wanted, runtime);
+            self.adopt_volumes(&wanted.pod).await?;
             return Ok(Next::Wait(None));
         }
         if actions.resize.is_empty() {
@@ -235,8 +239,7 @@ impl<'a> Worker<'a> {
         }
         self.prepare(pod)?;
         self.remember_starts(pod, runtime, &actions.kill)?;
-        let set_up = self.shared.deps.volumes.set_up(pod).await;
-        let volumes = set_up.inspect_err(|error| self.warn(pod, "FailedMount", error))?;
+        let volumes = self.set_up_volumes(pod).await?;
         let sandbox = match actions.sandbox {
             None => runtime.ready_sandbox().cloned(),
             Some(attempt) => {
@@ -248,6 +251,26 @@ impl<'a> Worker<'a> {
         };
         let Some(sandbox) = sandbox else { return Ok(Next::Again) };
         Ok(self.start_all(wanted, runtime, &sandbox, actions.start, &volumes).await)
+    }
+
+    async fn set_up_volumes(&self, pod: &Arc<Pod>) -> Result<BTreeMap<String, HostVolume>, String> {
+        let set_up = self.shared.deps.volumes.set_up(pod).await;
+        let volumes = set_up.inspect_err(|error| self.warn(pod, "FailedMount", error))?;
+        self.entry.memory.send_if_modified(|memory| {
+            memory.has_volumes = true;
+            // Nobody has to be woken: nothing else follows from it.
+            false
+        });
+        Ok(volumes)
+    }
+
+    /// A pod that goes on running after a restart of the process has nothing started, but its files are to follow their
+    /// objects as before, and the tokens in them are to be renewed.
+    async fn adopt_volumes(&self, pod: &Arc<Pod>) -> Result<(), String> {
+        if self.entry.memory.borrow().has_volumes {
+            return Ok(());
+        }
+        self.set_up_volumes(pod).await.map(drop)
     }
 
     /// Init containers run again in a new sandbox; what is left of them would say that they had.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k3sd_runtime::{Backoff, Clock, Rng};
+use k3sd_runtime::{Backoff, Clock, Moment, Rng};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -12,20 +12,27 @@ use serde_json::{Value, json};
 use super::{Entry, Report, Shared, Source, Wanted};
 use crate::source::{HASH, is_mirror_of, mirror};
 use crate::spec;
+use crate::status::conditions::is_foreign;
 
 /// Waits after refusals.
 const RETRY: Backoff = Backoff::RESTART;
 /// After the object was told to go, the watch says that it has; if it doesn't, it is told again.
 const DELETE_AGAIN: Duration = Duration::from_secs(10);
+/// What others have made of our part of a status is set right, but not more often: they may insist. The period of
+/// Kubernetes' kubelet.
+const SET_RIGHT_AFTER: Duration = Duration::from_secs(10);
+
+/// What was written last, and when.
+type Written = Option<(PodStatus, Moment)>;
 
 /// Writes what is reported, as often as it takes. Never ends.
 pub(super) async fn run(shared: &Shared, entry: &Entry, clock: &Clock, mut rng: Rng) {
     let (mut reports, mut wanted) = (entry.report.subscribe(), entry.wanted.subscribe());
     let mut failures = 0;
-    let mut written: Option<PodStatus> = None;
+    let mut written: Written = None;
     loop {
         let (report, now) = (reports.borrow_and_update().clone(), wanted.borrow_and_update().clone());
-        let delay = match write(shared, &report, &now, &mut written).await {
+        let delay = match write(shared, &report, &now, clock, &mut written).await {
             Ok(again) => {
                 failures = 0;
                 again
@@ -60,7 +67,8 @@ async fn write(
     shared: &Shared,
     report: &Report,
     wanted: &Wanted,
-    written: &mut Option<PodStatus>,
+    clock: &Clock,
+    written: &mut Written,
 ) -> Result<Option<Duration>, String> {
     let pod = &wanted.pod;
     let api: Api<Pod> = Api::namespaced(shared.deps.connect.client(), spec::namespace(pod));
@@ -71,21 +79,44 @@ async fn write(
     };
     let (Some(target), Some(status)) = (target, &report.status) else { return Ok(None) };
     let live = spec::status(&target).into_owned();
-    if written.as_ref() != Some(status) && live != *status {
-        let body = patch(&live, status, spec::uid(&target));
-        let patched = api.patch_status(spec::name(&target), &PatchParams::default(), &Patch::Strategic(body)).await;
-        match patched {
-            Ok(_) => {}
-            Err(error) if is_gone(&error) => return Ok(None),
-            Err(error) => return Err(error.to_string()),
+    let status = with_theirs(status, &live);
+    let mut again = None;
+    if live != status {
+        let rested = written.as_ref().filter(|(before, _)| *before == status).map(|(_, at)| clock.now().since(*at));
+        match rested {
+            Some(rested) if rested < SET_RIGHT_AFTER => again = Some(SET_RIGHT_AFTER - rested),
+            _ => {
+                let body = patch(&live, &status, spec::uid(&target));
+                let (name, how) = (spec::name(&target), PatchParams::default());
+                match api.patch_status(name, &how, &Patch::Strategic(body)).await {
+                    Ok(_) => *written = Some((status, clock.now())),
+                    Err(error) if is_gone(&error) => return Ok(None),
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
         }
     }
-    *written = Some(status.clone());
     if report.delete && wanted.source == Source::Api && spec::is_being_deleted(&target) {
         delete(&api, &target).await?;
         return Ok(Some(DELETE_AGAIN));
     }
-    Ok(None)
+    Ok(again)
+}
+
+/// A status of ours with what others have written meanwhile into their part of it.
+fn with_theirs(ours: &PodStatus, live: &PodStatus) -> PodStatus {
+    let mut status = ours.clone();
+    let mut conditions = status.conditions.take().unwrap_or_default();
+    for theirs in live.conditions.iter().flatten().filter(|one| is_foreign(&one.type_)) {
+        match conditions.iter_mut().find(|one| one.type_ == theirs.type_) {
+            Some(one) => one.clone_from(theirs),
+            None => conditions.push(theirs.clone()),
+        }
+    }
+    status.conditions = (!conditions.is_empty()).then_some(conditions);
+    status.resize.clone_from(&live.resize);
+    status.resource_claim_statuses.clone_from(&live.resource_claim_statuses);
+    status
 }
 
 async fn delete(api: &Api<Pod>, pod: &Pod) -> Result<(), String> {
@@ -102,7 +133,7 @@ async fn mirrored(
     api: &Api<Pod>,
     shared: &Shared,
     wanted: &Wanted,
-    written: &mut Option<PodStatus>,
+    written: &mut Written,
 ) -> Result<Option<Arc<Pod>>, String> {
     let pod = &wanted.pod;
     if let Some(found) = &wanted.mirror {
@@ -173,9 +204,26 @@ fn patch(live: &PodStatus, status: &PodStatus, uid: &str) -> Value {
 mod tests {
     use super::*;
 
+    fn of(value: Value) -> PodStatus {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn what_is_others_stays_theirs() {
+        let ours = of(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"},
+            {"type": "example.com/gate", "status": "False"}]}));
+        let live =
+            of(json!({"phase": "Running", "resize": "Deferred", "conditions": [{"type": "Ready", "status": "False"},
+            {"type": "example.com/gate", "status": "True"}, {"type": "example.com/new", "status": "True"}]}));
+        let merged =
+            of(json!({"phase": "Running", "resize": "Deferred", "conditions": [{"type": "Ready", "status": "True"},
+            {"type": "example.com/gate", "status": "True"}, {"type": "example.com/new", "status": "True"}]}));
+        assert_eq!(with_theirs(&ours, &live), merged, "only what is ours is set right");
+        assert_eq!(with_theirs(&merged, &merged), merged);
+    }
+
     #[test]
     fn only_what_changed_is_written() {
-        let of = |value: Value| -> PodStatus { serde_json::from_value(value).unwrap() };
         let live = of(json!({"phase": "Pending", "reason": "R", "hostIP": "h", "podIPs": [{"ip": "a"}],
             "conditions": [{"type": "X", "status": "True", "reason": "R"}, {"type": "Y", "status": "True"}]}));
         let made = of(json!({"phase": "Running", "hostIP": "h", "podIPs": [{"ip": "b"}],

@@ -96,7 +96,7 @@ impl Check<'_> {
             Err(error) if error.message().contains("timeout") || error.message().contains("deadline") => {
                 Try::Bad(format!("command timed out: {shown:?} timed out after {timeout}s"))
             }
-            Err(error) => Try::Error(error.message()),
+            Err(error) => Try::Error(error.status()),
         }
     }
 }

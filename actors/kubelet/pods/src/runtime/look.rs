@@ -45,7 +45,8 @@ pub async fn look(cri: &Cri, uid: &str, cache: &mut Cache) -> Result<Runtime, Cr
         containers: containers.into_iter().flatten().collect(),
     };
     found.sandboxes.sort_by_key(|one| Reverse((one.attempt, one.created_at)));
-    found.containers.sort_by_key(|one| Reverse((one.created_at, one.attempt)));
+    // As with sandboxes: the wall clock may have been set back between two attempts.
+    found.containers.sort_by_key(|one| Reverse((one.attempt, one.created_at)));
     cache.sandboxes = found.sandboxes.iter().map(|one| (one.id.clone(), one.clone())).collect();
     cache.containers = found.containers.iter().map(|one| (one.id.clone(), one.clone())).collect();
     Ok(found)

@@ -145,6 +145,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_uid_stands_for_content_place_and_node() {
+        let place = tempfile::tempdir().unwrap();
+        let text = |image: &str| {
+            format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{containers: [{{name: c, image: {image}}}]}}\n"
+            )
+        };
+        let (path, other) = (place.path().join("a.yaml"), place.path().join("b.yaml"));
+        fs::write(&path, text("i:1")).unwrap();
+        fs::write(&other, text("i:1")).unwrap();
+        let uid = |path: &Path, node: &str, seen: &str| load(path, node, seen).unwrap().0;
+        let first = uid(&path, "one", "then");
+        assert!(first.len() == 32 && first.bytes().all(|byte| byte.is_ascii_hexdigit()), "{first}");
+        assert_eq!(load(&path, "one", "then").unwrap().1.metadata.uid.as_deref(), Some(first.as_str()));
+        assert_eq!(uid(&path, "one", "now"), first, "another life of the node");
+        assert_ne!(uid(&path, "two", "then"), first, "another node");
+        assert_ne!(uid(&other, "one", "then"), first, "another file");
+        fs::write(&path, text("i:2")).unwrap();
+        assert_ne!(uid(&path, "one", "then"), first, "another content");
+        fs::write(&path, text("i:1")).unwrap();
+        assert_eq!(uid(&path, "one", "then"), first, "the same again");
+    }
+
+    #[test]
     fn directories_are_read() {
         let place = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(place.path().join(name), text).unwrap();

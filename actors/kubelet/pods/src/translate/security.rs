@@ -173,6 +173,12 @@ fn apparmor(pod: &Pod, of: Option<&AppArmorProfile>, container: &str) -> Option<
     }
 }
 
+/// The profile of AppArmor that a container asks for, itself or by its pod; nothing if it leaves that to the runtime.
+#[must_use]
+pub fn apparmor_of(pod: &Pod, container: &Container) -> Option<SecurityProfile> {
+    apparmor(pod, effective(pod, container).app_armor_profile.as_ref(), &container.name)
+}
+
 fn groups(pod: &PodSecurityContext, facts: &SecurityFacts) -> Vec<i64> {
     let named = pod.supplemental_groups.iter().flatten().copied();
     let mut all: Vec<i64> = named.chain(pod.fs_group).chain(facts.volume_groups.iter().copied()).collect();

@@ -1,9 +1,9 @@
 //! What of a log is wanted.
 
 use jiff::Timestamp;
+use k3sd_objects::query::Query;
 
 use super::line::Output;
-use crate::query::Query;
 
 /// What of a log is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,9 +59,9 @@ impl LogOptions {
         }
         let unsigned = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
         Ok(Self {
-            follow: query.is_on("follow"),
-            previous: query.is_on("previous"),
-            timestamps: query.is_on("timestamps"),
+            follow: query.is_true("follow"),
+            previous: query.is_true("previous"),
+            timestamps: query.is_true("timestamps"),
             since,
             since_seconds,
             tail: unsigned(tail),

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 
-use super::growth::is_infeasible;
+use super::growth::{Growth, is_infeasible};
 use super::messages::{self, CapacityRange, Empty, Expand, Stats, StatsRequest, Usage};
 use super::volume::CsiVolume;
 use super::{CALL_LIMIT, Csi, Service, grpc};
@@ -15,6 +15,8 @@ use crate::error::VolumeError;
 use crate::plan::Maker;
 use crate::types::{Measured, PodIdentity, VolumeUsage};
 
+/// The reason of events about volumes that have grown.
+const GROWN: &str = "FileSystemResizeSuccessful";
 /// How long a driver may take to say how full a volume is: others wait for the sum of it.
 const STATS_LIMIT: Duration = Duration::from_secs(5);
 
@@ -54,12 +56,13 @@ impl Csi {
             let context = self.context_of_attachment(volume, service).await?;
             self.publish(maker, pod, who, volume, service, context).await?;
         }
-        self.grow(who, volume, service).await
+        self.grow(pod, who, volume, service).await
     }
 
     /// Has the driver make the file system as large as the volume, and tells the claim.
     pub(super) async fn grow(
         &self,
+        pod: &Pod,
         who: &PodIdentity,
         volume: &CsiVolume,
         service: &Service,
@@ -90,7 +93,18 @@ impl Csi {
             let patched = claims.patch_status(&growth.claim, &PatchParams::default(), &Patch::Merge(patch)).await;
             patched.map_err(VolumeError::api(format!("failed to update the status of PVC {}", growth.claim)))?;
         }
-        grown.map(|_| tracing::info!(volume = volume.place, bytes = growth.bytes, "a volume has grown"))
+        grown.map(|_| {
+            tracing::info!(volume = volume.place, bytes = growth.bytes, "a volume has grown");
+            self.tell_growth(pod, volume, growth);
+        })
+    }
+
+    /// Tells who looks at the pod or at the claim.
+    fn tell_growth(&self, pod: &Pod, volume: &CsiVolume, growth: &Growth) {
+        let Some(recorder) = &self.recorder else { return };
+        let text = format!("MountVolume.NodeExpandVolume succeeded for volume {:?} {}", volume.place, self.node);
+        recorder.normal(pod, GROWN, text.clone());
+        recorder.about(growth.reference(), "Normal", GROWN, text);
     }
 
     /// How full a pod's volumes are, as far as drivers say.

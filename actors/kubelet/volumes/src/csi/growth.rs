@@ -1,7 +1,9 @@
 //! Volumes that have become larger while nobody told the node: what is to be done, and what the claim is told. Pure.
 
 use k3sd_objects::quantity::Quantity;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimCondition};
+use k8s_openapi::api::core::v1::{
+    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimCondition,
+};
 use serde_json::{Value, json};
 
 /// The resource that grows.
@@ -17,6 +19,7 @@ pub(crate) struct Growth {
     /// The claim.
     pub(crate) namespace: String,
     pub(crate) claim: String,
+    uid: Option<String>,
     /// How large the volume is, as written in it, and in bytes.
     size: String,
     pub(crate) bytes: i64,
@@ -41,6 +44,7 @@ pub(crate) fn growth(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -
     Some(Growth {
         namespace: claim.metadata.namespace.clone().unwrap_or_default(),
         claim: claim.metadata.name.clone().unwrap_or_default(),
+        uid: claim.metadata.uid.clone(),
         size,
         bytes: wanted,
         version: claim.metadata.resource_version.clone(),
@@ -51,6 +55,18 @@ pub(crate) fn growth(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -
 }
 
 impl Growth {
+    /// The claim, for events.
+    pub(crate) fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("PersistentVolumeClaim".to_owned()),
+            namespace: Some(self.namespace.clone()),
+            name: Some(self.claim.clone()),
+            uid: self.uid.clone(),
+            ..ObjectReference::default()
+        }
+    }
+
     /// What a claim's status becomes when the volume has grown, as a merge patch that only fits the claim that was read.
     pub(crate) fn done(&self) -> Value {
         let left: Vec<_> = self.conditions.iter().filter(|one| !ENDING.contains(&one.type_.as_str())).collect();

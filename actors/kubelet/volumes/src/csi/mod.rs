@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k3sd_client::api::Connect;
+use k3sd_client::events::Recorder;
 use k3sd_client::informer::Informer;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec};
@@ -57,6 +58,7 @@ pub(crate) struct Csi {
     connect: Connect,
     /// The node's own object; without it nobody waits for a volume to be attached.
     own_node: Option<Informer<Node>>,
+    recorder: Option<Recorder>,
     /// By turns; volumes that share one wait for each other in vain, but rarely.
     turns: Arc<[Semaphore]>,
 }
@@ -70,7 +72,8 @@ impl Csi {
         own_node: Option<Informer<Node>>,
     ) -> Self {
         let turns = (0..TURNS).map(|_| Semaphore::new(1)).collect();
-        Self { drivers, node: config.node_name.clone(), paths: paths.clone(), connect, own_node, turns }
+        let (node, recorder) = (config.node_name.clone(), config.recorder.clone());
+        Self { drivers, node, paths: paths.clone(), connect, own_node, recorder, turns }
     }
 
     fn socket(&self, driver: &str) -> Result<PathBuf, VolumeError> {
@@ -157,7 +160,7 @@ impl Csi {
             self.stage(maker, who, volume, &service, context.clone()).await?;
         }
         self.publish(maker, pod, who, volume, &service, context).await?;
-        self.grow(who, volume, &service).await?;
+        self.grow(pod, who, volume, &service).await?;
         Ok((made, wants_care))
     }
 

@@ -15,8 +15,8 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
 use super::{Followed, KeeperMsg, Registry};
-use crate::plan::{Maker, Upkeep};
-use crate::types::PodIdentity;
+use crate::plan::{Maker, Upkeep, of_volume, used};
+use crate::types::{PodIdentity, VolumeCounts};
 
 /// Waits between two failed attempts: doubled up to the last.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -26,6 +26,21 @@ const BUSY_MAX: Duration = Duration::from_secs(180);
 
 /// How often storage drivers are asked that want it: nobody tells a node that a volume has grown, and it may not watch.
 const CARE_PAUSE: Duration = Duration::from_secs(90);
+
+/// How many volumes pods want, and have.
+fn counts<'a>(pods: impl Iterator<Item = &'a Followed>) -> VolumeCounts {
+    let mut counts = VolumeCounts::new();
+    for followed in pods {
+        for (volume, _) in used(&followed.pod) {
+            let plugin = of_volume(volume).or_else(|| followed.plugins.get(&volume.name).cloned());
+            let Some(plugin) = plugin.filter(|plugin| !plugin.is_empty()) else { continue };
+            let (wanted, there) = counts.entry(plugin).or_default();
+            *wanted += 1;
+            *there += u64::from(followed.is_whole);
+        }
+    }
+    counts
+}
 
 /// When a pod's volumes are looked at next, if nothing happens before.
 fn due(now: Moment, upkeep: &Upkeep) -> Option<Moment> {
@@ -78,14 +93,15 @@ impl Actor for KeeperActor {
                 self.began(ctx.clock().now(), pod, who);
                 reply.send(());
             }
-            KeeperMsg::Ended { uid, upkeep, reply } => {
-                self.ended(ctx, &uid, upkeep);
+            KeeperMsg::Ended { uid, upkeep, is_whole, reply } => {
+                self.ended(ctx, &uid, upkeep, is_whole);
                 reply.send(());
             }
             KeeperMsg::Ask { uid, reply } => {
                 let about = |followed: &Followed| (followed.pod.clone(), followed.persistent.clone());
                 reply.send(self.pods.get(&uid).map(about));
             }
+            KeeperMsg::Count { reply } => reply.send(counts(self.pods.values())),
             KeeperMsg::Seen { uid, pod, reply } => {
                 self.seen(ctx, &uid, pod);
                 reply.send(());
@@ -109,14 +125,20 @@ impl KeeperActor {
     fn began(&mut self, now: Moment, pod: Arc<Pod>, who: PodIdentity) {
         let before = self.pods.get(&who.uid);
         let is_dirty = before.is_some_and(|followed| followed.is_dirty);
-        let persistent = before.map(|followed| followed.persistent.clone()).unwrap_or_default();
-        self.pods.insert(who.uid.clone(), Followed { pod, who, busy_since: Some(now), is_dirty, persistent });
+        let is_whole = before.is_some_and(|followed| followed.is_whole);
+        let known = before.map(|followed| (followed.persistent.clone(), followed.plugins.clone()));
+        let (persistent, plugins) = known.unwrap_or_default();
+        let busy_since = Some(now);
+        let uid = who.uid.clone();
+        self.pods.insert(uid, Followed { pod, who, busy_since, is_dirty, persistent, plugins, is_whole });
     }
 
-    fn ended(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str, upkeep: Upkeep) {
+    fn ended(&mut self, ctx: &mut Context<KeeperMsg>, uid: &str, upkeep: Upkeep, is_whole: bool) {
         let due = due(ctx.clock().now(), &upkeep);
         let Some(followed) = self.pods.get_mut(uid) else { return };
+        followed.is_whole = is_whole;
         followed.persistent.extend(upkeep.persistent);
+        followed.plugins.extend(upkeep.plugins);
         // Not noted as busy: the keeper died meanwhile, and may have written newer files before older ones were.
         followed.is_dirty |= followed.busy_since.take().is_none();
         self.set_timer(ctx, uid, due);

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 pub(crate) use self::actor::{KeeperActor, KeeperArgs};
 use crate::error::VolumeError;
 use crate::plan::Upkeep;
-use crate::types::PodIdentity;
+use crate::types::{PodIdentity, VolumeCounts};
 
 /// The keeper answers from memory.
 const TELL_LIMIT: Duration = Duration::from_secs(10);
@@ -30,6 +30,10 @@ pub(crate) struct Followed {
     pub(crate) is_dirty: bool,
     /// Names of its volumes, with those of the persistent volumes behind them.
     pub(crate) persistent: BTreeMap<String, String>,
+    /// Names of those that claims stand for, with what serves them.
+    pub(crate) plugins: BTreeMap<String, String>,
+    /// All of them were there when they were last made.
+    pub(crate) is_whole: bool,
 }
 
 /// A pod, with the names of its volumes and of the persistent volumes behind them.
@@ -56,6 +60,8 @@ pub(crate) enum KeeperMsg {
         uid: String,
         /// What has to be known of them from now on.
         upkeep: Upkeep,
+        /// Whether all of them are there.
+        is_whole: bool,
         /// It is noted.
         reply: ReplyPort<()>,
     },
@@ -74,6 +80,11 @@ pub(crate) enum KeeperMsg {
         uid: String,
         /// Nothing of a pod that isn't followed.
         reply: ReplyPort<Option<About>>,
+    },
+    /// How many volumes are wanted, and there?
+    Count {
+        /// By what serves them.
+        reply: ReplyPort<VolumeCounts>,
     },
     /// Objects that these pods name have changed.
     Touched {
@@ -100,7 +111,7 @@ pub(crate) enum KeeperMsg {
         outcome: Result<Upkeep, String>,
     },
 }
-message_kinds!(KeeperMsg { Began, Ended, Seen, Ask, Touched, Forget, RefreshTick, Refreshed });
+message_kinds!(KeeperMsg { Began, Ended, Seen, Ask, Count, Touched, Forget, RefreshTick, Refreshed });
 
 /// The way to the keeper. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -111,6 +122,13 @@ impl Keeper {
     pub(crate) async fn tell(&self, message: impl FnOnce(ReplyPort<()>) -> KeeperMsg) -> Result<(), VolumeError> {
         let address = crate::address(&self.0).await?;
         address.call(TELL_LIMIT, message).await.map_err(|_| VolumeError::Away)
+    }
+
+    /// How many volumes are wanted, and there.
+    pub(crate) async fn counts(&self) -> Result<VolumeCounts, VolumeError> {
+        let address = crate::address(&self.0).await?;
+        let asked = address.call(TELL_LIMIT, |reply| KeeperMsg::Count { reply });
+        asked.await.map_err(|_| VolumeError::Away)
     }
 
     /// What is known of a pod's volumes; nothing of a pod that isn't followed.

@@ -3,6 +3,7 @@
 
 mod files;
 mod mounted;
+mod plugin;
 mod used;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use k3sd_runtime::Moment;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 
 pub(crate) use self::files::token_ref;
+pub(crate) use self::plugin::{of_persistent, of_volume};
 pub(crate) use self::used::{Use, used};
 use crate::config::VolumesConfig;
 use crate::csi::Csi;
@@ -48,6 +50,8 @@ pub(crate) struct Upkeep {
     pub(crate) wants_care: bool,
     /// Names in the pod, with those of the persistent volumes behind them.
     pub(crate) persistent: BTreeMap<String, String>,
+    /// Names in the pod of those that claims stand for, with what serves them.
+    pub(crate) plugins: BTreeMap<String, String>,
 }
 
 impl Maker {

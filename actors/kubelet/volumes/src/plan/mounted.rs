@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{NFSVolumeSource, PersistentVolume, PersistentVo
 use kube::Api;
 
 use super::files::namespace;
-use super::{Maker, Upkeep, Use};
+use super::{Maker, Upkeep, Use, of_persistent};
 use crate::claims::{Backing, backing, bound_volume, claim_of, is_block};
 use crate::csi::{CsiVolume, growth};
 use crate::disk::{Done, Job, What};
@@ -82,6 +82,7 @@ impl Maker {
         let is_block = is_block(&volume, name, how.is_mounted, how.is_device)?;
         let place = volume.metadata.name.clone().unwrap_or_default();
         upkeep.persistent.insert(named.name.clone(), place.clone());
+        upkeep.plugins.insert(named.name.clone(), of_persistent(&volume));
         match backing(&volume, &claim)? {
             Backing::Local(device) if is_block => Ok(What::Device { plugin: LOCAL, place, device, read_only }),
             Backing::Local(from) => Ok(What::Local { place, from, read_only }),
@@ -138,6 +139,7 @@ impl Maker {
         let (claim, found) = self.persistent(pod, volume, &name).await?;
         let place = found.metadata.name.clone().unwrap_or_default();
         upkeep.persistent.insert(volume.name.clone(), place);
+        upkeep.plugins.insert(volume.name.clone(), of_persistent(&found));
         let Backing::Csi(source) = backing(&found, &claim)? else { return Ok(false) };
         let is_block = is_block(&found, &name, how.is_mounted, how.is_device)?;
         let mut wanted = CsiVolume::persistent(&found, *source, is_read_only(volume), is_block);

@@ -61,6 +61,12 @@ impl Api {
         self.world.borrow().objects.get(path).cloned()
     }
 
+    /// All Events that were written down.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let world = self.world.borrow();
+        world.objects.iter().filter(|(path, _)| path.contains("/events/")).map(|(_, event)| event.clone()).collect()
+    }
+
     pub(crate) fn tokens(&self) -> u64 {
         self.world.borrow().tokens
     }

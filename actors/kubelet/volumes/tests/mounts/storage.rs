@@ -146,6 +146,8 @@ fn volumes_grow_and_are_published_again_while_pods_run() {
         let object = pod(UID, &claim_volume());
         set_up(&node, &object).await;
         assert_eq!(driver.count("NodeExpandVolume"), 0, "it is as large as the claim knows");
+        let counts = node.volumes.counts().await.unwrap();
+        assert_eq!(counts, [(format!("kubernetes.io/csi:{DRIVER}"), (1, 1))].into());
         let usage = node.volumes.usage(UID).await.unwrap();
         let used = &usage["v"];
         assert_eq!((used.used_bytes, used.capacity_bytes, used.available_bytes), (Some(10), Some(1000), Some(990)));
@@ -167,6 +169,16 @@ fn volumes_grow_and_are_published_again_while_pods_run() {
         assert_eq!(claim["status"]["conditions"], Value::Null);
         let grown = driver.count("NodeExpandVolume");
         assert_eq!(grown, 1, "once is enough");
+        let text = "MountVolume.NodeExpandVolume succeeded for volume \"pv\" node";
+        for kind in ["Pod", "PersistentVolumeClaim"] {
+            let told = |event: &Value| {
+                let about = [&event["involvedObject"]["kind"], &event["regarding"]["kind"]];
+                about.contains(&&json!(kind))
+                    && event["reason"] == "FileSystemResizeSuccessful"
+                    && [&event["message"], &event["note"]].contains(&&json!(text))
+            };
+            assert!(api.events().iter().any(told), "{kind}: {:#?}", api.events());
+        }
 
         node.volumes.tear_down(UID).await.unwrap();
         let published = driver.count("NodePublishVolume");

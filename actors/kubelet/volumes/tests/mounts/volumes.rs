@@ -52,17 +52,19 @@ impl Node {
     }
 
     async fn with_program(api: &Api, root: &Path, clock: Clock, mount_program: PathBuf) -> Self {
+        let (events, recorder) = k3sd_client::events::recorder("events", api.connect());
         let config = VolumesConfig {
             root: root.to_owned(),
             node_name: "node".to_owned(),
             allocatable: Allocatable { cpu_milli: 2000, memory: 1 << 30, ephemeral_storage: 1 << 30 },
             mount_program,
+            recorder: Some(recorder.component("kubelet").host("node")),
         };
         let own = InformerArgs::<CoreNode>::all(api.connect()).fields("metadata.name=node");
         let (own_child, own_node) = informer("own-node", own);
         let VolumesTree { spec, volumes } = tree(config, api.connect(), Some(own_node));
         let system = System::new(clock);
-        let tree = system.start(spec.child(own_child));
+        let tree = system.start(spec.child(own_child).child(events));
         tree.ready().await.unwrap();
         Self { api: api.clone(), tree, system, volumes, root: root.to_owned() }
     }
