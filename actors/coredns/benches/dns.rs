@@ -19,6 +19,12 @@ use k3sd_coredns::{DnsConfig, DnsDeps, tree};
 use k3sd_runtime::{Clock, Rng, System};
 use kube::client::Body;
 
+#[path = "../../../benches/table.rs"]
+#[expect(dead_code, reason = "shared with benches that print other rows")]
+mod table;
+
+use table::Row;
+
 const SERVICES: u32 = 10_000;
 const ENDPOINTS: u32 = 3;
 const PAGE: u32 = 500;
@@ -199,10 +205,9 @@ fn main() {
         }
         while socket.recv(&mut buffer).is_ok() {}
         let grown = resident_kib().saturating_sub(before);
-        println!(
-            "{SERVICES} services with {ENDPOINTS} endpoints each: {:.1} MiB resident more than before the DNS",
-            grown as f64 / 1024.0
-        );
+        Row::print_head("-");
+        let what = format!("{SERVICES} services with {ENDPOINTS} endpoints each: resident memory more than before");
+        Row::at_most(what, 10.0, "MiB", grown as f64 / 1024.0).named("dns-memory").print();
         socket.set_read_timeout(Some(Duration::from_secs(5))).expect("it is set");
         let thread = thread.load(Ordering::Acquire);
         load(&socket, &clock, QUESTIONS / 10);
@@ -210,19 +215,11 @@ fn main() {
         let mut times = load(&socket, &clock, QUESTIONS);
         let (took, spent) = (clock.now().since(begun).as_secs_f64(), thread_seconds(thread) - spent);
         times.sort_unstable();
-        let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize] as f64 / 1000.0;
-        println!(
-            "{:.0} answers/s with {WINDOW} open, {:.0} per second of its core",
-            QUESTIONS as f64 / took,
-            QUESTIONS as f64 / spent
-        );
-        println!(
-            "latency: median {:.0} us, p99 {:.0} us, p99.9 {:.0} us, longest {:.0} us",
-            at(0.5),
-            at(0.99),
-            at(0.999),
-            at(1.0)
-        );
+        let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize] as f64 / 1e6;
+        let what = format!("answers of a core, {WINDOW} questions open ({:.0}/s meanwhile)", QUESTIONS as f64 / took);
+        Row::at_least(what, 50_000.0, "/s", QUESTIONS as f64 / spent).named("dns-rate").print();
+        let others = format!("median {:.2}, p99.9 {:.2}, longest {:.2} ms", at(0.5), at(0.999), at(1.0));
+        Row::at_most(format!("time of an answer, p99 ({others})"), 1.0, "ms", at(0.99)).named("dns-p99").print();
         over.store(true, Ordering::Release);
     });
 }

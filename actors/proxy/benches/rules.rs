@@ -5,6 +5,10 @@
 //! a burst at most 2 s, the first packet with 30,000 services at most 1.2 times what it takes with one. Beside them the
 //! same elements loaded by `nft -f`.
 
+#[path = "../../../benches/table.rs"]
+#[expect(dead_code, reason = "shared with benches that print other rows")]
+mod table;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -20,12 +24,15 @@ use k3sd_runtime::Clock;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
+use table::{Row, Times};
 
 const SERVICES: u32 = 10_000;
 const MANY_SERVICES: u32 = 30_000;
 const ENDPOINTS: u32 = 3;
 const SINGLE_CHANGES: u32 = 300;
 const CONNECTIONS: usize = 3000;
+/// How long one change may take.
+const CHANGE_MS: f64 = 3.0;
 
 /// A namespace that goes away.
 struct Space(String);
@@ -124,18 +131,26 @@ impl Watch {
     }
 }
 
-fn row(what: &str, value: &str, budget: &str) {
-    println!("{what:<56} {value:>24}   {budget}");
+/// A line that is only stated.
+fn told(what: &str, ours: String, other: String) {
+    Row { other, holds: None, ..Row::alone(what, "-", ours, true) }.print();
 }
 
-fn millis(time: Duration) -> String {
-    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
-fn quantiles(mut times: Vec<Duration>) -> String {
-    times.sort();
-    let at = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1000.0;
-    format!("{:.2} / {:.2} / {:.2} ms", at(50), at(99), at(100))
+/// The 99th percentile in milliseconds, and some others as a text.
+fn quantiles(times: Vec<Duration>) -> (f64, String) {
+    let mut all = Times::default();
+    times.into_iter().for_each(|time| all.push(time));
+    (all.at(990), format!("p50 {:.2}, p99 {:.2}, longest {:.2} ms", all.at(500), all.at(990), all.at(1000)))
+}
+
+/// A line with the times of many changes, of which 99 of 100 are to be within the bar.
+fn change(name: &'static str, what: &str, times: Vec<Duration>) {
+    let (most, ours) = quantiles(times);
+    Row { ours, ..Row::at_most(what, CHANGE_MS, "ms", most) }.named(name).print();
 }
 
 /// A number of a file in /proc, in KiB.
@@ -153,11 +168,10 @@ fn costs(watch: &Watch) {
     let before = memory();
     let (round, took) = watch.time(|| kernel.sync(all).expect("the kernel takes it"));
     let after = memory();
-    let what = format!("{SERVICES} services, {ENDPOINTS} endpoints each: first round");
-    row(&what, &millis(took), "at most 500 ms");
-    row("  elements", &round.elements.to_string(), "");
-    row("  memory of the process, without the objects", &format!("{} KiB", after.0 - before.0), "");
-    row("  memory of the kernel", &format!("{} KiB", after.1 - before.1), "");
+    let what = format!("{SERVICES} services, {ENDPOINTS} endpoints each: first round ({} elements)", round.elements);
+    Row::at_most(what, 500.0, "ms", millis(took)).named("proxy-first").print();
+    told("memory of the process, without the objects", format!("{} KiB", after.0 - before.0), "-".to_owned());
+    told("memory of the kernel", format!("{} KiB", after.1 - before.1), "-".to_owned());
     let single = |kernel: &mut Kernel, version: u32, count: u32| {
         let one = |number: u32| {
             let change = changed([slice(number * 7, version, count)].into_iter());
@@ -168,18 +182,18 @@ fn costs(watch: &Watch) {
         (0..SINGLE_CHANGES).map(one).collect::<Vec<_>>()
     };
     let times = single(&mut kernel, 1, ENDPOINTS);
-    row("endpoints of one service replaced: p50 / p99 / worst", &quantiles(times), "at most 3 ms");
+    change("proxy-change", "endpoints of one service replaced, p99", times);
     let times = single(&mut kernel, 1, ENDPOINTS - 1);
-    row("an endpoint of one service gone: p50 / p99 / worst", &quantiles(times), "at most 3 ms");
+    change("proxy-gone", "an endpoint of one service gone, p99", times);
     let burst = changed((0..SERVICES).map(|number| slice(number, 2, ENDPOINTS)));
     let (round, took) = watch.time(|| kernel.sync(burst).expect("the kernel takes it"));
-    row("endpoints of all services replaced, in one burst", &millis(took), "at most 2 s");
-    row("  elements changed", &round.changes.to_string(), "");
+    let what = format!("endpoints of all services replaced, in one burst ({} elements)", round.changes);
+    Row::at_most(what, 2000.0, "ms", millis(took)).named("proxy-burst").print();
     let mut successor = space.kernel();
     let mut all = everything(SERVICES);
     all.slices = (0..SERVICES).map(|number| applied(slice(number, 2, ENDPOINTS))).collect();
     let (round, took) = watch.time(|| successor.sync(all).expect("the kernel takes it"));
-    row("after a restart: read, compared, left alone", &millis(took), "no change");
+    told("after a restart: read, compared, left alone", format!("{:.2} ms", millis(took)), "-".to_owned());
     assert_eq!(round.changes, 0, "a restart changes nothing");
 }
 
@@ -200,7 +214,7 @@ fn by_nft(watch: &Watch) {
         "table ip t {{
             map services {{ type inet_proto . ipv4_addr . inet_service : mark . mark . mark . mark . mark
                 elements = {{ {services} }} }}
-            map endpoints {{ type inet_proto . ipv4_addr . inet_service . mark : ipv4_addr . inet_service
+            map endpoints {{ typeof meta l4proto . ip daddr . th dport . numgen random mod 3 : ip daddr . th dport
                 elements = {{ {endpoints} }} }}
             set addresses {{ type ipv4_addr
                 elements = {{ {addresses} }} }}
@@ -217,7 +231,7 @@ fn by_nft(watch: &Watch) {
         assert!(nft.wait().expect("nft ends").success());
     };
     let ((), took) = watch.time(|| run(&script));
-    row("the same by nft -f: first round", &millis(took), "");
+    told("first round of nft -f", "-".to_owned(), format!("{:.2} ms", millis(took)));
     let one = |number: u32| {
         let ip = address(10, number * 7);
         let change = format!(
@@ -225,7 +239,7 @@ fn by_nft(watch: &Watch) {
         );
         watch.time(|| run(&change)).1
     };
-    row("  one endpoint replaced: p50 / p99 / worst", &quantiles((0..30).map(one).collect()), "");
+    told("one endpoint replaced by nft -f", "-".to_owned(), quantiles((0..30).map(one).collect()).1);
 }
 
 /// How long it takes to connect to a service whose endpoint is in the next namespace.
@@ -268,14 +282,15 @@ fn first_packet(watch: &Watch) {
     measure();
     let many = measure();
     let micros = |time: Duration| format!("{:.1} µs", time.as_secs_f64() * 1e6);
-    row("a connection to a service, 1 service: p50", &micros(few), "");
     let ratio = many.as_secs_f64() / few.as_secs_f64();
-    let value = format!("{} ({ratio:.2} x)", micros(many));
-    row(&format!("  the same with {MANY_SERVICES} more"), &value, "at most 1.2 x");
+    let what = format!("a connection with {MANY_SERVICES} services, p50, beside one with one");
+    let row = Row::at_most(what, 1.2, "x", ratio);
+    Row { ours: micros(many), other: micros(few), ratio: format!("{ratio:.2} x"), ..row }.named("proxy-packet").print();
 }
 
 fn main() {
     let watch = Watch(Clock::system());
+    Row::print_head("nft -f");
     costs(&watch);
     by_nft(&watch);
     first_packet(&watch);

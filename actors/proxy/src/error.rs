@@ -33,6 +33,15 @@ pub enum ProxyError {
         #[source]
         source: NetlinkError,
     },
+    /// The kernel refused the rules of an IP family.
+    #[error("write the services' rules of {family}")]
+    Rules {
+        /// The family, as the API calls it.
+        family: &'static str,
+        /// Why not.
+        #[source]
+        source: NetlinkError,
+    },
 }
 
 impl From<NetlinkError> for ProxyError {

@@ -15,8 +15,10 @@
 //!
 //! [`Kernel`] is all of it without actors, as what measures it needs it.
 //!
-//! Connections belong to the kernel: nothing that happens here ends one that is established. Only UDP exchanges with an
-//! endpoint that is gone are made to be forgotten.
+//! Connections belong to the kernel: nothing that happens here ends one that is established. The kernel translates their
+//! packets only while there is a chain that could, so beside the two tables `k3sd-proxy` there is one of empty chains that
+//! nobody else can take away; it is gone with the process. Only UDP exchanges with an endpoint that is gone are made to be
+//! forgotten, and attempts to reach a service while its rules were away.
 //!
 //! What is deliberately absent: upstream's other ways to write rules, packets that pass through a process, and any state
 //! on disk. Needs Linux 5.10, for refusing packets before they are routed.

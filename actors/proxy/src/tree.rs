@@ -50,7 +50,7 @@ pub struct ProxyTree {
 /// A setting means nothing, or a port is taken.
 pub async fn tree(config: ProxyConfig, deps: ProxyDeps) -> Result<ProxyTree, ProxyError> {
     let settings = Settings::read(&config.arguments)?;
-    let kernel = KernelArgs::new(&config, &settings)?;
+    let kernel = KernelArgs::new(&config, &settings, deps.clock.clone())?;
     let connect = deps.connect;
     let (services_spec, services) = informer("services", InformerArgs::all(connect.clone()).labels(OURS));
     let (slices_spec, slices) = informer("endpointslices", InformerArgs::all(connect.clone()).labels(OURS));

@@ -11,7 +11,8 @@
 //! A port of a node is had once: by a pod that has it as host port, or else by the oldest Service. A node on which one of
 //! its ports is taken isn't used for a Service.
 //!
-//! What is deliberately absent: forwarding, and Services with a `loadBalancerClass`, which are somebody else's.
+//! What is deliberately absent: forwarding, Services with a `loadBalancerClass`, which are somebody else's, and all that is
+//! about K3s's pods, such as the annotation with their priority class.
 
 mod controller;
 mod leftovers;

@@ -13,11 +13,12 @@ use super::{
 use crate::wire::name::Name;
 
 /// Directives with nothing left to do: what they switch on is always on here, or is about CoreDNS' own process.
-const ACCEPTED: [&str; 14] = [
+const ACCEPTED: [&str; 15] = [
     "any",
     "bufsize",
     "cancel",
     "debug",
+    "errors",
     "health",
     "import",
     "loadbalance",
@@ -106,7 +107,6 @@ impl Builder<'_> {
     fn directive(&mut self, directive: &Directive, server: &mut Server) {
         match directive.name.as_str() {
             "log" => server.logs = true,
-            "errors" => server.logs_errors = true,
             "cache" => self.cache(directive, server),
             "forward" => self.forward(directive, server),
             "hosts" => self.hosts(directive, server),

@@ -172,7 +172,6 @@ pub(crate) struct Cache {
 pub(crate) struct Server {
     pub(crate) zones: Vec<Name>,
     pub(crate) logs: bool,
-    pub(crate) logs_errors: bool,
     pub(crate) cache: Option<(Cache, Vec<Name>)>,
     pub(crate) rewrites: Vec<Rewrite>,
     pub(crate) hosts: Vec<Hosts>,

@@ -9,6 +9,7 @@
 
 mod cache;
 mod exchange;
+mod health;
 mod run;
 
 use std::net::IpAddr;

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::cache::Answers;
 use super::exchange::{Exchanged, exchange};
+use super::health::{Health, News};
 use super::{Answer, Ask, Asking, Told};
 use crate::corefile::{Forward, Policy};
 
@@ -26,20 +27,12 @@ use crate::corefile::{Forward, Policy};
 const OPEN_MAX: usize = 1024;
 /// Askers of one question.
 const ASKERS_MAX: usize = 1024;
-/// How long a server that failed too often is asked only when no other is left.
-const REST: Duration = Duration::from_secs(2);
-/// Servers whose health is known; a Corefile has a few.
-const SERVERS_MAX: usize = 1024;
+/// Questions that come back in a loop are told of so often at most: a loop makes many.
+const LOOPS_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The resolver, as a child.
 pub(crate) fn resolver(waiting: Lend<mpsc::Receiver<Asking>>) -> ChildSpec {
     task("resolver", move |handle| resolve(handle, waiting.clone()))
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Health {
-    failures: u32,
-    rests_until: Moment,
 }
 
 struct Asker {
@@ -54,10 +47,11 @@ struct Resolver {
     rng: Rng,
     answers: Answers,
     open: HashMap<Ask, Vec<Asker>>,
-    health: HashMap<SocketAddr, Health>,
+    health: Health,
     exchanges: Exchanges,
     turn: usize,
     loops: u64,
+    loops_told: Option<Moment>,
 }
 
 async fn resolve(handle: TaskHandle, waiting: Lend<mpsc::Receiver<Asking>>) -> Result<(), ActorError> {
@@ -67,10 +61,11 @@ async fn resolve(handle: TaskHandle, waiting: Lend<mpsc::Receiver<Asking>>) -> R
         rng: handle.rng(),
         answers: Answers::default(),
         open: HashMap::new(),
-        health: HashMap::new(),
+        health: Health::default(),
         exchanges: FuturesUnordered::new(),
         turn: 0,
         loops: 0,
+        loops_told: None,
     };
     loop {
         tokio::select! {
@@ -99,7 +94,11 @@ impl Resolver {
             if ask.forward.servers.iter().any(|server| server.ip() == peer) {
                 // It would wait for itself.
                 self.loops += 1;
-                tracing::warn!(name = %ask.name, %peer, "a question came back from the server that it was sent on to");
+                if self.loops_told.is_none_or(|told| now.since(told) >= LOOPS_TOLD_EVERY) {
+                    self.loops_told = Some(now);
+                    let (name, times) = (&ask.name, self.loops);
+                    tracing::warn!(%name, %peer, times, "a question came back from the server that it was sent on to");
+                }
                 return failed(&back);
             }
             if askers.len() >= ASKERS_MAX {
@@ -127,20 +126,22 @@ impl Resolver {
         };
         let mut order = forward.servers.clone();
         order.rotate_left(turn % forward.servers.len().max(1));
-        order.sort_by_key(|server| self.health.get(server).is_some_and(|health| health.rests_until > now));
+        order.sort_by_key(|server| self.health.rests(*server, now));
         order
     }
 
     fn answered(&mut self, ask: &Ask, exchanged: Exchanged) {
         let now = self.clock.now();
         for (server, is_well) in exchanged.asked {
-            if self.health.len() >= SERVERS_MAX {
-                self.health.clear();
+            match self.health.note(server, is_well, ask.forward.max_fails, now) {
+                Some(News::Down { failed }) => {
+                    tracing::warn!(%server, failed, "an upstream server of the DNS gives no answers");
+                }
+                Some(News::Up { failed }) => {
+                    tracing::info!(%server, failed, "an upstream server of the DNS answers again");
+                }
+                None => {}
             }
-            let health = self.health.entry(server).or_default();
-            health.failures = if is_well { 0 } else { health.failures.saturating_add(1) };
-            let is_tired = ask.forward.max_fails > 0 && health.failures >= ask.forward.max_fails;
-            health.rests_until = if is_tired { now + REST } else { Moment::START };
         }
         let answer = Arc::new(exchanged.answer.unwrap_or_else(Answer::failure));
         let ttl = self.answers.put(ask, &answer, now);

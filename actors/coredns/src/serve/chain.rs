@@ -56,7 +56,6 @@ pub(crate) struct Pending {
     prefix: Vec<Record>,
     renames: Vec<Rename>,
     logs: bool,
-    logs_errors: bool,
 }
 
 /// Answers what came, at the end of `out`, as far as that is possible without others.
@@ -147,8 +146,7 @@ fn ask(
     let cache: Option<Cache> = cache.map(|(cache, _)| *cache);
     let signatures = query.edns.is_some_and(|edns| edns.wants_signatures);
     let unchecked = query.flags & flag::CHECKING_DISABLED != 0;
-    let pending =
-        Pending { bytes: bytes.into(), source, prefix, renames, logs: server.logs, logs_errors: server.logs_errors };
+    let pending = Pending { bytes: bytes.into(), source, prefix, renames, logs: server.logs };
     Outcome::Ask(Ask { name, kind, class, signatures, unchecked, forward, cache }, Box::new(pending))
 }
 
@@ -180,10 +178,6 @@ pub(crate) fn complete(pending: &Pending, answer: &Answer, ttl: Option<u32>, rng
         }
     }
     writer.finish();
-    if pending.logs_errors && answer.rcode == Rcode::SERVER_FAILURE {
-        let name = crate::wire::name::text(query.name.wire());
-        tracing::warn!(name, kind = kind::name(query.kind), "no upstream server has an answer");
-    }
     log_bytes(pending.logs, &query, pending.source, out.get(begin..).unwrap_or_default());
 }
 

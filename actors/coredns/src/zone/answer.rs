@@ -2,12 +2,11 @@
 //! allocates nothing on the way to an answer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use k3sd_runtime::Rng;
 
-use super::records::{Endpoint, Place, Port};
-use super::{Entry, Zone};
+use super::Zone;
+use super::packed::{Addresses, EndpointView, Entry, PlaceView, PortView, Ports, ServiceView};
 use crate::corefile::{Kubernetes, Pods};
 use crate::wire::kind;
 use crate::wire::name::{NAME_BYTES_MAX, Name, labels};
@@ -102,9 +101,8 @@ fn bare(label: &[u8]) -> &[u8] {
     label.strip_prefix(b"_").unwrap_or(label)
 }
 
-fn matches(port: &Port, (name, protocol): (Option<&[u8]>, Option<&[u8]>)) -> bool {
-    name.is_none_or(|name| port.name.as_bytes() == name)
-        && protocol.is_none_or(|protocol| port.protocol.as_bytes() == protocol)
+fn matches(port: &PortView<'_>, (name, protocol): (Option<&[u8]>, Option<&[u8]>)) -> bool {
+    name.is_none_or(|name| port.name == name) && protocol.is_none_or(|protocol| port.protocol.name() == protocol)
 }
 
 /// Labels one behind the other, as a name on the stack.
@@ -137,19 +135,17 @@ struct EndpointLabel {
 }
 
 impl EndpointLabel {
-    fn of(endpoint: &Endpoint) -> Self {
+    fn of(endpoint: &EndpointView<'_>) -> Self {
         use std::io::Write as _;
         let mut label = Self { bytes: [0; 64], length: 0 };
         let (head, mut rest) = label.bytes.split_at_mut(1);
         let room = rest.len();
-        let written = match &endpoint.hostname {
-            Some(name) => rest.write_all(name.as_bytes()),
-            None => write!(rest, "{}", endpoint.address),
-        };
+        let has_name = !endpoint.hostname.is_empty();
+        let written = if has_name { rest.write_all(endpoint.hostname) } else { write!(rest, "{}", endpoint.address) };
         let length = if written.is_ok() { room - rest.len() } else { 0 };
         head.fill(u8::try_from(length).unwrap_or_default());
         label.length = 1 + length;
-        if endpoint.hostname.is_none() {
+        if !has_name {
             for byte in label.bytes.iter_mut().skip(1).filter(|byte| matches!(**byte, b'.' | b':')) {
                 *byte = b'-';
             }
@@ -176,7 +172,7 @@ impl Answers<'_> {
     }
 
     /// The Service whose name and namespace begin `skipped` labels into the question.
-    fn entry(&self, skipped: usize) -> Option<&Arc<Entry>> {
+    fn entry(&self, skipped: usize) -> Option<&Entry> {
         let name = crate::wire::name::without_labels(self.asked.front, skipped);
         let key = name.len().checked_sub(SVC.len()).and_then(|length| name.get(..length))?;
         self.zone.entry(key)
@@ -206,23 +202,23 @@ impl Answers<'_> {
         }
         let skipped = if port.0.is_some() { 2 } else { 0 };
         let Some(entry) = self.entry(skipped) else { return Verdict::NoName };
-        let Some(service) = &entry.service else { return Verdict::NoName };
-        match &service.place {
-            Place::Nowhere => Verdict::NoName,
-            Place::External(_) if self.asked.kind == kind::SRV => Verdict::NoData,
-            Place::External(target) => Verdict::Alias(target.clone()),
-            Place::Headless if self.config.without_endpoints => Verdict::NoName,
-            Place::Headless => self.headless(entry, port, writer, rng),
-            Place::Addresses(addresses) => {
-                let has_endpoints = || entry.slices.iter().any(|slice| !slice.endpoints.is_empty());
+        let Some(service) = entry.service() else { return Verdict::NoName };
+        match service.place {
+            PlaceView::Nowhere => Verdict::NoName,
+            PlaceView::External(_) if self.asked.kind == kind::SRV => Verdict::NoData,
+            PlaceView::External(target) => Verdict::Alias(Name::from_wire(target)),
+            PlaceView::Headless if self.config.without_endpoints => Verdict::NoName,
+            PlaceView::Headless => self.headless(entry, port, writer, rng),
+            PlaceView::Addresses(addresses) => {
+                let has_endpoints = || entry.slices().any(|mut slice| slice.endpoints.next().is_some());
                 if self.config.ignores_empty && !has_endpoints() {
                     return Verdict::NoName;
                 }
-                let count = service.ports.iter().filter(|found| matches(found, port)).count();
+                let count = service.ports.filter(|found| matches(found, port)).count();
                 if count == 0 && (port.0.is_some() || !service.ports.is_empty()) {
                     return Verdict::NoName;
                 }
-                self.addresses(entry, addresses, port, writer)
+                self.addresses(entry, (service, addresses), port, writer)
             }
         }
     }
@@ -231,31 +227,30 @@ impl Answers<'_> {
     fn addresses(
         &self,
         entry: &Entry,
-        addresses: &[IpAddr],
+        (service, addresses): (ServiceView<'_>, Addresses<'_>),
         port: (Option<&[u8]>, Option<&[u8]>),
         writer: &mut Writer<'_>,
     ) -> Verdict {
         let (asked, ttl) = (self.asked, self.config.ttl);
         if asked.kind != kind::SRV {
             let mut verdict = Verdict::NoData;
-            for address in addresses.iter().filter(|address| is_of(asked.kind, **address)) {
-                writer.address(Section::Answer, asked.owner, ttl, *address);
+            for address in addresses.filter(|address| is_of(asked.kind, *address)) {
+                writer.address(Section::Answer, asked.owner, ttl, address);
                 verdict = Verdict::Answered;
             }
             return verdict;
         }
-        let Some(service) = &entry.service else { return Verdict::NoName };
-        let Some(target) = Joined::new(&[&entry.key, SVC, asked.zone]) else { return Verdict::NoData };
-        let count = service.ports.iter().filter(|found| matches(found, port)).count();
-        if count == 0 || addresses.is_empty() {
+        let Some(target) = Joined::new(&[entry.key(), SVC, asked.zone]) else { return Verdict::NoData };
+        let count = service.ports.filter(|found| matches(found, port)).count() * addresses.count();
+        if count == 0 {
             return Verdict::NoData;
         }
-        let weight = weight(count * addresses.len());
-        for found in service.ports.iter().filter(|found| matches(found, port)) {
+        let weight = weight(count);
+        for found in service.ports.filter(|found| matches(found, port)) {
             srv(asked.owner, ttl, weight, found.number, target.wire(), writer);
         }
         for address in addresses {
-            writer.address(Section::Additional, Some(target.wire()), ttl, *address);
+            writer.address(Section::Additional, Some(target.wire()), ttl, address);
         }
         Verdict::Answered
     }
@@ -269,8 +264,9 @@ impl Answers<'_> {
         rng: &mut Rng,
     ) -> Verdict {
         let (asked, ttl) = (self.asked, self.config.ttl);
-        let fits = |(_, ports): &(&Endpoint, &[Port])| {
-            ports.iter().any(|found| matches(found, port)) || (ports.is_empty() && port.0.is_none())
+        let fits = |(_, ports): &(EndpointView<'_>, Ports<'_>)| {
+            let mut named = *ports;
+            named.any(|found| matches(&found, port)) || (ports.is_empty() && port.0.is_none())
         };
         let count = endpoints(entry).filter(fits).count();
         if count == 0 {
@@ -279,7 +275,7 @@ impl Answers<'_> {
         if asked.kind == kind::SRV {
             return self.headless_ports(entry, port, writer);
         }
-        let wanted = |(endpoint, _): &(&Endpoint, &[Port])| is_of(asked.kind, endpoint.address);
+        let wanted = |(endpoint, _): &(EndpointView<'_>, Ports<'_>)| is_of(asked.kind, endpoint.address);
         let count = endpoints(entry).filter(fits).filter(wanted).count();
         let first = usize::try_from(rng.below(count as u64)).unwrap_or_default();
         let turned = endpoints(entry).filter(fits).filter(wanted).cycle().skip(first).take(count);
@@ -294,26 +290,27 @@ impl Answers<'_> {
 
     fn headless_ports(&self, entry: &Entry, port: (Option<&[u8]>, Option<&[u8]>), writer: &mut Writer<'_>) -> Verdict {
         let (asked, ttl) = (self.asked, self.config.ttl);
-        let ports_of = |ports: &[Port]| ports.iter().filter(|found| matches(found, port)).count();
+        let ports_of = |ports: Ports<'_>| ports.filter(|found| matches(found, port)).count();
         let count: usize = endpoints(entry).map(|(_, ports)| ports_of(ports)).sum();
         if count == 0 {
             return Verdict::NoData;
         }
-        let name_of =
-            |endpoint: &Endpoint| Joined::new(&[EndpointLabel::of(endpoint).wire(), &entry.key, SVC, asked.zone]);
+        let name_of = |endpoint: &EndpointView<'_>| {
+            Joined::new(&[EndpointLabel::of(endpoint).wire(), entry.key(), SVC, asked.zone])
+        };
         for (at, (endpoint, ports)) in endpoints(entry).enumerate() {
             // A pod with two addresses is two endpoints with one name.
-            let has_name = |(other, _): (&Endpoint, &[Port])| other.hostname == endpoint.hostname;
-            if endpoint.hostname.is_some() && endpoints(entry).take(at).any(has_name) {
+            let has_name = |(other, _): (EndpointView<'_>, Ports<'_>)| other.hostname == endpoint.hostname;
+            if !endpoint.hostname.is_empty() && endpoints(entry).take(at).any(has_name) {
                 continue;
             }
-            let Some(target) = name_of(endpoint) else { continue };
-            for found in ports.iter().filter(|found| matches(found, port)) {
+            let Some(target) = name_of(&endpoint) else { continue };
+            for found in ports.filter(|found| matches(found, port)) {
                 srv(asked.owner, ttl, weight(count), found.number, target.wire(), writer);
             }
         }
         for (endpoint, ports) in endpoints(entry) {
-            let Some(target) = name_of(endpoint).filter(|_| ports_of(ports) > 0) else { continue };
+            let Some(target) = name_of(&endpoint).filter(|_| ports_of(ports) > 0) else { continue };
             writer.address(Section::Additional, Some(target.wire()), ttl, endpoint.address);
             if writer.is_full() {
                 break;
@@ -328,14 +325,14 @@ impl Answers<'_> {
             return Verdict::NoName;
         }
         let Some(entry) = self.entry(1) else { return Verdict::NoName };
-        let Some(service) = &entry.service else { return Verdict::NoName };
-        if matches!(service.place, Place::External(_) | Place::Nowhere) {
+        let Some(service) = entry.service() else { return Verdict::NoName };
+        if matches!(service.place, PlaceView::External(_) | PlaceView::Nowhere) {
             return Verdict::NoName;
         }
         let (asked, ttl) = (self.asked, self.config.ttl);
         let mut verdict = Verdict::NoName;
         for (endpoint, ports) in endpoints(entry) {
-            let found = EndpointLabel::of(endpoint);
+            let found = EndpointLabel::of(&endpoint);
             if found.wire().get(1..) != Some(label) {
                 continue;
             }
@@ -344,7 +341,7 @@ impl Answers<'_> {
             }
             if asked.kind == kind::SRV {
                 for port in ports {
-                    srv(asked.owner, ttl, weight(ports.len()), port.number, asked.name, writer);
+                    srv(asked.owner, ttl, weight(ports.count()), port.number, asked.name, writer);
                     verdict = Verdict::Answered;
                 }
                 writer.address(Section::Additional, asked.owner, ttl, endpoint.address);
@@ -358,14 +355,14 @@ impl Answers<'_> {
 }
 
 /// The endpoints of a Service with the ports of their slices, each address once.
-fn endpoints(entry: &Entry) -> impl Iterator<Item = (&Endpoint, &[Port])> + Clone {
-    let slices = entry.slices.iter().enumerate();
+fn endpoints(entry: &Entry) -> impl Iterator<Item = (EndpointView<'_>, Ports<'_>)> + Clone {
+    let slices = entry.slices().enumerate();
     slices.flat_map(move |(at, slice)| {
-        let earlier = entry.slices.get(..at).unwrap_or_default();
-        let is_new = move |endpoint: &&Endpoint| {
-            !earlier.iter().flat_map(|slice| &slice.endpoints).any(|other| other.address == endpoint.address)
+        let is_new = move |endpoint: &EndpointView<'_>| {
+            let mut earlier = entry.slices().take(at).flat_map(|slice| slice.endpoints);
+            !earlier.any(|other| other.address == endpoint.address)
         };
-        slice.endpoints.iter().filter(is_new).map(move |endpoint| (endpoint, &*slice.ports))
+        slice.endpoints.filter(is_new).map(move |endpoint| (endpoint, slice.ports))
     })
 }
 
@@ -426,15 +423,15 @@ fn reverse(zone: &Zone, config: &Kubernetes, address: IpAddr, asked: &Asked<'_>,
     let shown = |key: &[u8]| labels(key).nth(1).is_some_and(|namespace| config.shows(namespace));
     let (ttl, primary) = (config.ttl, config.primary.wire());
     let mut verdict = Verdict::NoName;
-    if let Some(owner) = zone.owners_of(address).find(|owner| owner.is_service && shown(&owner.key)) {
-        writer.record(Section::Answer, asked.owner, (kind::PTR, ttl), &[&owner.key, SVC, primary]);
+    let entries = || zone.with_address(address).filter(|entry| shown(entry.key()));
+    if let Some(entry) = entries().find(|entry| entry.own_addresses().any(|own| own == address)) {
+        writer.record(Section::Answer, asked.owner, (kind::PTR, ttl), &[entry.key(), SVC, primary]);
         return Verdict::Answered;
     }
-    for owner in zone.owners_of(address).filter(|owner| !owner.is_service && shown(&owner.key)) {
-        let Some(entry) = zone.entry(&owner.key) else { continue };
+    for entry in entries() {
         for (endpoint, _) in endpoints(entry).filter(|(endpoint, _)| endpoint.address == address) {
-            let label = EndpointLabel::of(endpoint);
-            writer.record(Section::Answer, asked.owner, (kind::PTR, ttl), &[label.wire(), &owner.key, SVC, primary]);
+            let label = EndpointLabel::of(&endpoint);
+            writer.record(Section::Answer, asked.owner, (kind::PTR, ttl), &[label.wire(), entry.key(), SVC, primary]);
             verdict = Verdict::Answered;
         }
     }

@@ -2,40 +2,24 @@
 //! [`Zone`] are published, and answers are read from those.
 
 mod answer;
+mod packed;
 mod records;
 mod shards;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 pub(crate) use self::answer::{Asked, Verdict, answer, reverse_address, soa};
-pub(crate) use self::records::{Change, Place, Service, Slice, namespace, service, slice};
-use self::shards::{Shards, hash_of};
-
-/// A Service with its endpoints. There may be endpoints without one.
-#[derive(Clone, Debug)]
-struct Entry {
-    /// Name and namespace as labels.
-    key: Arc<[u8]>,
-    service: Option<Arc<Service>>,
-    slices: Box<[Arc<Slice>]>,
-}
-
-/// Who has an address.
-#[derive(Clone, Debug)]
-struct Owner {
-    address: IpAddr,
-    /// The Service itself, or one that it is an endpoint of.
-    key: Arc<[u8]>,
-    is_service: bool,
-}
+use self::packed::{Entry, pack_service, pack_slice, slice_view};
+pub(crate) use self::records::{Change, SliceKey, namespace, service, slice};
+use self::shards::{Filed, Shards, filed};
 
 /// All that answers are made of. Never changes; copies share what they have in common.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Zone {
-    entries: Shards<Arc<Entry>>,
-    owners: Shards<Owner>,
+    entries: Shards<Entry>,
+    /// Where entries are filed that have an address, by the address.
+    owners: Shards<Filed>,
     namespaces: Shards<Box<[u8]>>,
     /// Everything was listed once.
     pub(crate) is_synced: bool,
@@ -44,17 +28,19 @@ pub(crate) struct Zone {
 }
 
 impl Zone {
-    fn entry(&self, key: &[u8]) -> Option<&Arc<Entry>> {
-        self.entries.at(hash_of(key)).find(|entry| *entry.key == *key)
+    fn entry(&self, key: &[u8]) -> Option<&Entry> {
+        self.entries.at(filed(key)).find(|entry| entry.key() == key)
     }
 
     /// Whether there is such a namespace, given as a label with its length.
     fn has_namespace(&self, label: &[u8]) -> bool {
-        self.namespaces.at(hash_of(label)).any(|known| **known == *label)
+        self.namespaces.at(filed(label)).any(|known| **known == *label)
     }
 
-    fn owners_of(&self, address: IpAddr) -> impl Iterator<Item = &Owner> {
-        self.owners.at(hash_of(address)).filter(move |owner| owner.address == address)
+    /// The entries that have an address, of the Service or of an endpoint.
+    fn with_address(&self, address: IpAddr) -> impl Iterator<Item = &Entry> {
+        let entries = self.owners.at(filed(address)).flat_map(move |at| self.entries.at(*at));
+        entries.filter(move |entry| entry.addresses().any(|known| known == address))
     }
 }
 
@@ -70,12 +56,12 @@ pub(crate) enum Kind {
 #[derive(Debug, Default)]
 pub(crate) struct Editor {
     zone: Zone,
-    /// The Service that each EndpointSlice was filed under.
-    slice_owners: HashMap<Box<str>, Arc<[u8]>>,
-    /// While a list is read: what it has named so far.
-    listed_services: Option<HashSet<Arc<[u8]>>>,
-    listed_slices: Option<HashSet<Box<str>>>,
-    listed_namespaces: Option<HashSet<Box<[u8]>>>,
+    /// Where the entries are filed that have an EndpointSlice, by its key.
+    slice_owners: Shards<Filed>,
+    /// While a list is read: what there was before it, and hasn't been named yet.
+    missing_services: HashSet<Box<[u8]>>,
+    missing_slices: HashSet<SliceKey>,
+    missing_namespaces: HashSet<Box<[u8]>>,
     done: HashSet<u8>,
     /// Services, and addresses of Services and endpoints.
     counts: (usize, usize),
@@ -105,10 +91,14 @@ impl Editor {
 
     /// A list of such things begins: what it doesn't name is gone when it ends.
     pub(crate) fn list_begins(&mut self, kind: Kind) {
+        let Zone { entries, namespaces, .. } = &self.zone;
         match kind {
-            Kind::Services => self.listed_services = Some(HashSet::new()),
-            Kind::Slices => self.listed_slices = Some(HashSet::new()),
-            Kind::Namespaces => self.listed_namespaces = Some(HashSet::new()),
+            Kind::Services => {
+                let known = entries.iter().filter(|entry| entry.service().is_some());
+                self.missing_services = known.map(|entry| entry.key().into()).collect();
+            }
+            Kind::Slices => self.missing_slices = entries.iter().flat_map(slice_keys).collect(),
+            Kind::Namespaces => self.missing_namespaces = namespaces.iter().cloned().collect(),
         }
     }
 
@@ -116,115 +106,117 @@ impl Editor {
     pub(crate) fn list_ends(&mut self, kind: Kind) {
         match kind {
             Kind::Services => {
-                let listed = self.listed_services.take().unwrap_or_default();
-                let known = self.zone.entries.iter().filter(|entry| entry.service.is_some());
-                let gone: Vec<_> = known.map(|entry| entry.key.clone()).filter(|key| !listed.contains(key)).collect();
+                let gone = std::mem::take(&mut self.missing_services);
                 gone.into_iter().for_each(|key| self.apply(Change::Service { key, service: None }));
             }
             Kind::Slices => {
-                let listed = self.listed_slices.take().unwrap_or_default();
-                let gone: Vec<_> = self.slice_owners.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+                let gone = std::mem::take(&mut self.missing_slices);
                 gone.into_iter().for_each(|key| self.apply(Change::Slice { key, owner: None, slice: None }));
-                self.slice_owners.shrink_to_fit();
             }
             Kind::Namespaces => {
-                let listed = self.listed_namespaces.take().unwrap_or_default();
-                let known: Vec<_> =
-                    self.zone.namespaces.iter().filter(|name| !listed.contains(*name)).cloned().collect();
-                known.into_iter().for_each(|name| self.apply(Change::Namespace { name, exists: false }));
+                let gone = std::mem::take(&mut self.missing_namespaces);
+                gone.into_iter().for_each(|name| self.apply(Change::Namespace { name, exists: false }));
             }
         }
         self.done.insert(kind as u8);
         self.zone.is_synced = self.done.len() == 3;
     }
 
-    /// Takes a change over. The cost doesn't depend on how much there is.
+    /// Takes a change over. The cost doesn't depend on how much there is, but for the Service itself.
     pub(crate) fn apply(&mut self, change: Change) {
         match change {
             Change::Service { key, service } => {
-                if let (Some(listed), Some(_)) = (&mut self.listed_services, &service) {
-                    listed.insert(key.clone());
-                }
-                let service = service.map(Arc::new);
-                self.change_entry(&key, |entry| entry.service = service);
+                self.missing_services.remove(&key);
+                let packed = service.map(|service| pack_service(&service)).unwrap_or_default();
+                self.edit(&key, Edit::Service(&packed));
             }
             Change::Slice { key, owner, slice } => {
-                if let (Some(listed), Some(_)) = (&mut self.listed_slices, &slice) {
-                    listed.insert(key.clone());
-                }
-                self.apply_slice(key, owner, slice);
+                self.missing_slices.remove(&key);
+                self.apply_slice(&key, owner.as_deref(), slice);
             }
             Change::Namespace { name, exists } => {
-                if let (Some(listed), true) = (&mut self.listed_namespaces, exists) {
-                    listed.insert(name.clone());
-                }
-                let hash = hash_of(&*name);
-                self.zone.namespaces.remove(hash, |known| *known == name);
+                self.missing_namespaces.remove(&name);
+                let at = filed(&*name);
+                self.zone.namespaces.remove(at, |known| *known == name);
                 if exists {
-                    self.zone.namespaces.insert(hash, name);
+                    self.zone.namespaces.insert(at, name);
                 }
             }
         }
     }
 
-    fn apply_slice(&mut self, key: Box<str>, owner: Option<Arc<[u8]>>, slice: Option<Slice>) {
-        let name = key.split_once('/').map_or(&*key, |(_, name)| name).to_owned();
+    fn apply_slice(&mut self, key: &SliceKey, owner: Option<&[u8]>, slice: Option<records::Slice>) {
+        let at = filed(key);
         // It may have belonged to another Service until now.
-        if let Some(old) = self.slice_owners.get(&key).filter(|old| owner.as_ref() != Some(*old)).cloned() {
-            self.slice_owners.remove(&key);
-            self.change_entry(&old, |entry| {
-                entry.slices = entry.slices.iter().filter(|slice| *slice.name != *name).cloned().collect();
-            });
+        if let Some(old) = self.owner_of(key).filter(|old| owner != Some(&**old)) {
+            self.slice_owners.remove(at, |known| *known == filed(&*old));
+            self.edit(&old, Edit::Slice { name: &key.1, packed: None });
         }
         let (Some(owner), Some(slice)) = (owner, slice) else { return };
-        let slice = Arc::new(slice);
-        let owner = self.change_entry(&owner, |entry| {
-            let others = entry.slices.iter().filter(|slice| *slice.name != *name).cloned();
-            entry.slices = others.chain([slice]).collect();
-        });
-        if let Some(owner) = owner {
-            self.slice_owners.insert(key, owner);
+        if self.owner_of(key).is_none() {
+            self.slice_owners.insert(at, filed(owner));
         }
+        self.edit(owner, Edit::Slice { name: &key.1, packed: Some(&pack_slice(&slice)) });
     }
 
-    /// Changes an entry, and who has which address with it. The key of the entry, if there is anything left of it.
-    fn change_entry(&mut self, key: &Arc<[u8]>, change: impl FnOnce(&mut Entry)) -> Option<Arc<[u8]>> {
-        let hash = hash_of(&**key);
-        let old = self.zone.entries.remove(hash, |entry| entry.key == *key);
-        let mut entry = match &old {
-            Some(old) => Entry::clone(old),
-            None => Entry { key: key.clone(), service: None, slices: Box::default() },
+    /// The key of the entry that an EndpointSlice is in.
+    fn owner_of(&self, key: &SliceKey) -> Option<Box<[u8]>> {
+        let mut entries = self.slice_owners.at(filed(key)).flat_map(|at| self.zone.entries.at(*at));
+        let has = |entry: &&Entry| {
+            namespace_of(entry.key()) == &*key.0 && entry.slices().any(|slice| slice.name == key.1.as_bytes())
         };
-        change(&mut entry);
-        let before = old.as_deref().map(addresses).unwrap_or_default();
-        let after = addresses(&entry);
-        let is_service = |entry: &Entry| usize::from(entry.service.is_some());
-        self.counts.0 = self.counts.0 + is_service(&entry) - old.as_deref().map_or(0, is_service);
+        entries.find(has).map(|entry| entry.key().into())
+    }
+
+    /// Changes an entry, and who has which address with it.
+    fn edit(&mut self, key: &[u8], edit: Edit<'_>) {
+        let at = filed(key);
+        let old = self.zone.entries.remove(at, |entry| entry.key() == key);
+        let mut service = old.as_ref().map(Entry::service_bytes).unwrap_or_default();
+        let mut slices: Vec<&[u8]> = old.iter().flat_map(Entry::slice_bytes).collect();
+        match edit {
+            Edit::Service(packed) => service = packed,
+            Edit::Slice { name, packed } => {
+                slices.retain(|slice| slice_view(slice).name != name.as_bytes());
+                slices.extend(packed);
+            }
+        }
+        let is_empty = service.is_empty() && slices.is_empty();
+        let new = (!is_empty).then(|| Entry::new(key, service, &slices));
+        let addresses = |entry: &Option<Entry>| entry.iter().flat_map(Entry::addresses).collect::<HashSet<IpAddr>>();
+        let (before, after) = (addresses(&old), addresses(&new));
+        let count = |entry: &Option<Entry>| usize::from(entry.as_ref().is_some_and(|entry| entry.service().is_some()));
+        self.counts.0 = self.counts.0 + count(&new) - count(&old);
         self.counts.1 = self.counts.1 + after.len() - before.len();
-        for (address, is_service) in before.difference(&after) {
-            let is_meant =
-                |owner: &Owner| owner.address == *address && owner.is_service == *is_service && owner.key == entry.key;
-            self.zone.owners.remove(hash_of(address), is_meant);
+        for address in before.difference(&after) {
+            self.zone.owners.remove(filed(address), |known| *known == at);
         }
-        for (address, is_service) in after.difference(&before) {
-            let owner = Owner { address: *address, key: entry.key.clone(), is_service: *is_service };
-            self.zone.owners.insert(hash_of(address), owner);
+        for address in after.difference(&before) {
+            self.zone.owners.insert(filed(address), at);
         }
-        if entry.service.is_none() && entry.slices.is_empty() {
-            return None;
+        if let Some(entry) = new {
+            self.zone.entries.insert(at, entry);
         }
-        let key = entry.key.clone();
-        self.zone.entries.insert(hash, Arc::new(entry));
-        Some(key)
     }
 }
 
-/// The addresses of a Service, and those of its endpoints.
-fn addresses(entry: &Entry) -> HashSet<(IpAddr, bool)> {
-    let own = match entry.service.as_deref() {
-        Some(Service { place: Place::Addresses(all), .. }) => &**all,
-        _ => &[],
-    };
-    let endpoints = entry.slices.iter().flat_map(|slice| &slice.endpoints);
-    own.iter().map(|address| (*address, true)).chain(endpoints.map(|endpoint| (endpoint.address, false))).collect()
+/// What changes about an entry.
+#[derive(Clone, Copy, Debug)]
+enum Edit<'a> {
+    /// The Service is this, packed; empty if there is none any more.
+    Service(&'a [u8]),
+    /// The slice of this name is this; nothing if it is gone.
+    Slice { name: &'a str, packed: Option<&'a [u8]> },
+}
+
+/// The namespace in the key of an entry, as a label with its length.
+fn namespace_of(key: &[u8]) -> &[u8] {
+    let name = key.first().map_or(0, |length| 1 + usize::from(*length));
+    key.get(name..).unwrap_or_default()
+}
+
+/// The keys of the slices of an entry.
+fn slice_keys(entry: &Entry) -> impl Iterator<Item = SliceKey> {
+    let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into();
+    entry.slices().map(move |slice| (namespace_of(entry.key()).into(), name(slice.name)))
 }

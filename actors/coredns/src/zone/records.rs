@@ -2,19 +2,40 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::wire::name::{LABEL_BYTES_MAX, Name};
+use crate::wire::name::{LABEL_BYTES_MAX, NAME_BYTES_MAX, Name};
+
+/// The protocol of a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    /// In the order of their numbers.
+    pub(crate) const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// As names have it.
+    pub(crate) fn name(self) -> &'static [u8] {
+        match self {
+            Self::Tcp => b"tcp",
+            Self::Udp => b"udp",
+            Self::Sctp => b"sctp",
+        }
+    }
+}
 
 /// A port that has a name, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Port {
     /// In small letters; may be empty.
     pub(crate) name: Box<str>,
-    /// `tcp`, `udp` or `sctp`.
-    pub(crate) protocol: &'static str,
+    pub(crate) protocol: Protocol,
     pub(crate) number: u16,
 }
 
@@ -54,13 +75,16 @@ pub(crate) struct Slice {
     pub(crate) ports: Box<[Port]>,
 }
 
+/// The namespace of an EndpointSlice, as a label with its length, and its name.
+pub(crate) type SliceKey = (Box<[u8]>, Box<str>);
+
 /// One difference between what was and what is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// A Service is there, or gone. The key is its name and its namespace as labels.
-    Service { key: Arc<[u8]>, service: Option<Service> },
-    /// An EndpointSlice is there, or gone. The key is its own, the owner is the key of the Service.
-    Slice { key: Box<str>, owner: Option<Arc<[u8]>>, slice: Option<Slice> },
+    Service { key: Box<[u8]>, service: Option<Service> },
+    /// An EndpointSlice is there, or gone. The key is its namespace and its name, the owner is the key of the Service.
+    Slice { key: SliceKey, owner: Option<Box<[u8]>>, slice: Option<Slice> },
     /// A Namespace is there, or gone.
     Namespace { name: Box<[u8]>, exists: bool },
 }
@@ -142,7 +166,7 @@ struct Named<'a> {
 }
 
 /// Name and namespace as labels, the way a question has them one behind the other. `None` for what is no label.
-pub(crate) fn key(name: &str, namespace: &str) -> Option<Arc<[u8]>> {
+pub(crate) fn key(name: &str, namespace: &str) -> Option<Box<[u8]>> {
     let mut key = Vec::with_capacity(name.len() + namespace.len() + 2);
     for label in [name, namespace] {
         key.extend(label_of(label)?);
@@ -189,19 +213,21 @@ fn ports(objects: Vec<PortObject>) -> Box<[Port]> {
     let read = |object: PortObject| Port {
         name: object.name.unwrap_or_default().to_ascii_lowercase().into(),
         protocol: match object.protocol.as_deref() {
-            Some("UDP") => "udp",
-            Some("SCTP") => "sctp",
-            _ => "tcp",
+            Some("UDP") => Protocol::Udp,
+            Some("SCTP") => Protocol::Sctp,
+            _ => Protocol::Tcp,
         },
         number: object.port.unwrap_or_default(),
     };
     objects.into_iter().map(read).collect()
 }
 
-/// Reads an EndpointSlice.
+/// Reads an EndpointSlice; nothing for one that no name can lead to.
 pub(crate) fn slice(json: &str, is_gone: bool) -> serde_json::Result<Option<Change>> {
     let SliceObject { metadata, endpoints, ports: port_objects } = serde_json::from_str(json)?;
-    let slice_key = format!("{}/{}", metadata.namespace, metadata.name).into();
+    let namespace = label_of(&metadata.namespace).filter(|_| metadata.name.len() <= NAME_BYTES_MAX);
+    let Some(namespace) = namespace else { return Ok(None) };
+    let slice_key = (namespace, metadata.name.as_ref().into());
     let service = metadata.labels.and_then(|labels| labels.service);
     let owner = service.and_then(|service| key(&service, &metadata.namespace));
     if is_gone || owner.is_none() {
@@ -253,7 +279,7 @@ mod tests {
         let read = read_service(both);
         assert!(matches!(&read.place, Place::Addresses(all) if all.len() == 2));
         let ports: Vec<_> = read.ports.iter().map(|port| (&*port.name, port.protocol, port.number)).collect();
-        assert_eq!(ports, [("http", "tcp", 80), ("", "udp", 53)]);
+        assert_eq!(ports, [("http", Protocol::Tcp, 80), ("", Protocol::Udp, 53)]);
         assert!(
             matches!(read_service(json!({"clusterIP": "10.43.0.1"})).place, Place::Addresses(all) if all.len() == 1)
         );
@@ -275,7 +301,7 @@ mod tests {
         let Ok(Some(Change::Slice { key, owner, slice: Some(read) })) = slice(&object.to_string(), false) else {
             panic!("a slice");
         };
-        assert_eq!((&*key, owner.as_deref()), ("shop/web-1", Some(&b"\x03web\x04shop"[..])));
+        assert_eq!((&*key.0, &*key.1, owner.as_deref()), (&b"\x04shop"[..], "web-1", Some(&b"\x03web\x04shop"[..])));
         let names: Vec<_> = read.endpoints.iter().map(|endpoint| endpoint.hostname.as_deref()).collect();
         assert_eq!(names, [Some("web-0"), None]);
         let lonely = json!({"metadata": {"name": "x", "namespace": "shop"}, "endpoints": null, "ports": null});

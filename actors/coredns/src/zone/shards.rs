@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Pieces. A service more costs a copy of a few hundred bytes at ten thousand services.
 const SHARDS: usize = 512;
 
-/// A multimap by hash; what an entry is found by is part of it.
+/// A multimap by hash; what an entry is found by is part of it, or can be found by it.
 #[derive(Debug)]
 pub(crate) struct Shards<T> {
     shards: Vec<Arc<Vec<(u32, T)>>>,
@@ -30,30 +30,31 @@ impl<T: Clone> Default for Shards<T> {
     }
 }
 
-/// What an entry is filed under.
-pub(crate) fn hash_of(key: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    hasher.finish()
+/// Where an entry is filed: the piece, and what tells most entries of a piece apart without a look at them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Filed {
+    tag: u32,
+    shard: u16,
 }
 
-/// The piece, and what tells most entries of a piece apart without a look at them.
-fn split(hash: u64) -> (usize, u32) {
-    ((hash % SHARDS as u64) as usize, (hash >> 32) as u32)
+/// Where something is filed that is found by this.
+pub(crate) fn filed(key: impl Hash) -> Filed {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    let hash = hasher.finish();
+    Filed { tag: (hash >> 32) as u32, shard: (hash % SHARDS as u64) as u16 }
 }
 
 impl<T: Clone> Shards<T> {
-    /// All entries that were filed under a hash, and perhaps a few others.
-    pub(crate) fn at(&self, hash: u64) -> impl Iterator<Item = &T> {
-        let (shard, tag) = split(hash);
-        let found = self.shards.get(shard).into_iter().flat_map(|entries| entries.iter());
+    /// All entries that were filed there, and perhaps a few others.
+    pub(crate) fn at(&self, Filed { tag, shard }: Filed) -> impl Iterator<Item = &T> {
+        let found = self.shards.get(usize::from(shard)).into_iter().flat_map(|entries| entries.iter());
         found.filter(move |(known, _)| *known == tag).map(|(_, entry)| entry)
     }
 
     /// Files an entry, beside those that are there.
-    pub(crate) fn insert(&mut self, hash: u64, entry: T) {
-        let (shard, tag) = split(hash);
-        let Some(shard) = self.shards.get_mut(shard) else { return };
+    pub(crate) fn insert(&mut self, Filed { tag, shard }: Filed, entry: T) {
+        let Some(shard) = self.shards.get_mut(usize::from(shard)) else { return };
         let entries = Arc::make_mut(shard);
         // No more room than there are entries: pieces are small, and there are many.
         entries.reserve_exact(1);
@@ -61,9 +62,8 @@ impl<T: Clone> Shards<T> {
     }
 
     /// Takes the first entry away that is meant.
-    pub(crate) fn remove(&mut self, hash: u64, is_meant: impl Fn(&T) -> bool) -> Option<T> {
-        let (shard, tag) = split(hash);
-        let shard = self.shards.get_mut(shard)?;
+    pub(crate) fn remove(&mut self, Filed { tag, shard }: Filed, is_meant: impl Fn(&T) -> bool) -> Option<T> {
+        let shard = self.shards.get_mut(usize::from(shard))?;
         let at = shard.iter().position(|(known, entry)| *known == tag && is_meant(entry))?;
         Some(Arc::make_mut(shard).swap_remove(at).1)
     }
@@ -82,13 +82,13 @@ mod tests {
     fn copies_keep_what_they_showed() {
         let mut map = Shards::default();
         for number in 0..10_000_u32 {
-            map.insert(hash_of(number), number);
+            map.insert(filed(number), number);
         }
         let old = map.clone();
-        assert_eq!(map.remove(hash_of(7_u32), |entry| *entry == 7), Some(7));
-        assert_eq!(map.remove(hash_of(7_u32), |entry| *entry == 7), None);
-        assert_eq!((map.at(hash_of(7_u32)).count(), map.iter().count()), (0, 9_999));
-        assert_eq!(old.at(hash_of(7_u32)).copied().collect::<Vec<_>>(), [7]);
+        assert_eq!(map.remove(filed(7_u32), |entry| *entry == 7), Some(7));
+        assert_eq!(map.remove(filed(7_u32), |entry| *entry == 7), None);
+        assert_eq!((map.at(filed(7_u32)).count(), map.iter().count()), (0, 9_999));
+        assert_eq!(old.at(filed(7_u32)).copied().collect::<Vec<_>>(), [7]);
         assert_eq!(old.iter().count(), 10_000);
         let shared = map.shards.iter().zip(&old.shards).filter(|(new, old)| Arc::ptr_eq(new, old)).count();
         assert_eq!(shared, SHARDS - 1, "one piece was copied");

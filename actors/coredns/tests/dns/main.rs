@@ -1,10 +1,12 @@
 //! The DNS on a real network, asked by real clients. Each test has a network namespace of its own.
 
 mod api;
+mod hostile;
+mod resolvers;
 mod space;
 mod upstream;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use k3sd_runtime::{Rng, Signal};
@@ -13,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 
 use crate::api::Api;
+use crate::resolvers::{Found, Library, look_up};
 use crate::space::{DNS, Dns, dig, dig_all, eventually, inside, output, run};
 use crate::upstream::{Manner, upstream};
 
@@ -124,6 +127,51 @@ fn resolvers_of_pods_find_names() {
 }
 
 #[test]
+fn resolvers_that_ask_for_both_families_at_once_find_names() {
+    inside(|| async {
+        let api = shop();
+        let many: Vec<String> = (1..=100).map(|last| format!("10.42.7.{last}")).collect();
+        api.service("many", json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]}));
+        api.slice("many-1", "many", &many.iter().map(String::as_str).collect::<Vec<_>>());
+        let _dns = Dns::start(&api, "nameserver 127.0.0.9\n").await;
+        let upstream = upstream("127.0.0.9:53", Manner::Honest).await;
+        answers(WEB, "10.43.1.1").await;
+        let at = |addresses: &[&str]| Found::Addresses(addresses.iter().map(|text| text.parse().unwrap()).collect());
+        let mut many: Vec<IpAddr> = many.iter().map(|text| text.parse().unwrap()).collect();
+        many.sort();
+        for library in [Library::Glibc, Library::Musl] {
+            for (name, expected) in [
+                ("web", at(&["10.43.1.1"])),
+                ("web.shop", at(&["10.43.1.1"])),
+                ("web.shop.svc", at(&["10.43.1.1"])),
+                (WEB, at(&["10.43.1.1"])),
+                ("web.shop.svc.cluster.local.", at(&["10.43.1.1"])),
+                ("www.example.net", at(&["192.0.2.80"])),
+                ("out", at(&["192.0.2.80"])),
+                ("gone.shop", Found::NoName),
+                ("gone.example.net", Found::NoName),
+            ] {
+                assert_eq!(look_up(library, name).await, expected, "{library:?} {name}");
+            }
+            let Found::Addresses(mut found) = look_up(library, "many").await else { panic!("{library:?}") };
+            found.sort();
+            assert_eq!(found, many, "{library:?}: what is cut off comes by TCP");
+        }
+        // A name of the cluster is found although nobody answers for the others, and then at once.
+        upstream.stop().await;
+        assert_eq!(look_up(Library::Musl, "web.shop").await, at(&["10.43.1.1"]));
+        assert_eq!(look_up(Library::Musl, "away.example.org").await, Found::Again);
+        // Many at a time, as a pod that starts.
+        let all = (0..200).map(|number| {
+            let library = if number % 2 == 0 { Library::Glibc } else { Library::Musl };
+            look_up(library, "web.shop")
+        });
+        let all = tokio::time::timeout(Duration::from_secs(2), futures_util::future::join_all(all)).await;
+        assert!(all.expect("nobody waits for a second try").iter().all(|found| *found == at(&["10.43.1.1"])));
+    });
+}
+
+#[test]
 fn ten_thousand_names() {
     inside(|| async {
         let api = Api::new();
@@ -196,6 +244,35 @@ fn upstream_servers_are_dead_slow_or_lie() {
         let _slow = upstream("127.0.0.8:53", Manner::Slow(Duration::from_millis(1500))).await;
         assert_eq!(dig(&["slow.example.net"]).await, "192.0.2.80");
         assert_eq!(dig(&["out.shop.svc.cluster.local"]).await, "192.0.2.80 www.example.net.");
+    });
+}
+
+#[test]
+fn an_upstream_server_that_cuts_everything_off_is_passed_over() {
+    inside(|| async {
+        let api = shop();
+        let _dns = Dns::start(&api, "nameserver 127.0.0.8\nnameserver 127.0.0.9\n").await;
+        answers(WEB, "10.43.1.1").await;
+        let _cuts = upstream("127.0.0.8:53", Manner::Cuts).await;
+        assert!(dig_all(&["alone.example.net"]).await.contains("SERVFAIL"), "lies by TCP are none the better");
+        let _honest = upstream("127.0.0.9:53", Manner::Honest).await;
+        for number in 0..4 {
+            assert_eq!(dig(&[&format!("cut{number}.example.net")]).await, "192.0.2.80");
+        }
+    });
+}
+
+#[test]
+fn what_is_no_question_gets_the_answer_that_it_deserves() {
+    inside(|| async {
+        let api = shop();
+        let _dns = Dns::start(&api, "").await;
+        answers(WEB, "10.43.1.1").await;
+        assert_eq!(hostile::answer(&hostile::good()).await, Some(0));
+        for (what, bytes, expected) in hostile::table() {
+            assert_eq!(hostile::answer(&bytes).await, expected, "{what}: {bytes:?}");
+        }
+        assert_eq!(dig(&[WEB]).await, "10.43.1.1");
     });
 }
 

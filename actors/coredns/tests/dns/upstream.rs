@@ -18,6 +18,8 @@ pub(crate) enum Manner {
     Liar,
     /// After a while.
     Slow(Duration),
+    /// Says by UDP that there is more, and by TCP something else.
+    Cuts,
 }
 
 /// A server that runs as long as this lives.
@@ -48,7 +50,7 @@ pub(crate) async fn upstream(address: &str, manner: Manner) -> Upstream {
     let listener = Arc::new(TcpListener::bind(address).await.unwrap());
     let (count, times) = (asked.clone(), clock.clone());
     let udp = task("udp", move |_| serve_udp(socket.clone(), count.clone(), manner, times.clone()));
-    let tcp = task("tcp", move |_| serve_tcp(listener.clone()));
+    let tcp = task("tcp", move |_| serve_tcp(listener.clone(), manner));
     let tree = System::new(clock).start(Spec::new(Strategy::OneForOne).child(udp).child(tcp));
     tree.ready().await.unwrap();
     Upstream { asked, tree }
@@ -65,10 +67,11 @@ async fn serve_udp(
         let (length, peer) = socket.recv_from(&mut buffer).await?;
         asked.fetch_add(1, Ordering::Relaxed);
         let question = &buffer[..length];
-        let right = answer(question, true);
+        let mut right = answer(question, true);
         match manner {
             Manner::Honest => {}
             Manner::Slow(delay) => clock.sleep_until(clock.now() + delay).await,
+            Manner::Cuts => right[2] |= 2,
             Manner::Liar => {
                 let mut lie = right.clone();
                 let end = lie.len();
@@ -78,8 +81,13 @@ async fn serve_udp(
                     lie[at] ^= bits;
                     lie
                 };
-                // Another number, another name, another type, no answer at all, half of one.
-                for lie in [changed(1, 1), changed(13, 1), changed(2, 0x80), lie[..20].to_vec(), Vec::new()] {
+                // Where the name of the record stands that the lie is in.
+                let owner = end - 16;
+                // Another number, another name, another type, no answer at all, half of one; a record whose name leads to
+                // itself, one whose name leads to where the message ends, and more records than there are.
+                let lies = [changed(1, 1), changed(13, 1), changed(2, 0x80), lie[..20].to_vec(), Vec::new()];
+                let loops = [changed(owner + 1, owner as u8 ^ 12), changed(owner + 1, end as u8 ^ 12), changed(6, 255)];
+                for lie in lies.into_iter().chain(loops) {
                     socket.send_to(&lie, peer).await?;
                 }
                 let other = UdpSocket::bind((peer.ip(), 0)).await?;
@@ -91,13 +99,16 @@ async fn serve_udp(
     }
 }
 
-async fn serve_tcp(listener: Arc<TcpListener>) -> Result<(), ActorError> {
+async fn serve_tcp(listener: Arc<TcpListener>, manner: Manner) -> Result<(), ActorError> {
     loop {
         let (mut stream, _) = listener.accept().await?;
         let length = stream.read_u16().await?;
         let mut question = vec![0; usize::from(length)];
         stream.read_exact(&mut question).await?;
-        let answer = answer(&question, false);
+        let mut answer = answer(&question, false);
+        if matches!(manner, Manner::Cuts) {
+            answer[0] ^= 1;
+        }
         stream.write_u16(answer.len() as u16).await?;
         stream.write_all(&answer).await?;
     }

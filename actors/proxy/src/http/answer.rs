@@ -8,7 +8,7 @@ use http::Response;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::meters::Meters;
 use crate::model::HealthPort;
@@ -35,12 +35,13 @@ fn not_found() -> Response<Body> {
     page(404, PLAIN, "404 page not found\n")
 }
 
-/// A time as Go prints it.
-fn go_time(wall: Duration) -> String {
-    let time = i64::try_from(wall.as_secs())
-        .ok()
-        .and_then(|seconds| Timestamp::new(seconds, i32::try_from(wall.subsec_nanos()).unwrap_or(0)).ok());
-    time.map(|time| time.strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string()).unwrap_or_default()
+/// A time as Go writes it into JSON; one that never was is the first of all.
+fn go_time(wall: Option<Duration>) -> String {
+    let time = wall.and_then(|wall| {
+        let seconds = i64::try_from(wall.as_secs()).ok()?;
+        Timestamp::new(seconds, i32::try_from(wall.subsec_nanos()).ok()?).ok()
+    });
+    time.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |time| time.to_string())
 }
 
 fn counted(counts: &[AtomicU64; 2], is_good: bool) -> u16 {
@@ -51,15 +52,31 @@ fn counted(counts: &[AtomicU64; 2], is_good: bool) -> u16 {
 /// `/healthz`, which also says whether the node should get clients, and `/livez`, which doesn't.
 pub(crate) fn health_page(meters: &Meters, path: &str) -> Response<Body> {
     let clock = meters.clock();
-    let last = meters.last_synced().map_or(Duration::ZERO, |last| clock.wall_at(last));
-    let times = format!("\"lastUpdated\": \"{}\",\"currentTime\": \"{}\"", go_time(last), go_time(clock.wall()));
-    let (is_healthy, is_eligible) = (meters.is_healthy(), meters.is_eligible());
+    let (last, now) = (meters.last_synced().map(|last| clock.wall_at(last)), clock.wall());
+    let is_healthy = meters.is_healthy();
+    let status = |last: Duration| {
+        let of_family = json!({"lastUpdated": go_time(Some(last)), "healthy": is_healthy});
+        meters.families().iter().map(|family| ((*family).to_owned(), of_family.clone())).collect::<Map<_, _>>()
+    };
+    let say = |is_good: bool, eligible: Option<bool>| {
+        // Whoever is well was so just now, as upstream counts.
+        let last_updated = go_time(if is_good { Some(now) } else { last });
+        let mut body = json!({"lastUpdated": last_updated, "currentTime": go_time(Some(now)), "healthy": is_healthy});
+        if let Some(eligible) = eligible {
+            body["nodeEligible"] = eligible.into();
+        }
+        if let Some(last) = last {
+            body["status"] = status(last).into();
+        }
+        body.to_string()
+    };
     match path {
         "/healthz" => {
-            let status = counted(&meters.healthz, is_healthy && is_eligible);
-            page(status, JSON, format!("{{{times}, \"nodeEligible\": {is_eligible}}}"))
+            let is_eligible = meters.is_eligible();
+            let is_good = is_healthy && is_eligible;
+            page(counted(&meters.healthz, is_good), JSON, say(is_good, Some(is_eligible)))
         }
-        "/livez" => page(counted(&meters.livez, is_healthy), JSON, format!("{{{times}}}")),
+        "/livez" => page(counted(&meters.livez, is_healthy), JSON, say(is_healthy, None)),
         _ => not_found(),
     }
 }
@@ -96,20 +113,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_look_as_go_prints_them() {
-        assert_eq!(go_time(Duration::new(1_893_456_000, 500_000_000)), "2030-01-01 00:00:00.5 +0000 UTC");
+    fn times_look_as_go_writes_them() {
+        let time = Duration::new(1_893_456_000, 500_000_000);
+        assert_eq!(go_time(Some(time)), "2030-01-01T00:00:00.5Z");
+        assert_eq!(go_time(None), "0001-01-01T00:00:00Z");
     }
 
     #[tokio::test(start_paused = true)]
     async fn statuses_say_what_load_balancers_go_by() {
         let meters = Meters::new(Clock::simulated(1), Duration::from_secs(60));
-        assert_eq!(health_page(&meters, "/healthz").status(), 503);
+        let text = |page: Response<Body>| async move {
+            let bytes = http_body_util::BodyExt::collect(page.into_body()).await.unwrap().to_bytes();
+            serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()
+        };
+        let before = health_page(&meters, "/healthz");
+        assert_eq!(before.status(), 503);
+        let before = text(before).await;
+        assert_eq!(before["lastUpdated"], "0001-01-01T00:00:00Z");
+        assert!(before["status"].is_null() && before["healthy"] == false, "{before}");
         assert_eq!(health_page(&meters, "/livez").status(), 503);
         let round = crate::sync::Round { is_going: true, ..Default::default() };
         tokio::time::advance(Duration::from_secs(1)).await;
         meters.synced(meters.clock().now(), Duration::ZERO, &round);
         assert_eq!(health_page(&meters, "/healthz").status(), 503, "the node goes away");
-        assert_eq!(health_page(&meters, "/livez").status(), 200);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let live = health_page(&meters, "/livez");
+        assert_eq!(live.status(), 200);
+        let live = text(live).await;
+        let synced = json!({"IPv4": {"healthy": true, "lastUpdated": "2030-01-01T00:00:01Z"}});
+        assert_eq!((&live["status"], &live["lastUpdated"]), (&synced, &"2030-01-01T00:00:02Z".into()));
+        assert!(live.get("nodeEligible").is_none() && live["healthy"] == true, "{live}");
         assert_eq!(health_page(&meters, "/metrics").status(), 404);
         assert_eq!(metrics_page(&meters, "/proxyMode").status(), 200);
         let mut health = HealthPort { port: 30001, namespace: "a".to_owned(), name: "web".to_owned(), endpoints: 2 };

@@ -7,10 +7,62 @@ use std::time::Duration;
 use k3sd_runtime::exposition::{Histogram, head, line, write_process};
 use k3sd_runtime::{Clock, Moment};
 
-use crate::sync::Round;
+use crate::sync::{FAMILIES, Round};
 
 /// Upper bounds of how long a round takes, in milliseconds.
 const ROUND_MS: [u64; 15] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
+const PROGRAMMING_BUCKETS: usize = 81;
+/// Upper bounds of the time from what led to a change until the kernel has it, in milliseconds.
+const PROGRAMMING_MS: [u64; PROGRAMMING_BUCKETS] = programming_ms();
+
+/// Zero, two quarters of a second, then seconds up to a minute, fives up to two, and halves of minutes up to five.
+const fn programming_ms() -> [u64; PROGRAMMING_BUCKETS] {
+    let mut bounds = [0; PROGRAMMING_BUCKETS];
+    let mut at = 1;
+    while at < PROGRAMMING_BUCKETS {
+        let last = bounds[at - 1];
+        bounds[at] = match last {
+            0 | 250 => last + 250,
+            500 => 1000,
+            1000..60_000 => last + 1000,
+            60_000..115_000 => last + 5000,
+            115_000 => 120_000,
+            _ => last + 30_000,
+        };
+        at += 1;
+    }
+    bounds
+}
+
+/// What is counted for each IP family.
+#[derive(Debug)]
+struct OfFamily {
+    rounds: Histogram<15>,
+    full_rounds: Histogram<15>,
+    partial_rounds: Histogram<15>,
+    programming: Histogram<PROGRAMMING_BUCKETS>,
+    conntrack: Histogram<15>,
+    forgotten: AtomicU64,
+    failures: AtomicU64,
+    /// For clients inside the cluster, and outside.
+    without_local: [AtomicUsize; 2],
+}
+
+impl OfFamily {
+    fn new() -> Self {
+        let rounds = || Histogram::new(&ROUND_MS);
+        Self {
+            rounds: rounds(),
+            full_rounds: rounds(),
+            partial_rounds: rounds(),
+            programming: Histogram::new(&PROGRAMMING_MS),
+            conntrack: rounds(),
+            forgotten: AtomicU64::default(),
+            failures: AtomicU64::default(),
+            without_local: Default::default(),
+        }
+    }
+}
 
 /// Counted by whoever does something, read by whoever asks.
 #[derive(Debug)]
@@ -19,15 +71,12 @@ pub(crate) struct Meters {
     proc: PathBuf,
     /// Changes that wait for longer than this are a sign that something is wrong.
     patience: Duration,
-    rounds: Histogram<15>,
-    full_rounds: Histogram<15>,
-    partial_rounds: Histogram<15>,
-    failures: AtomicU64,
+    families: [OfFamily; 2],
+    /// Whether the kernel has tables of IPv6.
+    has_ipv6: AtomicBool,
     /// Changes that the round in hand takes over, and all that ever were: services, slices.
     pending: [AtomicUsize; 2],
     total: [AtomicU64; 2],
-    without_local: [AtomicUsize; 2],
-    forgotten: AtomicU64,
     /// Moments in nanoseconds; zero is never.
     oldest_queued: AtomicU64,
     last_queued: AtomicU64,
@@ -44,14 +93,10 @@ impl Meters {
             clock,
             proc: "/proc".into(),
             patience,
-            rounds: Histogram::new(&ROUND_MS),
-            full_rounds: Histogram::new(&ROUND_MS),
-            partial_rounds: Histogram::new(&ROUND_MS),
-            failures: AtomicU64::default(),
+            families: [OfFamily::new(), OfFamily::new()],
+            has_ipv6: AtomicBool::new(true),
             pending: Default::default(),
             total: Default::default(),
-            without_local: Default::default(),
-            forgotten: AtomicU64::default(),
             oldest_queued: AtomicU64::default(),
             last_queued: AtomicU64::default(),
             last_synced: AtomicU64::default(),
@@ -76,23 +121,44 @@ impl Meters {
         }
     }
 
-    /// A round has ended well.
+    /// The families that rules are written for, by name.
+    pub(crate) fn families(&self) -> &'static [&'static str] {
+        if self.has_ipv6.load(Relaxed) { &FAMILIES } else { &FAMILIES[..1] }
+    }
+
+    fn in_use(&self) -> impl Iterator<Item = (&'static str, &OfFamily)> {
+        self.families().iter().copied().zip(&self.families)
+    }
+
+    /// A round has ended well. One round brings both families in order, so it counts for each.
     pub(crate) fn synced(&self, now: Moment, took: Duration, round: &Round) {
-        self.rounds.observe(took);
-        let kind = if round.was_full { &self.full_rounds } else { &self.partial_rounds };
-        kind.observe(took);
-        let (inside, outside) = round.without_local;
-        self.without_local[0].store(inside, Relaxed);
-        self.without_local[1].store(outside, Relaxed);
-        self.forgotten.fetch_add(round.forgotten as u64, Relaxed);
+        self.has_ipv6.store(round.has_ipv6, Relaxed);
+        for (at, (_, family)) in self.in_use().enumerate() {
+            family.rounds.observe(took);
+            let kind = if round.was_full { &family.full_rounds } else { &family.partial_rounds };
+            kind.observe(took);
+            for (place, count) in family.without_local.iter().zip(round.without_local[at]) {
+                place.store(count, Relaxed);
+            }
+            if let Some((took, forgotten)) = round.conntrack {
+                family.conntrack.observe(took);
+                family.forgotten.fetch_add(forgotten[at] as u64, Relaxed);
+            }
+        }
         self.is_going.store(round.is_going, Relaxed);
         self.last_synced.store(now.as_nanos().max(1), Relaxed);
         self.oldest_queued.store(0, Relaxed);
     }
 
-    /// A round has ended badly.
-    pub(crate) fn failed(&self) {
-        self.failures.fetch_add(1, Relaxed);
+    /// So long after what led to it the kernel has a change of endpoints; the family by its place in [`FAMILIES`].
+    pub(crate) fn programmed(&self, family: usize, after: Duration) {
+        self.families[family].programming.observe(after);
+    }
+
+    /// A round has ended badly: in this family, or in both.
+    pub(crate) fn failed(&self, family: Option<&str>) {
+        let concerned = self.in_use().filter(|(name, _)| family.is_none_or(|family| family == *name));
+        concerned.for_each(|(_, family)| _ = family.failures.fetch_add(1, Relaxed));
     }
 
     /// Whether the kernel was in order once, and nothing waits for too long since.
@@ -128,59 +194,80 @@ impl Meters {
         }
     }
 
-    /// All numbers, as Prometheus reads them.
+    /// All numbers, as Prometheus reads them. Names and labels are those of upstream's nftables mode.
     pub(crate) fn write(&self) -> String {
         let mut text = String::new();
-        let prefix = "kubeproxy_sync";
-        for (name, histogram, help) in [
-            ("proxy_rules_duration_seconds", &self.rounds, "How long it took to bring the rules in order."),
-            ("full_proxy_rules_duration_seconds", &self.full_rounds, "The same where everything was looked at."),
-            ("partial_proxy_rules_duration_seconds", &self.partial_rounds, "The same where changes were written."),
-        ] {
-            let name = format!("{prefix}_{name}");
-            head(&mut text, &name, "histogram", help);
-            histogram.write(&mut text, &name, "");
-        }
-        let mut one = |name: &str, kind: &str, help: &str, rows: &[(&str, f64)]| {
+        self.write_times(&mut text);
+        let mut one = |name: &str, kind: &str, help: &str, rows: &[(String, f64)]| {
             let name = format!("kubeproxy_{name}");
             head(&mut text, &name, kind, help);
             rows.iter().for_each(|(labels, value)| line(&mut text, &name, labels, value));
         };
-        let (count, size) = (
-            |number: &AtomicU64| precise(number.load(Relaxed)),
-            |number: &AtomicUsize| precise(number.load(Relaxed) as u64),
-        );
+        let by_family = |value: &dyn Fn(&OfFamily) -> f64| -> Vec<_> {
+            self.in_use().map(|(name, family)| (of_family(name), value(family))).collect()
+        };
         let of = "sync_proxy_rules";
-        let last = self.wall(&self.last_synced);
-        one(&format!("{of}_last_timestamp_seconds"), "gauge", "When the rules were last in order.", &[("", last)]);
-        let queued = self.wall(&self.last_queued);
-        one(&format!("{of}_last_queued_timestamp_seconds"), "gauge", "When a change last came.", &[("", queued)]);
+        let last = by_family(&|_| self.wall(&self.last_synced));
+        one(&format!("{of}_last_timestamp_seconds"), "gauge", "When the rules were last in order.", &last);
+        let queued = by_family(&|_| self.wall(&self.last_queued));
+        one(&format!("{of}_last_queued_timestamp_seconds"), "gauge", "When a change last came.", &queued);
+        let alone = |value: f64| [(String::new(), value)];
         for (at, what) in ["service", "endpoint"].into_iter().enumerate() {
-            let (pending, total) = (size(&self.pending[at]), count(&self.total[at]));
-            one(&format!("{of}_{what}_changes_pending"), "gauge", "Changes that are being written.", &[("", pending)]);
-            one(&format!("{of}_{what}_changes_total"), "counter", "Changes that have come.", &[("", total)]);
+            let (pending, total) = (alone(size(&self.pending[at])), alone(count(&self.total[at])));
+            one(&format!("{of}_{what}_changes_pending"), "gauge", "Changes that are being written.", &pending);
+            one(&format!("{of}_{what}_changes_total"), "counter", "Changes that have come.", &total);
         }
-        let [inside, outside] = &self.without_local;
-        let rows = [("traffic_policy=\"internal\"", size(inside)), ("traffic_policy=\"external\"", size(outside))];
+        let policies = ["internal", "external"].into_iter().enumerate().flat_map(|(at, policy)| {
+            let row = move |(name, family): (&str, &OfFamily)| {
+                (format!("{},traffic_policy=\"{policy}\"", of_family(name)), size(&family.without_local[at]))
+            };
+            self.in_use().map(row)
+        });
         let help = "Ports that have endpoints, but none on this node, where policy shows no others.";
-        one(&format!("{of}_no_local_endpoints_total"), "gauge", help, &rows);
-        let failures = count(&self.failures);
-        one(
-            &format!("{of}_nftables_sync_failures_total"),
-            "counter",
-            "Rounds that the kernel refused.",
-            &[("", failures)],
-        );
-        let forgotten = count(&self.forgotten);
+        one(&format!("{of}_no_local_endpoints_total"), "gauge", help, &policies.collect::<Vec<_>>());
+        let failures = by_family(&|family| count(&family.failures));
+        one(&format!("{of}_nftables_sync_failures_total"), "counter", "Rounds that the kernel refused.", &failures);
+        let forgotten = by_family(&|family| count(&family.forgotten));
         let help = "UDP exchanges that were forgotten, as their endpoint is gone.";
-        one("conntrack_reconciler_deleted_entries_total", "counter", help, &[("ip_family=\"\"", forgotten)]);
+        one("conntrack_reconciler_deleted_entries_total", "counter", help, &forgotten);
         for (name, [good, bad]) in [("proxy_healthz_total", &self.healthz), ("proxy_livez_total", &self.livez)] {
-            let rows = [("code=\"200\"", count(good)), ("code=\"503\"", count(bad))];
+            let rows = [("code=\"200\"".to_owned(), count(good)), ("code=\"503\"".to_owned(), count(bad))];
             one(name, "counter", "How often health was asked for.", &rows);
         }
         write_process(&mut text, &self.proc);
         text
     }
+
+    fn write_times(&self, text: &mut String) {
+        let mut of_rounds = |name: &str, help: &str, histogram: fn(&OfFamily) -> &Histogram<15>| {
+            let name = format!("kubeproxy_{name}");
+            head(text, &name, "histogram", help);
+            self.in_use().for_each(|(family, all)| histogram(all).write(text, &name, &of_family(family)));
+        };
+        let help = "How long it took to bring the rules in order.";
+        of_rounds("sync_proxy_rules_duration_seconds", help, |all| &all.rounds);
+        let help = "The same where everything was looked at.";
+        of_rounds("sync_full_proxy_rules_duration_seconds", help, |all| &all.full_rounds);
+        let help = "The same where changes were written.";
+        of_rounds("sync_partial_proxy_rules_duration_seconds", help, |all| &all.partial_rounds);
+        let help = "How long it took to find UDP exchanges to forget.";
+        of_rounds("conntrack_reconciler_sync_duration_seconds", help, |all| &all.conntrack);
+        let name = "kubeproxy_network_programming_duration_seconds";
+        head(text, name, "histogram", "How long after what led to a change of endpoints the kernel had it.");
+        self.in_use().for_each(|(family, all)| all.programming.write(text, name, &of_family(family)));
+    }
+}
+
+fn of_family(name: &str) -> String {
+    format!("ip_family=\"{name}\"")
+}
+
+fn count(number: &AtomicU64) -> f64 {
+    precise(number.load(Relaxed))
+}
+
+fn size(number: &AtomicUsize) -> f64 {
+    precise(number.load(Relaxed) as u64)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are floating")]
@@ -208,20 +295,44 @@ mod tests {
         assert!(meters.is_healthy());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!meters.is_healthy(), "the oldest counts");
-        let round = Round { is_going: true, was_full: true, without_local: (1, 2), ..Round::default() };
+        let without_local = [[0, 0], [1, 2]];
+        let conntrack = Some((Duration::from_millis(2), [3, 0]));
+        let round =
+            Round { is_going: true, was_full: true, has_ipv6: true, without_local, conntrack, ..Round::default() };
         meters.synced(clock.now(), Duration::from_millis(3), &round);
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert!(meters.is_healthy() && !meters.is_eligible(), "with nothing to do there is nothing to wait for");
+        meters.programmed(1, Duration::from_millis(400));
+        meters.failed(Some("IPv6"));
         let text = meters.write();
         for line in [
-            "kubeproxy_sync_proxy_rules_duration_seconds_count 2",
-            "kubeproxy_sync_full_proxy_rules_duration_seconds_bucket{le=\"0.004\"} 1",
-            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count 1",
-            "kubeproxy_sync_proxy_rules_last_timestamp_seconds 1893456065",
-            "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\"} 2",
+            "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 2",
+            "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv6\"} 1",
+            "kubeproxy_sync_full_proxy_rules_duration_seconds_bucket{ip_family=\"IPv4\",le=\"0.004\"} 1",
+            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv6\"} 1893456065",
+            "kubeproxy_sync_proxy_rules_service_changes_total 0",
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv6\",traffic_policy=\"external\"} 2",
+            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} 0",
+            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv6\"} 1",
+            "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 3",
+            "kubeproxy_conntrack_reconciler_sync_duration_seconds_bucket{ip_family=\"IPv6\",le=\"0.002\"} 1",
+            "kubeproxy_network_programming_duration_seconds_bucket{ip_family=\"IPv6\",le=\"0.25\"} 0",
+            "kubeproxy_network_programming_duration_seconds_bucket{ip_family=\"IPv6\",le=\"0.5\"} 1",
+            "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"} 0",
             "kubeproxy_proxy_healthz_total{code=\"503\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}:\n{text}");
         }
+    }
+
+    #[test]
+    fn bounds_of_programming_are_upstreams() {
+        let seconds: Vec<f64> = PROGRAMMING_MS.iter().map(|ms| Duration::from_millis(*ms).as_secs_f64()).collect();
+        let mut wanted = vec![0.0, 0.25, 0.5];
+        wanted.extend((1..60).map(f64::from));
+        wanted.extend((0..12).map(|at| f64::from(60 + at * 5)));
+        wanted.extend((0..7).map(|at| f64::from(120 + at * 30)));
+        assert_eq!(seconds, wanted);
     }
 }

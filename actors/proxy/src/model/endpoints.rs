@@ -1,9 +1,11 @@
 //! Which endpoints of a service get its packets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+
+use super::address;
 
 /// The node, as far as it matters where endpoints are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,7 +36,7 @@ impl Candidate {
     fn of(endpoint: &Endpoint, here: &Place) -> Self {
         let conditions = endpoint.conditions.as_ref();
         let is_ready = conditions.and_then(|all| all.ready).unwrap_or(true);
-        let is_serving = conditions.and_then(|all| all.serving).unwrap_or(is_ready);
+        let is_serving = conditions.and_then(|all| all.serving).unwrap_or(true);
         let is_terminating = conditions.and_then(|all| all.terminating).unwrap_or(false);
         let hints = endpoint.hints.as_ref();
         let nodes = hints.and_then(|hints| hints.for_nodes.as_deref()).unwrap_or_default();
@@ -64,6 +66,15 @@ impl Candidate {
 /// Where endpoints are, with what is known of each.
 pub(crate) type Candidates = BTreeMap<(IpAddr, u16), Candidate>;
 
+/// Where an endpoint of a slice is. Its addresses are the same one; upstream takes the first.
+fn address_of(endpoint: &Endpoint, is_ipv6: bool) -> Option<IpAddr> {
+    endpoint.addresses.first().and_then(|text| address::endpoint(text)).filter(|address| address.is_ipv6() == is_ipv6)
+}
+
+fn family(is_ipv6: bool) -> &'static str {
+    if is_ipv6 { "IPv6" } else { "IPv4" }
+}
+
 /// Endpoints of one port of a service in one IP family.
 pub(crate) fn candidates<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
@@ -72,18 +83,15 @@ pub(crate) fn candidates<'a>(
     is_ipv6: bool,
     here: &Place,
 ) -> Candidates {
-    let family = if is_ipv6 { "IPv6" } else { "IPv4" };
     let mut all = Candidates::new();
-    for slice in slices.filter(|slice| slice.address_type == family) {
+    for slice in slices.filter(|slice| slice.address_type == family(is_ipv6)) {
         let ports = slice.ports.iter().flatten();
         let ports = ports.filter(|of| {
             of.name.as_deref().unwrap_or_default() == port && of.protocol.as_deref().unwrap_or("TCP") == protocol
         });
         for number in ports.filter_map(|of| u16::try_from(of.port?).ok().filter(|port| *port > 0)) {
             for endpoint in &slice.endpoints {
-                // The addresses of an endpoint are the same one; upstream takes the first.
-                let address = endpoint.addresses.first().and_then(|text| text.parse::<IpAddr>().ok());
-                let Some(address) = address.filter(|address| address.is_ipv6() == is_ipv6) else { continue };
+                let Some(address) = address_of(endpoint, is_ipv6) else { continue };
                 let found = Candidate::of(endpoint, here);
                 all.entry((address, number)).and_modify(|known| known.merge(found.clone())).or_insert(found);
             }
@@ -162,14 +170,18 @@ pub(crate) fn choose(all: &Candidates, here: &Place) -> Chosen {
     }
 }
 
-/// How many endpoints on this node are ready, counted by address, for those who balance loads over nodes.
-pub(crate) fn ready_here<'a>(slices: impl Iterator<Item = &'a EndpointSlice>, here: &Place) -> usize {
-    let endpoints = slices.flat_map(|slice| &slice.endpoints);
-    let ready = endpoints.filter(|endpoint| {
-        let found = Candidate::of(endpoint, here);
-        found.is_local && found.is_ready
-    });
-    ready.filter_map(|endpoint| endpoint.addresses.first()).collect::<std::collections::BTreeSet<_>>().len()
+/// How many endpoints on this node are ready, counted by address, for those who balance loads over nodes. A pod with an
+/// address of each family is one.
+pub(crate) fn ready_here<'a>(slices: impl Iterator<Item = &'a EndpointSlice> + Clone, here: &Place) -> usize {
+    let count = |is_ipv6: bool| {
+        let slices = slices.clone().filter(|slice| slice.address_type == family(is_ipv6));
+        let ready = slices.flat_map(|slice| &slice.endpoints).filter(|endpoint| {
+            let found = Candidate::of(endpoint, here);
+            found.is_local && found.is_ready
+        });
+        ready.filter_map(|endpoint| address_of(endpoint, is_ipv6)).collect::<BTreeSet<_>>().len()
+    };
+    count(false).max(count(true))
 }
 
 #[cfg(test)]
@@ -211,10 +223,12 @@ mod tests {
         let not_ready = json!({"conditions": {"ready": false}});
         let ends = json!({"nodeName": "n1", "conditions": {"ready": false, "serving": true, "terminating": true}});
         let over = json!({"nodeName": "n1", "conditions": {"ready": false, "serving": false, "terminating": true}});
+        let ends_unsaid = json!({"nodeName": "n1", "conditions": {"ready": false, "terminating": true}});
         check(&[ready.clone(), unsaid.clone(), not_ready.clone(), ends.clone()], &[1, 2], &[1]);
         check(&[unsaid.clone(), ends.clone()], &[1], &[2]);
         check(&[not_ready.clone(), ends, over.clone()], &[2], &[2]);
         check(&[not_ready, over], &[], &[]);
+        check(&[unsaid, ends_unsaid], &[1], &[2]);
     }
 
     #[test]
@@ -235,8 +249,8 @@ mod tests {
 
     #[test]
     fn ports_are_found_by_name_and_protocol_and_nonsense_is_left_out() {
-        let slice =
-            slice(json!([{"addresses": ["10.0.0.1", "10.0.0.9"]}, {"addresses": ["fd00::1"]}, {"addresses": ["x"]}]));
+        let slice = slice(json!([{"addresses": ["10.0.0.1", "10.0.0.9"]}, {"addresses": ["fd00::1"]},
+            {"addresses": ["x"]}, {"addresses": []}, {"addresses": ["127.0.0.1"]}, {"addresses": ["0.0.0.0"]}]));
         let at = |name, protocol, is_ipv6| {
             candidates([&slice, &slice].into_iter(), name, protocol, is_ipv6, &here()).into_keys().collect::<Vec<_>>()
         };
@@ -253,5 +267,30 @@ mod tests {
             {"addresses": ["10.0.0.3"], "nodeName": "n2"},
         ]));
         assert_eq!(ready_here([&slice, &slice].into_iter(), &here()), 1);
+        let mut second = slice.clone();
+        second.address_type = "IPv6".to_owned();
+        for (at, endpoint) in second.endpoints.iter_mut().enumerate() {
+            endpoint.addresses = vec![format!("fd00::{at}")];
+        }
+        assert_eq!(ready_here([&slice, &second].into_iter(), &here()), 1, "a pod of both families is one");
+    }
+
+    #[test]
+    fn ports_that_are_none_lead_nowhere() {
+        for ports in [
+            json!(null),
+            json!([]),
+            json!([{"name": "web"}]),
+            json!([{"name": "web", "port": null}]),
+            json!([{"name": "web", "port": 0}]),
+            json!([{"name": "web", "port": -1}]),
+            json!([{"name": "web", "port": 65_536}]),
+            json!([{"name": "web", "port": i32::MAX}]),
+            json!([{"name": "web", "port": 80, "protocol": "QUIC"}]),
+        ] {
+            let value = json!({"metadata": {}, "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": ports});
+            let slice: EndpointSlice = serde_json::from_value(value).unwrap();
+            assert!(candidates([&slice].into_iter(), "web", "TCP", false, &here()).is_empty(), "{ports}");
+        }
     }
 }

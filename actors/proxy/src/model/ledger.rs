@@ -4,10 +4,10 @@
 //! them by name has it; when that one goes the next has it. So it doesn't matter who came first, and a restart changes
 //! nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::rules::{Element, ElementKey};
+use crate::rules::{Element, ElementKey, SetId};
 
 /// A service, as `namespace/name`.
 pub(crate) type Owner = Arc<str>;
@@ -27,6 +27,8 @@ pub(crate) struct Ledger {
     elements: HashMap<ElementKey, Claims>,
     /// What the kernel has under keys where it may have to change.
     changed: HashMap<ElementKey, Option<Value>>,
+    /// Who lost a place to another, or got it from another.
+    moved: HashSet<Owner>,
 }
 
 /// A key whose value is another now.
@@ -55,10 +57,13 @@ impl Ledger {
             return;
         }
         if *held != value {
-            self.changed.entry(key).or_insert_with(|| Some(held.clone()));
+            self.changed.entry(key.clone()).or_insert_with(|| Some(held.clone()));
         }
         let before = std::mem::replace(&mut claims.holder, (owner.clone(), value));
         if before.0 != *owner {
+            if key.set() == SetId::Services {
+                self.moved.insert(before.0.clone());
+            }
             claims.waiting.insert(before.0, before.1);
         }
     }
@@ -71,13 +76,28 @@ impl Ledger {
             return;
         }
         let held = match claims.waiting.pop_first() {
-            Some(next) => std::mem::replace(&mut claims.holder, next).1,
+            Some(next) => {
+                if key.set() == SetId::Services {
+                    self.moved.insert(next.0.clone());
+                }
+                std::mem::replace(&mut claims.holder, next).1
+            }
             None => match self.elements.remove(key) {
                 Some(claims) => claims.holder.1,
                 None => return,
             },
         };
         self.changed.entry(key.clone()).or_insert(Some(held));
+    }
+
+    /// Services that lost a place to another, or got it from another, since this was last asked.
+    pub(crate) fn take_moved(&mut self) -> HashSet<Owner> {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Whose element it is.
+    pub(crate) fn holder(&self, key: &ElementKey) -> Option<&Owner> {
+        self.elements.get(key).map(|claims| &claims.holder.0)
     }
 
     /// What is wanted under a key.

@@ -1,29 +1,38 @@
 //! Services, endpoints and the node, and what the kernel is to do about them; pure.
 
+mod address;
 mod endpoints;
 mod ledger;
 mod render;
+#[cfg(test)]
+mod strange_tests;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{self as core, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub(crate) use endpoints::Place;
 pub(crate) use ledger::{Difference, Ledger, Owner};
-pub(crate) use render::{HealthPort, Terms};
+pub(crate) use render::{HealthPort, Terms, WithoutLocal};
 use render::{Rendered, render};
 
-use crate::rules::{Element, ElementKey};
+use crate::rules::{Element, ElementKey, SetId};
 
 /// The label that says of which service the endpoints of a slice are.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// Says when what led to a slice's change happened.
+const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// Moments of changes that are kept until the kernel has them. While it refuses, those beyond are not counted.
+const TRIGGERS_MAX: usize = 1 << 16;
 /// The taint of a node that is about to go away.
 const GOES_AWAY: &str = "ToBeDeletedByClusterAutoscaler";
 
@@ -70,10 +79,41 @@ impl Node {
 #[derive(Debug, Default)]
 struct Entry {
     service: Option<Arc<Service>>,
-    slices: BTreeMap<String, Arc<EndpointSlice>>,
+    /// By name, in order; almost always one.
+    slices: Vec<(Owner, Arc<EndpointSlice>)>,
     /// What it wants of the kernel.
     keys: Vec<ElementKey>,
-    without_local: (usize, usize),
+    without_local: WithoutLocal,
+}
+
+impl Entry {
+    fn place_of(&self, name: &Owner) -> Result<usize, usize> {
+        self.slices.binary_search_by(|(known, _)| known.cmp(name))
+    }
+
+    /// Takes a slice over. Says whether it leads elsewhere than what was known under its name.
+    fn take(&mut self, name: &Owner, slice: &Arc<EndpointSlice>) -> bool {
+        match self.place_of(name) {
+            Ok(at) => {
+                let known = std::mem::replace(&mut self.slices[at].1, slice.clone());
+                !Arc::ptr_eq(&known, slice) && !leads_to_the_same(&known, slice)
+            }
+            Err(at) => {
+                self.slices.insert(at, (name.clone(), slice.clone()));
+                true
+            }
+        }
+    }
+
+    fn forget(&mut self, name: &Owner) {
+        if let Ok(at) = self.place_of(name) {
+            self.slices.remove(at);
+        }
+    }
+}
+
+fn leads_to_the_same(one: &EndpointSlice, other: &EndpointSlice) -> bool {
+    (&one.address_type, &one.ports, &one.endpoints) == (&other.address_type, &other.ports, &other.endpoints)
 }
 
 /// Everything that is known, and what follows from it.
@@ -87,7 +127,9 @@ pub(crate) struct Model {
     changed: HashSet<Owner>,
     /// The ports at which others ask about services.
     health: BTreeMap<Owner, HealthPort>,
-    without_local: (usize, usize),
+    without_local: WithoutLocal,
+    /// When what led to changed slices happened, by IP family; since 1970.
+    triggers: [Vec<Duration>; 2],
     pub(crate) ledger: Ledger,
 }
 
@@ -95,6 +137,13 @@ pub(crate) struct Model {
 pub(crate) fn owner(meta: &ObjectMeta) -> Owner {
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     format!("{namespace}/{name}").into()
+}
+
+/// When what led to the slice's change happened, since 1970; `None` when nobody says it.
+fn last_change(slice: &EndpointSlice) -> Option<Duration> {
+    let text = slice.metadata.annotations.as_ref()?.get(LAST_CHANGE)?;
+    let since = text.parse::<Timestamp>().ok()?.as_duration();
+    Duration::try_from(since).ok()
 }
 
 impl Model {
@@ -106,7 +155,8 @@ impl Model {
             slices: HashMap::new(),
             changed: HashSet::new(),
             health: BTreeMap::new(),
-            without_local: (0, 0),
+            without_local: WithoutLocal::default(),
+            triggers: Default::default(),
             ledger: Ledger::default(),
         }
     }
@@ -153,16 +203,19 @@ impl Model {
         }
         let Some(service) = service else { return };
         self.slices.insert(own.clone(), service.clone());
-        let known = self.services.get(&service).and_then(|entry| entry.slices.get(&*own));
-        if !known.is_some_and(|known| Arc::ptr_eq(known, &slice)) {
-            self.entry(&service).slices.insert(own.to_string(), slice);
+        if self.services.entry(service.clone()).or_default().take(&own, &slice) {
+            self.changed.insert(service);
+            let triggers = &mut self.triggers[usize::from(slice.address_type == "IPv6")];
+            if triggers.len() < TRIGGERS_MAX {
+                triggers.extend(last_change(&slice));
+            }
         }
     }
 
     /// A slice of endpoints is gone.
     pub(crate) fn remove_slice(&mut self, own: &Owner) {
         if let Some(service) = self.slices.remove(own) {
-            self.entry(&service).slices.remove(&**own);
+            self.entry(&service).forget(own);
         }
     }
 
@@ -190,38 +243,58 @@ impl Model {
 
     /// Brings the ledger up to date. Says how many services were looked at.
     pub(crate) fn refresh(&mut self) -> usize {
-        let changed = std::mem::take(&mut self.changed);
-        for owner in &changed {
-            self.refresh_one(owner);
+        let mut changed = std::mem::take(&mut self.changed);
+        let mut looked_at = 0;
+        while !changed.is_empty() {
+            looked_at += changed.len();
+            for owner in &changed {
+                self.refresh_one(owner);
+            }
+            changed = self.ledger.take_moved();
         }
-        changed.len()
+        looked_at
     }
 
     fn refresh_one(&mut self, owner: &Owner) {
         let Some(entry) = self.services.get_mut(owner) else { return };
-        let slices = entry.slices.values().map(|slice| &**slice);
+        let slices = entry.slices.iter().map(|(_, slice)| &**slice);
         let rendered = match &entry.service {
             Some(service) => render(service, slices, &self.node, self.terms),
             None => Rendered::default(),
         };
-        for key in entry.keys.iter().filter(|key| !rendered.elements.contains_key(*key)) {
+        let mut keys = Vec::with_capacity(rendered.elements.len());
+        for (key, value) in rendered.elements {
+            // Who may come to a place is for whose place it is; services stand before it in the order of keys.
+            let is_anothers = || self.ledger.holder(&key.of_service()) != Some(owner);
+            if key.set() == SetId::Sources && is_anothers() {
+                continue;
+            }
+            self.ledger.claim(owner, Element { key: key.clone(), value });
+            keys.push(key);
+        }
+        for key in entry.keys.iter().filter(|key| keys.binary_search(key).is_err()) {
             self.ledger.release(owner, key);
         }
-        entry.keys = rendered.elements.keys().cloned().collect();
-        for (key, value) in rendered.elements {
-            self.ledger.claim(owner, Element { key, value });
-        }
+        entry.keys = keys;
         match rendered.health {
             Some(health) => self.health.insert(owner.clone(), health),
             None => self.health.remove(owner),
         };
-        let (before, now) =
-            (std::mem::replace(&mut entry.without_local, rendered.without_local), rendered.without_local);
-        self.without_local.0 = self.without_local.0 + now.0 - before.0;
-        self.without_local.1 = self.without_local.1 + now.1 - before.1;
+        let now = rendered.without_local;
+        let before = std::mem::replace(&mut entry.without_local, now);
+        let counts = self.without_local.as_flattened_mut().iter_mut();
+        for (count, (now, before)) in counts.zip(now.as_flattened().iter().zip(before.as_flattened())) {
+            *count = *count + now - before;
+        }
         if entry.service.is_none() && entry.slices.is_empty() {
             self.services.remove(owner);
         }
+    }
+
+    /// When what led to the slices' changes happened that were taken over since this was last asked, by IP family; since
+    /// 1970.
+    pub(crate) fn take_triggers(&mut self) -> [Vec<Duration>; 2] {
+        std::mem::take(&mut self.triggers)
     }
 
     /// The ports at which others ask about services. Of several services at one port the first by name has it.
@@ -229,9 +302,8 @@ impl Model {
         self.health.values().rev().map(|health| (health.port, health.clone())).collect()
     }
 
-    /// How many ports have endpoints, but none here for those who get only these: for clients inside the cluster, and
-    /// outside.
-    pub(crate) fn without_local(&self) -> (usize, usize) {
+    /// See [`WithoutLocal`].
+    pub(crate) fn without_local(&self) -> WithoutLocal {
         self.without_local
     }
 }

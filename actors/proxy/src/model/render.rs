@@ -7,8 +7,8 @@ use k3sd_netlink::Cidr;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::Node;
 use super::endpoints::{Candidates, Chosen, candidates, choose, ready_here};
+use super::{Node, address};
 use crate::rules::{Element, ElementKey, Front, LOCAL_INDEX, Masquerade, Place, Recipe, hairpin, service_address};
 
 /// How long a client goes to the same endpoint unless the service says otherwise; seconds.
@@ -33,14 +33,19 @@ pub(crate) struct HealthPort {
     pub(crate) endpoints: usize,
 }
 
+/// How many ports have endpoints, but none for clients that policy shows only those of this node: for each IP family, those
+/// for clients inside the cluster, and outside.
+pub(crate) type WithoutLocal = [[usize; 2]; 2];
+
+const INSIDE: usize = 0;
+const OUTSIDE: usize = 1;
+
 /// What a service comes to on this node.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rendered {
     pub(crate) elements: BTreeMap<ElementKey, Box<[u8]>>,
     pub(crate) health: Option<HealthPort>,
-    /// How many of its ports have endpoints, but none for clients that policy shows only those of this node: for clients
-    /// inside the cluster, and outside.
-    pub(crate) without_local: (usize, usize),
+    pub(crate) without_local: WithoutLocal,
 }
 
 impl Rendered {
@@ -55,7 +60,7 @@ fn is_local(policy: Option<&String>) -> bool {
 }
 
 fn addresses(texts: Option<&Vec<String>>) -> impl Iterator<Item = IpAddr> {
-    texts.into_iter().flatten().filter_map(|text| text.parse().ok())
+    texts.into_iter().flatten().filter_map(|text| address::service(text))
 }
 
 fn protocol(port: &ServicePort) -> Option<u8> {
@@ -98,8 +103,7 @@ impl<'a> Context<'a> {
         let is_balanced = spec.type_.as_deref() == Some("LoadBalancer");
         let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
         let all = status.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten().filter(|_| is_balanced);
-        let all: Vec<_> =
-            all.filter_map(|one| Some((one.ip.as_ref()?.parse::<IpAddr>().ok()?, &one.ip_mode))).collect();
+        let all: Vec<_> = all.filter_map(|one| Some((address::service(one.ip.as_ref()?)?, &one.ip_mode))).collect();
         let is_ours = terms.local_load_balancer && spec.load_balancer_class.is_none();
         let here = all.iter().filter(|(address, _)| is_ours && node.addresses.contains(address));
         Self {
@@ -147,11 +151,17 @@ impl<'a> Context<'a> {
         (Recipe { masquerade: Masquerade::Never, local, sticky_seconds, ..recipe }, chosen.clone())
     }
 
-    /// Networks whose clients may come by way of the load balancer; `None` for all.
+    /// Networks whose clients may come by way of the load balancer; `None` for all. A range that isn't understood is nobody's.
     fn sources(&self, is_ipv6: bool) -> Option<Vec<Cidr>> {
-        let ranges = self.spec.load_balancer_source_ranges.iter().flatten().map(|text| text.trim().parse::<Cidr>());
-        let ranges: Vec<_> = ranges.flatten().filter(|cidr| cidr.is_ipv6() == is_ipv6).collect();
-        (self.is_balanced && !ranges.is_empty()).then_some(ranges)
+        let texts =
+            self.spec.load_balancer_source_ranges.as_deref().filter(|texts| self.is_balanced && !texts.is_empty())?;
+        let ranges: Vec<_> = texts.iter().map(|text| address::network(text)).collect();
+        // Like upstream, ranges of the one family say nothing about the other.
+        let is_meant = |range: &Option<Cidr>| range.is_none_or(|cidr| cidr.is_ipv6() == is_ipv6);
+        if !ranges.iter().any(is_meant) {
+            return None;
+        }
+        Some(ranges.into_iter().flatten().filter(|cidr| cidr.is_ipv6() == is_ipv6).collect())
     }
 }
 
@@ -184,10 +194,10 @@ fn put_port(rendered: &mut Rendered, of: &Context<'_>, port: &ServicePort, at: I
     let chosen = choose(all, &of.node.place);
     let is_ipv6 = at.is_ipv6();
     let (recipe, shown) = of.internal(&chosen);
-    rendered.without_local.0 += usize::from(recipe.drops);
+    rendered.without_local[usize::from(is_ipv6)][INSIDE] += usize::from(recipe.drops);
     put_front(rendered, &Front::new(protocol, Place::Address, at, number_here), &recipe, &shown);
     let (recipe, shown) = of.external(&chosen);
-    rendered.without_local.1 += usize::from(recipe.local == Some(0));
+    rendered.without_local[usize::from(is_ipv6)][OUTSIDE] += usize::from(recipe.local == Some(0));
     for ingress in of.ingress.iter().filter(|address| address.is_ipv6() == is_ipv6) {
         let front = Front::new(protocol, Place::Address, *ingress, number_here);
         put_balanced(rendered, of, &front, &recipe, &shown);
@@ -204,10 +214,9 @@ fn put_port(rendered: &mut Rendered, of: &Context<'_>, port: &ServicePort, at: I
         let place = Place::NodePort;
         put_front(rendered, &Front::new(protocol, place, at, node_port), &Recipe { place, ..recipe }, &shown);
     }
-    for (address, _) in chosen.cluster.iter().chain(&chosen.local) {
-        let is_here = all.iter().any(|(at, one)| at.0 == *address && (one.is_local || one.may_be_local));
-        if is_here {
-            rendered.put(hairpin(*address));
+    for place in chosen.cluster.iter().chain(&chosen.local) {
+        if all.get(place).is_some_and(|one| one.is_local || one.may_be_local) {
+            rendered.put(hairpin(place.0));
         }
     }
 }
@@ -224,9 +233,10 @@ pub(crate) fn render<'a>(
     if spec.type_.as_deref() == Some("ExternalName") {
         return rendered;
     }
-    let all = addresses(spec.cluster_ips.as_ref());
-    let alone = spec.cluster_ip.as_ref().and_then(|text| text.parse().ok()).filter(|_| spec.cluster_ips.is_none());
-    let own: Vec<IpAddr> = all.chain(alone).collect();
+    let mut own: Vec<IpAddr> = addresses(spec.cluster_ips.as_ref()).collect();
+    if spec.cluster_ips.as_ref().is_none_or(Vec::is_empty) {
+        own.extend(spec.cluster_ip.as_deref().and_then(address::service));
+    }
     let of = Context::new(service, spec, node, terms);
     for at in &own {
         rendered.put(service_address(*at));

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::rules::{Masquerade, Recipe, SetId, endpoint_of, read_address, recipe_of};
 
-const TERMS: Terms = Terms { masquerade_all: false, local_load_balancer: true };
+pub(super) const TERMS: Terms = Terms { masquerade_all: false, local_load_balancer: true };
 
-fn node() -> Node {
+pub(super) fn node() -> Node {
     let node = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "z1"}}, "status": {"addresses": [
         {"type": "InternalIP", "address": "192.0.2.1"}, {"type": "Hostname", "address": "n1"},
         {"type": "InternalIP", "address": "fd02::1"}, {"type": "ExternalIP", "address": "198.51.100.1"},
@@ -18,7 +18,7 @@ fn node() -> Node {
     Node::of("n1", &serde_json::from_value(node).unwrap())
 }
 
-fn service(name: &str, spec: &Value) -> Arc<Service> {
+pub(super) fn service(name: &str, spec: &Value) -> Arc<Service> {
     let mut spec = spec.clone();
     let status =
         spec.as_object_mut().unwrap().remove("ingress").map(|ingress| json!({"loadBalancer": {"ingress": ingress}}));
@@ -27,7 +27,7 @@ fn service(name: &str, spec: &Value) -> Arc<Service> {
 }
 
 /// Endpoints at port 8080, each as address and node.
-fn slice(name: &str, of: &str, endpoints: &[(&str, &str)]) -> Arc<EndpointSlice> {
+pub(super) fn slice(name: &str, of: &str, endpoints: &[(&str, &str)]) -> Arc<EndpointSlice> {
     let endpoints: Vec<_> = endpoints.iter().map(|(at, node)| json!({"addresses": [at], "nodeName": node})).collect();
     let is_ipv6 = name.ends_with('6');
     let value = json!({"metadata": {"namespace": "a", "name": name, "labels": {"kubernetes.io/service-name": of}},
@@ -36,7 +36,7 @@ fn slice(name: &str, of: &str, endpoints: &[(&str, &str)]) -> Arc<EndpointSlice>
 }
 
 /// What the kernel would do: by address and port the recipe, its endpoints, and those of this node.
-fn shown(model: &Model) -> BTreeMap<String, (Recipe, Vec<String>, Vec<String>)> {
+pub(super) fn shown(model: &Model) -> BTreeMap<String, (Recipe, Vec<String>, Vec<String>)> {
     let fronts = model.ledger.iter().filter(|(key, _)| key.set() == SetId::Services);
     let one = |(key, value): (&ElementKey, &[u8])| {
         let (_, address, port) = key.service().unwrap();
@@ -56,7 +56,7 @@ fn shown(model: &Model) -> BTreeMap<String, (Recipe, Vec<String>, Vec<String>)> 
     fronts.map(one).collect()
 }
 
-fn model(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> Model {
+pub(super) fn model(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> Model {
     let mut model = Model::new(node(), TERMS);
     services.iter().for_each(|service| model.set_service(service.clone()));
     slices.iter().for_each(|slice| model.set_slice(slice.clone()));
@@ -64,7 +64,7 @@ fn model(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>]) -> Model {
     model
 }
 
-fn in_set(model: &Model, set: SetId) -> usize {
+pub(super) fn in_set(model: &Model, set: SetId) -> usize {
     model.ledger.iter().filter(|(key, _)| key.set() == set).count()
 }
 
@@ -134,14 +134,14 @@ fn policies_say_who_gets_which_endpoints() {
     let found = shown(&model);
     assert!(found["10.43.0.5 80"].0.drops, "there are endpoints, but not for here");
     assert!(places.iter().all(|place| found[*place].0.local == Some(0)));
-    assert_eq!(model.without_local(), (1, 1));
+    assert_eq!(model.without_local(), [[1, 1], [0, 0]]);
     let health = &model.health_ports()[&30001];
     assert_eq!((health.endpoints, health.name.as_str()), (0, "web"));
     model.set_slice(slice("s4", "web", &[]));
     model.refresh();
     let found = shown(&model);
     assert!(found.values().all(|(recipe, ..)| !recipe.drops && recipe.local.is_none() && recipe.endpoints == 0));
-    assert_eq!(model.without_local(), (0, 0));
+    assert_eq!(model.without_local(), WithoutLocal::default());
     model.set_slice(both);
     model.refresh();
     assert_eq!(model.health_ports()[&30001].endpoints, 1);

@@ -3,7 +3,7 @@
 //! Owns:    the tables `k3sd-proxy`; nobody else writes them.
 //! Needs:   its informers, beside it; before all of them know what there is, nothing is changed.
 //! Restart: permanent. It reads what the kernel has, and changes what differs; connections don't notice.
-//! Fails:   only when its thread dies. What the kernel refuses is tried again.
+//! Fails:   when its thread dies, or an informer was away as it subscribed. What the kernel refuses is tried again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use super::kernel::{Changes, Kernel, KernelArgs, Round, warning};
 use super::msg::{Fed, SyncMsg};
+use crate::error::ProxyError;
 use crate::http::Meters;
 use crate::model::HealthPort;
 use crate::rules::TABLE;
@@ -70,6 +71,8 @@ pub(crate) struct Sync {
     last_round: Option<Moment>,
     failures: u32,
     rng: Rng,
+    /// When this incarnation began, since 1970: what led to earlier changes may have happened long before.
+    began: Duration,
     /// What was last warned of; it is told once.
     warned: Vec<String>,
 }
@@ -148,18 +151,18 @@ impl Sync {
         kind: usize,
         wrap: fn(Fed<K>) -> SyncMsg,
         place: fn(&mut Changes) -> &mut Vec<Change<K>>,
-    ) {
+    ) -> Result<(), ActorError> {
         self.known[kind] |= fed.changes.iter().any(|change| matches!(change, Change::Replaced(_)));
         if !fed.changes.is_empty() {
             self.args.meters.queued(ctx.clock().now());
         }
         place(&mut self.pending).extend(fed.changes);
-        match fed.from {
-            Some(from) => ctx.pipe(async move { wrap(next(from).await) }),
-            None => tracing::error!(kind = %K::kind(&()), "the proxy hears of no more changes"),
-        }
+        // The informer was away when it was asked, or dropped us. The next incarnation asks again.
+        let from = fed.from.ok_or_else(|| ActorError::new(format!("hear of changes to {}", K::plural(&()))))?;
+        ctx.pipe(async move { wrap(next(from).await) });
         // What is told after a failure waits with the rest for the next attempt.
         self.sync_after(ctx, Duration::ZERO);
+        Ok(())
     }
 
     async fn sync(&mut self, ctx: &mut Context<SyncMsg>) -> Result<(), ActorError> {
@@ -175,11 +178,19 @@ impl Sync {
         match outcome {
             Ok(round) => {
                 meters.synced(now, now.since(began), &round);
+                let wall = ctx.clock().wall();
+                for (family, triggers) in round.triggers.iter().enumerate() {
+                    let since = triggers.iter().filter(|trigger| **trigger > self.began);
+                    since.for_each(|trigger| meters.programmed(family, wall.saturating_sub(*trigger)));
+                }
                 self.failures = 0;
                 self.tell(ctx, round);
             }
             Err(error) => {
-                meters.failed();
+                meters.failed(match &error {
+                    ProxyError::Rules { family, .. } => Some(family),
+                    _ => None,
+                });
                 self.failures += 1;
                 let reason = warning(&error);
                 if self.failures == 1 {
@@ -222,7 +233,7 @@ impl Actor for Sync {
         let make = move || {
             let (kernel, news, port) = Kernel::open(kernel_args)?;
             hand_over.send((news, port)).ok();
-            Ok::<_, crate::ProxyError>(kernel)
+            Ok::<_, ProxyError>(kernel)
         };
         let kernel = Blocking::start(ctx, JOBS_WAITING_MAX, make).await?;
         let (news, port) = handed.await?;
@@ -245,15 +256,16 @@ impl Actor for Sync {
             last_round: None,
             failures: 0,
             rng: ctx.rng(),
+            began: ctx.clock().wall(),
             warned: Vec::new(),
         })
     }
 
     async fn handle(&mut self, ctx: &mut Context<SyncMsg>, message: SyncMsg) -> Result<(), ActorError> {
         match message {
-            SyncMsg::Services(fed) => self.feed(ctx, fed, 0, SyncMsg::Services, |all| &mut all.services),
-            SyncMsg::Slices(fed) => self.feed(ctx, fed, 1, SyncMsg::Slices, |all| &mut all.slices),
-            SyncMsg::Nodes(fed) => self.feed(ctx, fed, 2, SyncMsg::Nodes, |all| &mut all.nodes),
+            SyncMsg::Services(fed) => self.feed(ctx, fed, 0, SyncMsg::Services, |all| &mut all.services)?,
+            SyncMsg::Slices(fed) => self.feed(ctx, fed, 1, SyncMsg::Slices, |all| &mut all.slices)?,
+            SyncMsg::Nodes(fed) => self.feed(ctx, fed, 2, SyncMsg::Nodes, |all| &mut all.nodes)?,
             SyncMsg::TableTouched => {
                 self.kernel.run(Kernel::distrust).await?;
                 ctx.pipe(self.ear.clone().touched());

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k3sd_client::informer;
-use k3sd_netlink::nft::{Change, Family, Netfilter, News};
+use k3sd_netlink::nft::{Change, Family, Netfilter, News, Table};
 use k3sd_netlink::{Cidr, Namespace, NetlinkError, conntrack, write_sysctl};
+use k3sd_runtime::Clock;
 use k8s_openapi::api::core::v1::{self as core, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rustix::io::Errno;
@@ -15,10 +17,12 @@ use super::plan::{self, Told, UdpEndpoints};
 use crate::arguments::{Conntrack, NodePortAddresses, Settings};
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
-use crate::model::{HealthPort, Model, Node, Terms, owner};
+use crate::model::{HealthPort, Model, Node, Terms, WithoutLocal, owner};
 use crate::rules::{Policy, SetId, TABLE, family};
 
 const UDP: u8 = 17;
+/// The IP families, as the API calls them; wherever there is something for each, it is in this order.
+pub(crate) const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 
 /// What the thread is started with.
 #[derive(Debug, Clone)]
@@ -29,6 +33,7 @@ pub(crate) struct KernelArgs {
     pub(crate) node_ports: NodePortAddresses,
     pub(crate) terms: Terms,
     pub(crate) conntrack: Conntrack,
+    pub(crate) clock: Clock,
 }
 
 /// What informers said.
@@ -56,7 +61,13 @@ pub struct Round {
     /// What doesn't keep services from working, for people.
     pub warnings: Vec<String>,
     pub(crate) health_ports: Arc<BTreeMap<u16, HealthPort>>,
-    pub(crate) without_local: (usize, usize),
+    pub(crate) without_local: WithoutLocal,
+    /// Whether the kernel has tables of IPv6.
+    pub(crate) has_ipv6: bool,
+    /// When what led to changes of endpoints happened that the kernel has now, by IP family; since 1970.
+    pub(crate) triggers: [Vec<Duration>; 2],
+    /// How long it took to find UDP exchanges to forget, if any were looked for, and how many there were by IP family.
+    pub(crate) conntrack: Option<(Duration, [usize; 2])>,
     pub(crate) is_going: bool,
 }
 
@@ -84,7 +95,7 @@ pub struct Kernel {
 
 impl KernelArgs {
     /// What configuration and flags come to.
-    pub(crate) fn new(config: &ProxyConfig, settings: &Settings) -> Result<Self, ProxyError> {
+    pub(crate) fn new(config: &ProxyConfig, settings: &Settings, clock: Clock) -> Result<Self, ProxyError> {
         let cidr =
             |(address, bits): &(IpAddr, u8)| Cidr::new(*address, *bits).ok_or(ProxyError::ClusterCidr(*address, *bits));
         let cluster_cidrs = match &settings.cluster_cidrs {
@@ -103,6 +114,7 @@ impl KernelArgs {
             node_ports: settings.node_port_addresses()?,
             terms: Terms { masquerade_all: settings.masquerade_all, local_load_balancer: config.local_load_balancer },
             conntrack: settings.conntrack.clone(),
+            clock,
         })
     }
 }
@@ -122,7 +134,7 @@ impl Kernel {
     /// A setting means nothing, the kernel has no netfilter, or the namespace can't be entered.
     pub fn new(config: &ProxyConfig) -> Result<Self, ProxyError> {
         let settings = Settings::read(&config.arguments)?;
-        let (kernel, ..) = Self::open(KernelArgs::new(config, &settings)?)?;
+        let (kernel, ..) = Self::open(KernelArgs::new(config, &settings, Clock::system())?)?;
         Ok(kernel)
     }
 
@@ -153,15 +165,21 @@ impl Kernel {
         }
     }
 
-    /// Sets what the kernel should know of connections, and has it route packets to the loopback where node ports are
-    /// there. Says what it wouldn't do.
+    /// Sets what the kernel should know of connections, has it route packets to the loopback where node ports are there,
+    /// and translate addresses of connections even while somebody has taken our tables away: until they are mended a
+    /// packet would reach a port of the node at which nobody listens, and be answered with a reset. Says what it
+    /// wouldn't do.
     pub(crate) fn prepare(&mut self) -> Vec<String> {
+        let own = format!("{TABLE}-{}", self.netfilter.port().unwrap_or_default());
+        let kept = self.netfilter.keep_translating(Family::Inet, &own);
         let keys = sysctls(&self.args);
         let set = || {
             let failed = keys.iter().filter_map(|(key, value)| write_sysctl(key, value).err());
             Ok(failed.map(|error| warning(&error)).collect::<Vec<_>>())
         };
-        self.inside(set).unwrap_or_else(|error| vec![warning(&error)])
+        let mut warnings = self.inside(set).unwrap_or_else(|error| vec![warning(&error)]);
+        warnings.extend(kept.err().map(|error| warning(&error)));
+        warnings
     }
 
     /// The kernel's tables may be anything.
@@ -231,23 +249,37 @@ impl Kernel {
             elements: self.model.ledger.len(),
             health_ports: Arc::new(self.model.health_ports()),
             without_local: self.model.without_local(),
+            has_ipv6: self.has_ipv6,
+            triggers: self.model.take_triggers(),
             is_going: self.model.node().is_going,
             ..Round::default()
         };
         if loses_sticky {
             self.forget_clients(&mut round);
         }
-        if !stale.is_empty() {
-            let is_stale = |flow: &conntrack::Flow| {
-                flow.protocol == UDP && stale.is_stale(flow.destination, flow.destination_port, flow.answers_from)
-            };
-            // Services work without; only clients that go on sending from the same port don't get to the new endpoint.
-            match self.inside(|| conntrack::forget(is_stale)) {
-                Ok(forgotten) => round.forgotten += forgotten,
-                Err(error) => round.warnings.push(warning(&error)),
-            }
+        if was_full || !stale.is_empty() {
+            self.forget_exchanges(&stale, &mut round);
         }
         Ok(round)
+    }
+
+    /// UDP exchanges whose endpoint is gone begin anew. So does, after everything was looked at, what tried to reach a
+    /// service while its rules were away: the kernel remembers that it goes nowhere.
+    fn forget_exchanges(&self, stale: &UdpEndpoints, round: &mut Round) {
+        let (ledger, was_full) = (&self.model.ledger, round.was_full);
+        let is_stale = |flow: &conntrack::Flow| match flow.protocol {
+            UDP => stale.is_stale(flow.destination, flow.destination_port, flow.answers_from),
+            _ => was_full && flow.answers_from == flow.destination && plan::is_service(ledger, flow.destination),
+        };
+        let began = self.args.clock.now();
+        // Services work without; only clients that go on sending from the same port don't get to the new endpoint.
+        match self.inside(|| conntrack::forget(is_stale)) {
+            Ok(forgotten) => {
+                round.forgotten += forgotten.iter().sum::<usize>();
+                round.conntrack = Some((self.args.clock.now().since(began), forgotten));
+            }
+            Err(error) => round.warnings.push(warning(&error)),
+        }
     }
 
     /// Clients whose endpoint is gone are given another one. From the moment on in which it went nobody was sent there who
@@ -301,17 +333,26 @@ impl Kernel {
     }
 
     fn apply_everything(&mut self) -> Result<Applied, ProxyError> {
-        let (tables, told) = plan::everything(&self.model.ledger, &self.args.policy);
-        let mut changes = 0;
-        for table in &tables {
-            if table.family == family(true) && !self.has_ipv6 {
+        let (mut changes, mut refused, mut told) = (0, None, Told::default());
+        for (is_ipv6, name) in [false, true].into_iter().zip(FAMILIES) {
+            if is_ipv6 && !self.has_ipv6 {
                 continue;
             }
-            match self.netfilter.converge(table) {
+            let (ledger, policy) = (&self.model.ledger, &self.args.policy);
+            let wanted = |found: Option<&Table>| {
+                let (table, of_family) = plan::everything(ledger, policy, is_ipv6, found);
+                told.note(is_ipv6, of_family);
+                table
+            };
+            match self.netfilter.converge_from(family(is_ipv6), TABLE, wanted) {
                 Ok(taken) => changes += taken,
-                Err(error) if table.family == family(true) && is_unsupported(&error) => self.has_ipv6 = false,
-                Err(source) => return Err(ProxyError::Kernel { what: "write the services' rules", source }),
+                Err(error) if is_ipv6 && is_unsupported(&error) => self.has_ipv6 = false,
+                // The other family can be in order all the same.
+                Err(source) => _ = refused.get_or_insert(ProxyError::Rules { family: name, source }),
             }
+        }
+        if let Some(refused) = refused {
+            return Err(refused);
         }
         self.told = Some(told);
         Ok(Applied { was_full: true, changes, udp: UdpEndpoints::of(&self.model.ledger, None), loses_sticky: true })

@@ -7,4 +7,4 @@ mod plan;
 
 pub(crate) use actor::{Sync, SyncArgs};
 pub use kernel::{Changes, Kernel, Round};
-pub(crate) use kernel::{KernelArgs, warning};
+pub(crate) use kernel::{FAMILIES, KernelArgs, warning};

@@ -16,44 +16,70 @@ use crate::rules::{
 const SPARE_CHAINS_MAX: usize = 256;
 const UDP: u8 = 17;
 
-/// What of the kernel's tables is known beside elements that follow from services.
+/// What of the kernel's tables is known beside elements that follow from services, by family.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Told {
-    /// Recipes that have a chain, by family.
-    recipes: [BTreeSet<Recipe>; 2],
+pub(super) struct Told([ToldFamily; 2]);
+
+/// The same of one family.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ToldFamily {
+    /// Recipes that have a chain.
+    recipes: BTreeSet<Recipe>,
     /// How many of them were in use when all was last written.
     in_use: usize,
-    /// Lengths of networks that clients are checked by, by family; the longest first.
-    source_bits: [Vec<u8>; 2],
+    /// Lengths of networks that clients are checked by; the longest first.
+    source_bits: Vec<u8>,
 }
 
-/// The tables as they should be, and what will be known of them.
-pub(super) fn everything(ledger: &Ledger, policy: &Policy) -> (Vec<Table>, Told) {
-    let mut told = Told::default();
-    let mut contents: BTreeMap<(bool, SetId), Contents> = BTreeMap::new();
-    let mut lengths = [BTreeSet::new(), BTreeSet::new()];
-    for (key, value) in ledger.iter() {
-        let is_ipv6 = key.is_ipv6();
+impl ToldFamily {
+    fn has_too_many(&self) -> bool {
+        self.recipes.len() > self.in_use * 2 + SPARE_CHAINS_MAX
+    }
+}
+
+impl Told {
+    /// Notes what a family's table is like now.
+    pub(super) fn note(&mut self, is_ipv6: bool, family: ToldFamily) {
+        self.0[usize::from(is_ipv6)] = family;
+    }
+}
+
+/// A family's table as it should be, and what will be known of it. Chains that are there and that nobody uses stay, as they
+/// do between two changes.
+pub(super) fn everything(
+    ledger: &Ledger,
+    policy: &Policy,
+    is_ipv6: bool,
+    found: Option<&Table>,
+) -> (Table, ToldFamily) {
+    let mut told = ToldFamily::default();
+    let mut contents: BTreeMap<SetId, Contents> = BTreeMap::new();
+    let mut lengths = BTreeSet::new();
+    for (key, value) in ledger.iter().filter(|(key, _)| key.is_ipv6() == is_ipv6) {
         let element = nft::Element { data: Element::data(value), comment: None };
-        contents.entry((is_ipv6, key.set())).or_default().insert(key.bytes().to_vec(), element);
+        contents.entry(key.set()).or_default().insert(key.bytes().to_vec(), element);
         match key.set() {
-            SetId::Services => {
-                let closure = recipe_of(value).into_iter().flat_map(Recipe::closure);
-                told.recipes[usize::from(is_ipv6)].extend(closure);
-            }
-            SetId::Sources => lengths[usize::from(is_ipv6)].extend(source_bits(key)),
+            SetId::Services => told.recipes.extend(recipe_of(value).into_iter().flat_map(Recipe::closure)),
+            SetId::Sources => lengths.extend(source_bits(key)),
             _ => {}
         }
     }
-    told.in_use = told.recipes.iter().map(BTreeSet::len).sum();
-    told.source_bits = lengths.map(|lengths| lengths.into_iter().rev().collect());
-    let table = |is_ipv6: bool| {
-        let family = usize::from(is_ipv6);
-        let elements = |set| contents.remove(&(is_ipv6, set)).unwrap_or_default();
-        rules::table(is_ipv6, policy, &told.recipes[family], &told.source_bits[family], elements)
-    };
-    let tables = [false, true].map(table).into();
-    (tables, told)
+    told.in_use = told.recipes.len();
+    told.source_bits = lengths.into_iter().rev().collect();
+    let used = told.recipes.clone();
+    told.recipes.extend(spare(found));
+    if told.has_too_many() {
+        told.recipes = used;
+    }
+    let elements = |set| contents.remove(&set).unwrap_or_default();
+    let table = rules::table(is_ipv6, policy, &told.recipes, &told.source_bits, elements);
+    (table, told)
+}
+
+/// Recipes that have a chain in the kernel.
+fn spare(found: Option<&Table>) -> impl Iterator<Item = Recipe> {
+    let known = found.and_then(|found| found.set(SetId::Recipes.name())).and_then(|set| set.elements.as_ref());
+    known.into_iter().flatten().filter_map(|(key, _)| Recipe::decode(key)).flat_map(Recipe::closure)
 }
 
 /// The changes to each family's table, if they can be told from the differences alone; otherwise everything has to be
@@ -67,8 +93,7 @@ pub(super) fn changes(
     if differences.iter().any(|difference| difference.key.set() == SetId::Sources) {
         return None;
     }
-    let known: usize = told.recipes.iter().map(BTreeSet::len).sum();
-    if known > told.in_use * 2 + SPARE_CHAINS_MAX {
+    if told.0.iter().any(ToldFamily::has_too_many) {
         return None;
     }
     let mut families = Vec::new();
@@ -98,8 +123,7 @@ pub(super) fn changes(
 }
 
 fn new_chains(differences: &[&Difference], told: &mut Told, is_ipv6: bool, policy: &Policy) -> Vec<Change> {
-    let family = usize::from(is_ipv6);
-    let (known, bits) = (&mut told.recipes[family], &told.source_bits[family]);
+    let ToldFamily { recipes: known, source_bits: bits, .. } = &mut told.0[usize::from(is_ipv6)];
     let services = differences.iter().filter(|difference| difference.key.set() == SetId::Services);
     let wanted = services.filter_map(|difference| recipe_of(difference.new.as_ref()?));
     let mut changes = Vec::new();
@@ -121,6 +145,11 @@ fn endpoints<'a>(ledger: &'a Ledger, service: &'a ElementKey) -> impl Iterator<I
         .flatten()
         .flat_map(|(recipe, (first, count))| (first..first + count).map(move |index| (recipe, index)));
     indexes.filter_map(|(recipe, index)| endpoint_of(&recipe, ledger.get(&service.endpoint(&recipe, index))?))
+}
+
+/// Whether only services have this address, so that no connection to it can do without a translation.
+pub(super) fn is_service(ledger: &Ledger, address: IpAddr) -> bool {
+    ledger.get(&rules::service_address(address).key).is_some()
 }
 
 /// Of which services clients may be remembered with an endpoint that is gone: whether there are any.
@@ -227,8 +256,11 @@ mod tests {
     fn a_recipe_gets_its_chain_once() {
         let (mut ledger, owner): (_, Owner) = (Ledger::default(), "a/b".into());
         ledger.claim(&owner, front(6, 1).service(&recipe(2)));
-        let (tables, mut told) = everything(&ledger, &policy());
-        assert!(tables[0].chain("address-2").is_some() && tables[1].chain("address-2").is_none());
+        let (table, of_family) = everything(&ledger, &policy(), false, None);
+        let mut told = Told::default();
+        told.note(false, of_family);
+        assert!(table.chain("address-2").is_some());
+        assert!(everything(&ledger, &policy(), true, None).0.chain("address-2").is_none());
         ledger.told();
         ledger.claim(&owner, front(6, 1).service(&recipe(3)));
         ledger.claim(&owner, front(6, 2).service(&recipe(2)));
@@ -240,15 +272,34 @@ mod tests {
             .collect();
         assert_eq!((*of, chains), (family(false), vec![&"address-3".to_owned()]));
         assert!(changes(&ledger.differences(), &mut told, &policy()).unwrap()[0].1.len() == 2, "it is known now");
+        // A successor finds a chain that nobody uses, and keeps it.
+        ledger.claim(&owner, front(6, 2).service(&recipe(3)));
+        assert!(everything(&ledger, &policy(), false, None).0.chain("address-2").is_none());
+        let (kept, _) = everything(&ledger, &policy(), false, Some(&table));
+        assert!(kept.chain("address-2").is_some() && kept.chain("address-3").is_some());
+    }
+
+    #[test]
+    fn chains_that_nobody_uses_are_kept_up_to_a_point() {
+        let (mut ledger, owner): (_, Owner) = (Ledger::default(), "a/b".into());
+        let with_chains = |count: u32| {
+            let recipes: BTreeSet<_> = (0..count).map(recipe).collect();
+            rules::table(false, &policy(), &recipes, &[], |_| Contents::new())
+        };
+        ledger.claim(&owner, front(6, 1).service(&recipe(1)));
+        let most = u32::try_from(SPARE_CHAINS_MAX).unwrap() + 2;
+        let kept = |found: u32| everything(&ledger, &policy(), false, Some(&with_chains(found))).1.recipes.len();
+        assert_eq!((kept(5), kept(most), kept(most + 1)), (5, SPARE_CHAINS_MAX + 2, 1));
     }
 
     #[test]
     fn other_networks_of_clients_are_looked_at_as_a_whole() {
         let (mut ledger, owner): (_, Owner) = (Ledger::default(), "a/b".into());
-        let (_, mut told) = everything(&ledger, &policy());
+        let mut told = Told::default();
         ledger.claim(&owner, front(6, 1).source(&"10.0.0.0/8".parse().unwrap()));
         assert!(changes(&ledger.differences(), &mut told, &policy()).is_none());
-        assert_eq!(everything(&ledger, &policy()).1.source_bits, [vec![8], vec![]]);
+        let bits = |is_ipv6| everything(&ledger, &policy(), is_ipv6, None).1.source_bits;
+        assert_eq!((bits(false), bits(true)), (vec![8], vec![]));
     }
 
     #[test]
@@ -260,6 +311,8 @@ mod tests {
             ledger.claim(&owner, front.endpoint(&recipe(1), 0, [10, 42, 0, 2].into(), 53));
         }
         ledger.claim(&owner, front(6, 2).service(&recipe(0)));
+        ledger.claim(&owner, rules::service_address([10, 43, 0, 1].into()));
+        assert!(is_service(&ledger, [10, 43, 0, 1].into()) && !is_service(&ledger, [10, 43, 0, 2].into()));
         let all = UdpEndpoints::of(&ledger, None);
         assert_eq!(UdpEndpoints::of(&ledger, Some(&ledger.differences())), all);
         assert_eq!(all.0.len(), 2);

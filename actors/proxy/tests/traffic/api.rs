@@ -86,25 +86,42 @@ impl tower_service::Service<Request<Body>> for Api {
         let query: BTreeMap<_, _> =
             request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
         let from = query.get("resourceVersion").and_then(|version| version.parse::<usize>().ok()).unwrap_or(0);
+        let without = excluded(query.get("labelSelector").copied().unwrap_or_default());
         let is_watch = query.contains_key("watch");
         let history = self.0.subscribe();
         Box::pin(async move {
-            Ok(Response::new(if is_watch { watch(history, plural, from) } else { list(&history, &plural) }))
+            Ok(Response::new(if is_watch {
+                watch(history, plural, without, from)
+            } else {
+                list(&history, &plural, &without)
+            }))
         })
     }
 }
 
-fn list(history: &watch::Receiver<History>, wanted: &str) -> Answer {
+/// The labels that objects must not have; the proxy asks for nothing else.
+fn excluded(selector: &str) -> Vec<String> {
+    let plain = selector.replace("%2C", ",").replace("%2F", "/").replace("%21", "!");
+    let names = plain.split(',').filter(|part| !part.is_empty());
+    names.map(|part| part.strip_prefix('!').expect("a label that must not be there").to_owned()).collect()
+}
+
+fn is_selected(object: &Value, without: &[String]) -> bool {
+    !without.iter().any(|label| object["metadata"]["labels"].get(label).is_some())
+}
+
+fn list(history: &watch::Receiver<History>, wanted: &str, without: &[String]) -> Answer {
     let history = history.borrow();
-    let items: Vec<_> = history.objects.values().filter(|object| plural(object) == wanted).collect();
+    let ours = history.objects.values().filter(|object| plural(object) == wanted);
+    let items: Vec<_> = ours.filter(|object| is_selected(object, without)).collect();
     let version = history.events.len().to_string();
     let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items});
     Full::new(Bytes::from(list.to_string())).boxed()
 }
 
-fn watch(history: watch::Receiver<History>, wanted: String, from: usize) -> Answer {
+fn watch(history: watch::Receiver<History>, wanted: String, without: Vec<String>, from: usize) -> Answer {
     let lines = futures_util::stream::unfold((history, from), move |(mut history, mut at)| {
-        let wanted = wanted.clone();
+        let (wanted, without) = (wanted.clone(), without.clone());
         async move {
             loop {
                 let lines: String = {
@@ -112,7 +129,12 @@ fn watch(history: watch::Receiver<History>, wanted: String, from: usize) -> Answ
                     let new = &known.events[at..];
                     at = known.events.len();
                     let ours = new.iter().filter(|(of, ..)| *of == wanted);
-                    ours.map(|(_, what, object)| format!("{}\n", json!({"type": what, "object": object}))).collect()
+                    let event = |(_, what, object): &(String, &str, Value)| {
+                        // What isn't selected any more is gone for those who selected.
+                        let what = if is_selected(object, &without) { what } else { "DELETED" };
+                        format!("{}\n", json!({"type": what, "object": object}))
+                    };
+                    ours.map(event).collect()
                 };
                 if !lines.is_empty() {
                     return Some((Ok(Frame::data(Bytes::from(lines))), (history, at)));

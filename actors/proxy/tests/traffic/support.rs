@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use k3sd_netlink::nft::Netfilter;
+use k3sd_netlink::nft::{Family, News};
 use k3sd_netlink::{Namespace, NetlinkError};
 use k3sd_proxy::{ProxyConfig, ProxyDeps, tree};
 use k3sd_runtime::{Clock, System, Tree};
@@ -74,6 +74,18 @@ impl Space {
         match tokio::time::timeout(SILENCE, socket.connect(to)).await {
             Ok(connected) => connected,
             Err(_) => Err(ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Sends the first packet of a connection at once; comes back when it stands, or when nobody answers for long.
+    pub(crate) fn begin_to_connect(&self, to: &str) -> impl Future<Output = io::Result<TcpStream>> + use<> {
+        let to: SocketAddr = to.parse().unwrap();
+        let socket = self.inside(TcpSocket::new_v4).unwrap();
+        let mut task = JoinSet::new();
+        task.spawn(socket.connect(to));
+        async move {
+            let connected = tokio::time::timeout(ANSWER_LIMIT, task.join_next()).await;
+            connected.map_err(|_| ErrorKind::TimedOut)?.unwrap().unwrap()
         }
     }
 
@@ -281,10 +293,16 @@ impl Cluster {
         (text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0), text)
     }
 
-    /// The number of the last change to the kernel's tables.
-    pub(crate) fn generation(&self) -> u32 {
-        Netfilter::open_in(&self.node.namespace).unwrap().generation().unwrap()
+    /// Hears from now on of every change to tables, whoever makes it.
+    pub(crate) fn news(&self) -> News {
+        self.node.namespace.enter(News::open).unwrap()
     }
+}
+
+/// Whether anything in the proxy's tables is another than when this was last asked.
+pub(crate) fn is_touched(news: &News) -> bool {
+    // No socket has the port zero, so nobody's changes are left out.
+    news.drain_foreign(&[Family::Ip, Family::Ip6], "k3sd-proxy", 0).unwrap()
 }
 
 /// Runs a test on a cluster of its own.
@@ -349,12 +367,23 @@ pub(crate) fn service(name: &str, address: &str, spec: &Value) -> Value {
 /// The endpoints of a Service, as addresses and their nodes.
 pub(crate) fn slice(of: &str, endpoints: &[(&str, &str)]) -> Value {
     let is_ipv6 = endpoints.iter().any(|(address, _)| address.contains(':'));
-    let endpoints: Vec<_> =
-        endpoints.iter().map(|(address, node)| json!({"addresses": [address], "nodeName": node})).collect();
+    let endpoints = endpoints.iter().map(|(address, node)| json!({"addresses": [address], "nodeName": node}));
+    slice_of(of, is_ipv6, endpoints.collect())
+}
+
+/// The endpoints of a Service in one family, said in full.
+pub(crate) fn slice_of(of: &str, is_ipv6: bool, endpoints: Vec<Value>) -> Value {
     json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
         "metadata": {"namespace": "a", "name": format!("{of}-{is_ipv6}"), "labels": {"kubernetes.io/service-name": of}},
         "addressType": if is_ipv6 { "IPv6" } else { "IPv4" }, "endpoints": endpoints, "ports": [
             {"name": "tcp", "port": 8080, "protocol": "TCP"}, {"name": "udp", "port": 8080, "protocol": "UDP"}]})
 }
 
+/// The node itself, in a zone.
+pub(crate) fn node(zone: &str) -> Value {
+    json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": zone}},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}})
+}
+
 pub(crate) const BOTH: [(&str, &str); 2] = [("10.42.0.2", "n1"), ("10.42.0.3", "n1")];
+pub(crate) const BOTH_V6: [(&str, &str); 2] = [("fd42::2", "n1"), ("fd42::3", "n1")];
