@@ -12,11 +12,16 @@
 //! Directories are made and removed below the roots that the ConfigMap `local-path-config` names, and nowhere else; on the
 //! way there no link is followed, because whoever may write into a volume could have put it there.
 //!
-//! What is deliberately absent: the scripts `setup` and `teardown` of the ConfigMap aren't run. What K3s has there is what
-//! is done here.
+//! The scripts `setup` and `teardown` that K3s has in the ConfigMap do what is done here, so they aren't run. Where an
+//! operator wrote others, or named commands, they run in the pod of the ConfigMap's `helperPod.yaml`, as they do upstream.
+//!
+//! A server deletes what is left of volumes whose node is gone: see [`gone()`].
 
 mod config;
 mod directories;
+mod gone;
+mod helper;
+mod helping;
 mod manifest;
 mod pattern;
 mod plan;
@@ -30,13 +35,14 @@ use k3sd_client::controller::Loop;
 use k3sd_client::election::Leading;
 use k3sd_client::events::recorder;
 use k3sd_client::informer::{InformerArgs, ObjectKey, informer};
-use k3sd_runtime::{ChildSpec, Spec, Strategy, subtree, worker};
+use k3sd_runtime::{ChildSpec, Clock, Spec, Strategy, subtree, worker};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use tokio::sync::watch;
 
 use self::directories::{Directories, Keeper};
+pub use self::gone::gone;
 pub use self::manifest::{MANIFEST, SERVICE_ACCOUNT};
 use self::provisioner::{Key, Provisioner};
 
@@ -56,12 +62,14 @@ pub struct LocalStorageArgs {
     pub connect: Connect,
     /// The name of this node.
     pub node: String,
+    /// Time.
+    pub clock: Clock,
 }
 
 /// The subtree of a node: it belongs to the agent, and stops with it. Volumes stay.
 #[must_use]
 pub fn tree(args: &LocalStorageArgs) -> Spec {
-    let LocalStorageArgs { connect, node } = args;
+    let LocalStorageArgs { connect, node, clock } = args;
     let all = || InformerArgs::all(connect.clone());
     let (claims_child, claims) = informer::<PersistentVolumeClaim>("persistentvolumeclaims", all());
     let (volumes_child, volumes) =
@@ -83,6 +91,7 @@ pub fn tree(args: &LocalStorageArgs) -> Spec {
         config: config.clone(),
         recorder: recorder.component(COMPONENT),
         directories: Directories::new(address),
+        clock: clock.clone(),
     };
     let informers = [claims_child, volumes_child, classes_child, nodes_child, config_child];
     let informers = informers.into_iter().fold(Spec::new(Strategy::OneForOne).budget(BUDGET.0, BUDGET.1), Spec::child);

@@ -6,7 +6,8 @@ pub const SERVICE_ACCOUNT: &str = "local-path-provisioner-service-account";
 /// The service account with its rights, the StorageClass and the ConfigMap. YAML, for the directory of manifests;
 /// `%{DEFAULT_LOCAL_STORAGE_PATH}%` and `%{SYSTEM_DEFAULT_REGISTRY}%` are to be replaced.
 ///
-/// The last three keys of the ConfigMap are there for those who put the upstream provisioner in the place of this one.
+/// The last three keys of the ConfigMap are for operators to change, and for those who put the upstream provisioner in
+/// the place of this one. The role in `kube-system` is for the pods that run what they write there.
 pub const MANIFEST: &str = r#"apiVersion: v1
 kind: ServiceAccount
 metadata:
@@ -38,6 +39,30 @@ metadata:
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: ClusterRole
+  name: local-path-provisioner-role
+subjects:
+- kind: ServiceAccount
+  name: local-path-provisioner-service-account
+  namespace: kube-system
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: local-path-provisioner-role
+  namespace: kube-system
+rules:
+- apiGroups: [""]
+  resources: ["pods"]
+  verbs: ["get", "list", "watch", "create", "delete"]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: local-path-provisioner-bind
+  namespace: kube-system
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
   name: local-path-provisioner-role
 subjects:
 - kind: ServiceAccount

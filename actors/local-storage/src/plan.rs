@@ -175,27 +175,54 @@ fn source(claim: &PersistentVolumeClaim, class: &StorageClass, path: &Path) -> R
     }
 }
 
-/// Whether a volume is to be removed on the node of this [`hostname`].
-pub(crate) fn is_to_go(volume: &PersistentVolume, hostname: &str) -> bool {
+/// Whether a volume of ours waits to be removed, wherever it is.
+pub(crate) fn is_released(volume: &PersistentVolume) -> bool {
     let Some(spec) = &volume.spec else { return false };
-    let annotations = volume.metadata.annotations.as_ref();
-    let is_ours = annotations.and_then(|all| all.get(PROVISIONED_BY)).is_some_and(|by| by == PROVISIONER);
+    let is_ours = annotation(volume, PROVISIONED_BY) == Some(PROVISIONER);
     let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
     let policy = spec.persistent_volume_reclaim_policy.as_deref();
-    if !is_ours || phase != Some("Released") || policy != Some("Delete") || volume.metadata.deletion_timestamp.is_some()
-    {
-        return false;
-    }
-    let required = spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref());
-    let mut terms = required.into_iter().flat_map(|required| &required.node_selector_terms);
-    // One without an affinity is in a file system that every node has.
-    required.is_none()
-        || terms.any(|term| {
-            term.match_expressions.iter().flatten().any(|expression| {
-                let values = expression.values.as_deref().unwrap_or_default();
-                expression.key == HOSTNAME && expression.operator == "In" && values == [hostname.to_owned()]
-            })
+    is_ours && phase == Some("Released") && policy == Some("Delete") && volume.metadata.deletion_timestamp.is_none()
+}
+
+fn annotation<'a>(volume: &'a PersistentVolume, name: &str) -> Option<&'a str> {
+    volume.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+/// The [`hostname`] of the node that a volume is on; `None` for one in a file system that every node has, and for one
+/// whose affinity is none of ours.
+fn host_of(volume: &PersistentVolume) -> Option<&str> {
+    let affinity = volume.spec.as_ref()?.node_affinity.as_ref()?;
+    let mut expressions = affinity.required.iter().flat_map(|required| &required.node_selector_terms);
+    expressions.find_map(|term| {
+        let mut ours =
+            term.match_expressions.iter().flatten().filter(|one| one.key == HOSTNAME && one.operator == "In");
+        ours.find_map(|expression| match expression.values.as_deref().unwrap_or_default() {
+            [only] => Some(only.as_str()),
+            _ => None,
         })
+    })
+}
+
+/// Whether a volume is to be removed on the node of this [`hostname`].
+pub(crate) fn is_to_go(volume: &PersistentVolume, hostname: &str) -> bool {
+    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+    let is_bound = affinity.is_some_and(|affinity| affinity.required.is_some());
+    // One without an affinity is in a file system that every node has.
+    is_released(volume) && (!is_bound || host_of(volume) == Some(hostname))
+}
+
+/// The name of the node of a volume that waits to be removed there, if no such node is left.
+pub(crate) fn homeless<'a, 'n>(
+    volume: &'a PersistentVolume,
+    mut nodes: impl Iterator<Item = &'n Node>,
+) -> Option<&'a str> {
+    let host = host_of(volume).filter(|_| is_released(volume))?;
+    let name = annotation(volume, VOLUME_NODE).unwrap_or(host);
+    let is_there = nodes.any(|node| {
+        let own = node.metadata.name.as_deref().unwrap_or_default();
+        own == name || own == host || hostname(own, Some(node)) == host
+    });
+    (!is_there).then_some(name)
 }
 
 /// The directory of a volume that [is to go](is_to_go). An error is for people.
@@ -409,6 +436,22 @@ mod tests {
             ] }] } } } }),
         ] {
             assert!(!is_to_go(&volume("/opt/s/x", change.clone()), "a"), "{change}");
+        }
+        let node = |name: &str, host: &str| -> Node {
+            let node = json!({ "metadata": { "name": name, "labels": { HOSTNAME: host } } });
+            serde_json::from_value(node).expect("a node")
+        };
+        let others = [node("b", "b"), node("c", "host-c")];
+        let lost =
+            |change: Value, nodes: &[Node]| homeless(&volume("/opt/s/x", change), nodes.iter()).map(str::to_owned);
+        assert_eq!(lost(json!({}), &others), Some("a".to_owned()));
+        let named = json!({ "metadata": { "annotations": { VOLUME_NODE: "n" } } });
+        assert_eq!(lost(named.clone(), &others), Some("n".to_owned()));
+        for present in [node("a", "x"), node("x", "a"), node("n", "x")] {
+            assert_eq!(lost(named.clone(), std::slice::from_ref(&present)), None, "{present:?}");
+        }
+        for change in [json!({ "status": { "phase": "Bound" } }), json!({ "spec": { "nodeAffinity": null } })] {
+            assert_eq!(lost(change, &others), None);
         }
         let place = |path: &str| place_of(&volume(path, json!({})), &config, "a").map(|place| place.path()).ok();
         assert_eq!(place("/opt/s/n/c"), Some(PathBuf::from("/opt/s/n/c")));

@@ -1,7 +1,7 @@
 //! Makes and removes the volumes of one node.
 //!
 //! Owns:    the volumes of the provisioner that belong to this node, and their directories.
-//! Needs:   claims, volumes, classes and the configuration to look at; whoever makes directories.
+//! Needs:   claims, volumes, classes and the configuration to look at; whoever makes directories, or the pod that does.
 //! Restart: permanent. It looks at every claim and volume again; a directory that is there is taken as it is.
 //! Fails:   never as a whole; what can't be made or removed is tried again, and an Event says why.
 
@@ -11,13 +11,16 @@ use k3sd_client::api::Connect;
 use k3sd_client::controller::{Controller, Failure, Turn};
 use k3sd_client::events::Recorder;
 use k3sd_client::informer::{Informer, ObjectKey};
+use k3sd_runtime::Clock;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use crate::config::Config;
-use crate::directories::Directories;
+use crate::directories::{Directories, Place};
+use crate::helper::{Action, Helper, Work};
+use crate::helping::help;
 use crate::plan::{
     Here, New, PROVISIONER, hostname, is_for, is_to_go, place_of, provision, selected, volume_name, waits,
 };
@@ -56,6 +59,7 @@ pub(crate) struct Provisioner {
     pub(crate) config: Informer<ConfigMap>,
     pub(crate) recorder: Recorder,
     pub(crate) directories: Directories,
+    pub(crate) clock: Clock,
 }
 
 impl Controller for Provisioner {
@@ -77,6 +81,31 @@ impl Provisioner {
         let text = map.and_then(|map| map.data.as_ref()?.get("config.json"));
         Config::parse(text.ok_or("no valid config available: there is no config.json in local-path-config")?)
             .map_err(|error| error.to_string())
+    }
+
+    /// Makes or removes the directory of a volume, by a pod if the operator wants something special. An error is for people.
+    async fn act(
+        &self,
+        action: Action,
+        volume: &PersistentVolume,
+        place: Place,
+    ) -> Result<Result<(), String>, Failure> {
+        let maps = self.config.snapshot();
+        let data = maps.as_ref().and_then(|maps| maps.get(NAMESPACE, CONFIG)?.data.as_ref());
+        let helper = match data.map_or(Ok(None), |data| Helper::of(data, action)) {
+            Ok(helper) => helper,
+            Err(why) => return Ok(Err(why)),
+        };
+        let path = place.path();
+        if let Some(helper) = helper {
+            let work = Work::new(volume, path, &self.node);
+            return Ok(help(self.connect.client(), &self.clock, &helper, &work, action).await);
+        }
+        let done = match action {
+            Action::Create => self.directories.make(place).await?,
+            Action::Delete => self.directories.remove(place).await?,
+        };
+        Ok(done.map_err(|error| format!("failed to {} {}: {error}", action.word(), path.display())))
     }
 
     async fn claim(&self, key: &ObjectKey, turn: &mut Turn) -> Result<(), Failure> {
@@ -117,11 +146,10 @@ impl Provisioner {
             format!("External provisioner is provisioning volume for claim \"{key}\""),
         );
         let New { place, volume } = provision(claim, class, &here).map_err(|why| failed(&why))?;
-        let path = place.path();
-        if let Err(error) = self.directories.make(place).await? {
-            return Err(failed(&format!("failed to create volume {name} at {}: {error}", path.display())));
-        }
         let volume: PersistentVolume = serde_json::from_value(volume).map_err(Failure::other)?;
+        if let Err(why) = self.act(Action::Create, &volume, place).await? {
+            return Err(failed(&why));
+        }
         let api: Api<PersistentVolume> = Api::all(self.connect.client());
         match api.create(&PostParams::default(), &volume).await.map_err(Failure::from) {
             Ok(written) => turn.wrote(&self.volumes, &written),
@@ -157,8 +185,8 @@ impl Provisioner {
         }
         let config = self.config().map_err(|why| failed(&why))?;
         let place = place_of(&now, &config, &self.node).map_err(|why| failed(&why))?;
-        if let Err(error) = self.directories.remove(place).await? {
-            return Err(failed(&error.to_string()));
+        if let Err(why) = self.act(Action::Delete, &now, place).await? {
+            return Err(failed(&why));
         }
         let uid = now.metadata.uid.clone();
         let params = DeleteParams::default().preconditions(Preconditions { uid, ..Preconditions::default() });
