@@ -4,6 +4,10 @@
 //! Bars: from an empty cluster within 10 s; unchanged at a restart within 1 s, and not one write.
 //! `cargo bench -p chaos-tests --bench manifests`; with `-- --quick` a tenth of it.
 
+#[path = "../../benches/table.rs"]
+#[expect(dead_code, reason = "shared with benches that print other rows")]
+mod table;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -17,9 +21,12 @@ use k3sd_manifests::{ManifestsConfig, ManifestsDeps, Variables};
 use k3sd_runtime::{ChildSpec, Clock, subtree};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use table::Row;
 
 const FILES: usize = 200;
 const OBJECTS_PER_FILE: usize = 5;
+/// Writes for a new file: its AddOn twice, its object, two Events.
+const NEW_FILE_WRITES: u64 = 5;
 /// Longest wait, and how often is looked.
 const LIMIT: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -113,16 +120,15 @@ async fn measure(files: usize) {
     wait_applied(&cluster, files + 1).await;
     let again = began.elapsed();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    // Of the new file: its AddOn twice, its object, two Events.
     let more = requests(&cluster, &writing).await - written;
-    println!(
-        "{files:>4} files {:>5} objects  from empty {:>6.2} s  unchanged {:>6.3} s  writes for what is unchanged {}",
-        files * OBJECTS_PER_FILE,
-        first.as_secs_f64(),
-        again.as_secs_f64(),
-        more.saturating_sub(5),
-    );
-    assert_eq!(more, 5, "writes of the new file only");
+    let unasked = more.saturating_sub(NEW_FILE_WRITES);
+    Row::print_head("-");
+    let what = format!("{files} files with {} objects applied to an empty cluster", files * OBJECTS_PER_FILE);
+    Row::at_most(what, 10.0, "s", first.as_secs_f64()).named("manifests-first").print();
+    Row::at_most("the same unchanged at a restart", 1.0, "s", again.as_secs_f64()).named("manifests-again").print();
+    Row::alone("writes for what is unchanged", "none", unasked.to_string(), unasked == 0)
+        .named("manifests-writes")
+        .print();
     cluster.stop().await;
 }
 

@@ -4,6 +4,10 @@
 //! Bar: 2,500 a second plain and 800 with topology spread, on 5,000 nodes. `cargo bench -p chaos-tests --bench scheduler`;
 //! with `-- --quick` only a small cluster.
 
+#[path = "../../benches/table.rs"]
+#[expect(dead_code, reason = "shared with benches that print other rows")]
+mod table;
+
 use std::time::{Duration, Instant};
 
 use chaos_tests::cluster::{Cluster, Plane};
@@ -16,6 +20,7 @@ use k8s_openapi::serde::{Serialize, de::DeserializeOwned};
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
+use table::Row;
 
 /// Requests that make objects at the same time.
 const AT_ONCE: usize = 64;
@@ -70,7 +75,7 @@ fn bound(pods: &Informer<Pod>) -> usize {
     pods.snapshot().map_or(0, |pods| pods.iter().filter(|pod| has_node(pod)).count())
 }
 
-async fn measure(nodes: usize, count: usize, is_spread: bool) {
+async fn measure(name: &'static str, nodes: usize, count: usize, is_spread: bool) {
     let cluster: Cluster = Plane::new(Clock::system()).start(Vec::new()).await;
     let account = json!({ "metadata": { "name": "default" } });
     make(&Api::<ServiceAccount>::namespaced(cluster.admin(), "default"), std::iter::once(account)).await;
@@ -104,9 +109,8 @@ async fn measure(nodes: usize, count: usize, is_spread: bool) {
     let (since, before) = first.unwrap_or((began, 0));
     let rate = (count - before) as f64 / since.elapsed().as_secs_f64();
     let case = if is_spread { "topology spread" } else { "plain" };
-    println!(
-        "{nodes:>5} nodes {count:>6} pods  {case:<16} {rate:>8.0} pods/s from the first, {all:.1?} with the start"
-    );
+    let what = format!("{count} pods on {nodes} nodes, {case} ({all:.1?} with the start)");
+    Row::at_least(what, if is_spread { 800.0 } else { 2500.0 }, "pods/s", rate).named(name).print();
     tree.stop();
     tree.ended().await;
     cluster.stop().await;
@@ -114,11 +118,14 @@ async fn measure(nodes: usize, count: usize, is_spread: bool) {
 
 fn main() {
     let is_quick = std::env::args().any(|argument| argument == "--quick");
-    let sizes: &[(usize, usize)] = if is_quick { &[(100, 2_000)] } else { &[(1_000, 10_000), (5_000, 50_000)] };
-    for (nodes, pods) in sizes {
-        for is_spread in [false, true] {
+    let sizes: [(usize, usize); 2] =
+        if is_quick { [(100, 1_000), (200, 2_000)] } else { [(1_000, 10_000), (5_000, 50_000)] };
+    let names = [["schedule-1000", "schedule-1000-spread"], ["schedule-5000", "schedule-5000-spread"]];
+    Row::print_head("-");
+    for ((nodes, pods), names) in sizes.into_iter().zip(names) {
+        for (name, is_spread) in names.into_iter().zip([false, true]) {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            runtime.expect("a runtime").block_on(measure(*nodes, *pods, is_spread));
+            runtime.expect("a runtime").block_on(measure(name, nodes, pods, is_spread));
         }
     }
 }

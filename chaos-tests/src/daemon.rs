@@ -43,6 +43,22 @@ pub struct Holdings {
     pub memory: usize,
 }
 
+impl Holdings {
+    /// What a process holds now.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn of(pid: u32) -> Self {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        let count = |name| fs::read_dir(process.join(name)).expect("it runs").count();
+        let status = fs::read_to_string(process.join("status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("the kernel tells");
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+        Self { descriptors: count("fd"), threads: count("task"), memory: kib * 1024 }
+    }
+}
+
 /// The binary under test: `K3SD_BINARY`, or one that cargo builds now, so that it is never an old one.
 ///
 /// # Panics
@@ -207,12 +223,7 @@ impl Daemon {
     /// When it does not run.
     #[must_use]
     pub fn holdings(&self) -> Holdings {
-        let process = PathBuf::from(format!("/proc/{}", self.pid()));
-        let count = |name| fs::read_dir(process.join(name)).expect("it runs").count();
-        let status = fs::read_to_string(process.join("status")).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("the kernel tells");
-        let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
-        Holdings { descriptors: count("fd"), threads: count("task"), memory: kib * 1024 }
+        Holdings::of(self.pid())
     }
 
     /// Sends a signal.

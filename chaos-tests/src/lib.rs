@@ -10,14 +10,17 @@
 //! that the watchers saw. For the API server, [`api`] has clients and checkers of its own.
 //!
 //! The loops, which are the scheduler and the controllers, run in this process instead, on a [`cluster`] without sockets:
-//! there a paused clock makes hours short, and a seed replays a run.
+//! there a paused clock makes hours short, and a seed replays a run. A [`simulation`] adds the node, over [`fakes`] of its
+//! container runtime, disk and network, and makes everything go wrong; [`checkers`] judge it.
 
 pub mod api;
 pub mod budgets;
+pub mod checkers;
 pub mod checks;
 pub mod cluster;
 pub mod daemon;
 pub mod etcd;
+pub mod fakes;
 pub mod faults;
 pub mod history;
 pub mod judge;
@@ -26,6 +29,7 @@ pub mod load;
 pub mod log;
 #[path = "../../actors/k3sd/tests/support/ports.rs"]
 mod ports;
+pub mod simulation;
 mod streams;
 #[cfg(test)]
 mod testbed;

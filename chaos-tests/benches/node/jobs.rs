@@ -37,6 +37,7 @@ pub(crate) fn run(words: Vec<String>) -> Result<(), Failure> {
         match job.as_str() {
             "start" => starts(&start).await,
             "idle" => idle_alone(&start, Part::Whole, &scale).await,
+            "everything" => idle_alone(&start, Part::Everything, &scale).await,
             "server" => idle_alone(&start, Part::Server, &scale).await,
             "pod" => one_by_one(&start, &scale).await,
             "many" => at_once(&start, &scale).await,
@@ -63,7 +64,7 @@ fn milliseconds(time: Duration) -> f64 {
 
 /// A start on an empty directory, and one as after the machine's own.
 async fn starts(start: &Start) -> Result<(), Failure> {
-    let node = start.run(Part::Whole).await?;
+    let node = start.run(Part::Everything).await?;
     tell("cold_ms", milliseconds(node.took));
     Pods::new(&node.connect, cri()).possible().await?;
     node.stop()?;
@@ -78,7 +79,7 @@ async fn starts(start: &Start) -> Result<(), Failure> {
         nodes.patch_status(&name, &PatchParams::default(), &patch).await?;
     }
     server.stop()?;
-    let node = start.run(Part::Whole).await?;
+    let node = start.run(Part::Everything).await?;
     tell("warm_ms", milliseconds(node.took));
     node.stop()
 }
@@ -100,7 +101,7 @@ async fn look_idle(node: &Node, scale: &Scale) -> Result<(), Failure> {
 
 async fn idle_alone(start: &Start, part: Part, scale: &Scale) -> Result<(), Failure> {
     let node = start.run(part).await?;
-    if part == Part::Whole {
+    if part != Part::Server {
         Pods::new(&node.connect, cri()).possible().await?;
     }
     look_idle(&node, scale).await
@@ -108,7 +109,7 @@ async fn idle_alone(start: &Start, part: Part, scale: &Scale) -> Result<(), Fail
 
 /// One pod after the other, ours and bare in turns.
 async fn one_by_one(start: &Start, scale: &Scale) -> Result<(), Failure> {
-    let node = start.run(Part::Whole).await?;
+    let node = start.run(Part::Everything).await?;
     let pods = Pods::new(&node.connect, cri());
     let bare = Bare::new(cri(), &start.directory, &start.cgroup);
     pods.possible().await?;
@@ -143,7 +144,7 @@ fn most(mut times: Vec<Duration>) -> Option<f64> {
 
 /// All pods at once, ours and bare in turns; and what the node takes while they run.
 async fn at_once(start: &Start, scale: &Scale) -> Result<(), Failure> {
-    let node = start.run(Part::Whole).await?;
+    let node = start.run(Part::Everything).await?;
     let pods = Pods::new(&node.connect, cri());
     let bare = Bare::new(cri(), &start.directory, &start.cgroup);
     pods.possible().await?;

@@ -14,20 +14,19 @@
 mod bare;
 mod jobs;
 mod node;
-#[path = "../../../actors/kine/benches/etcd/order.rs"]
-#[expect(dead_code, reason = "shared with benches that build from their own place")]
+#[path = "../../../benches/order.rs"]
 mod order;
 mod place;
 mod pods;
 mod report;
-#[path = "../../../actors/kine/benches/etcd/table.rs"]
+#[path = "../../../benches/table.rs"]
 #[expect(dead_code, reason = "shared with benches that print other rows")]
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use crate::order::{Order, load_average};
+use crate::order::{Order, binary, load_average};
 use crate::place::Setting;
 use crate::table::Row;
 
@@ -53,7 +52,7 @@ const FULL: Scale = Scale { rounds: 5, single: 25, many: 100, settle: 20, idle: 
 const QUICK: Scale = Scale { rounds: 1, single: 3, many: 10, settle: 3, idle: 5 };
 
 /// What can be measured by itself, in the order of the table.
-const ROWS: &[&str] = &["start", "idle", "pod", "many"];
+const ROWS: &[&str] = &["start", "idle", "everything", "pod", "many"];
 
 /// What stands first on the command line of this program where it is to do a job in namespaces of its own.
 const INSIDE: &str = "--inside";
@@ -69,6 +68,7 @@ fn measure(row: &str, setting: &Setting, scale: &Scale) -> Result<Vec<Row>, Fail
             Ok(report::start(&figures))
         }
         "idle" => Ok(report::idle(&run("idle")?, &run("server")?)),
+        "everything" => Ok(report::everything(&run("everything")?)),
         "pod" => Ok(report::pod(&run("pod")?)),
         _ => Ok(report::many(&run("many")?, scale.many)),
     }
@@ -84,22 +84,6 @@ fn missing() -> Option<&'static str> {
         return Some("containerd, runc and a static busybox are needed");
     }
     lacks("unshare").then_some("unshare is needed")
-}
-
-/// The binary to measure: the one that `K3SD_BINARY` names, or the release build.
-fn binary() -> Result<PathBuf, Failure> {
-    if let Some(named) = std::env::var_os("K3SD_BINARY") {
-        return Ok(PathBuf::from(named));
-    }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("the target directory has a parent")?;
-    let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--package", "k3sd", "--manifest-path"]);
-    build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).env("CARGO_TARGET_DIR", target);
-    if !build.status()?.success() {
-        return Err("the release build failed".into());
-    }
-    Ok(target.join("release/k3sd"))
 }
 
 fn run() -> Result<(), Failure> {

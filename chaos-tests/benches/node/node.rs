@@ -29,6 +29,9 @@ const API: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 6443);
 /// Where its containerd is, in the mount namespace of the job.
 pub(crate) const CONTAINERD: &str = "/run/k3s/containerd/containerd.sock";
 
+/// Leaves out what comes on top of a server and its node.
+const PLAIN: [&str; 2] = ["--disable=coredns,servicelb,local-storage,metrics-server", "--disable-kube-proxy"];
+
 /// Linux tells times in hundredths of a second.
 const MILLIS_PER_TICK: f64 = 10.0;
 const KIB_PER_MIB: f64 = 1024.0;
@@ -36,7 +39,9 @@ const KIB_PER_MIB: f64 = 1024.0;
 /// What of a daemon is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// A server that is a node as well.
+    /// A server that is a node as well, with the service proxy and all packaged components.
+    Everything,
+    /// A server that is a node as well, and nothing beside them.
     Whole,
     /// Without a node.
     Server,
@@ -95,6 +100,9 @@ impl Start {
         command.arg(format!("--kubelet-arg=cgroup-root=/{}", self.cgroup));
         // How full the disk of the machine is, is not what is measured.
         command.arg("--kubelet-arg=eviction-hard=nodefs.available<1%");
+        if part != Part::Everything {
+            command.args(PLAIN);
+        }
         if part == Part::Server {
             command.arg("--disable-agent");
         }

@@ -8,33 +8,35 @@ const SINGLE: (f64, f64) = (1.3, 50.0);
 /// The same of the last but one of a hundred.
 const MANY: f64 = 1.2;
 
-fn row(what: impl Into<String>, bar: Option<String>, ours: String, holds: Option<bool>) -> Row {
-    let none = || "-".to_owned();
-    Row { what: what.into(), bar: bar.unwrap_or_else(none), ours, other: none(), ratio: none(), holds }
-}
-
 /// A line with the median of some numbers, of which it is demanded that it be at most `bar`.
 fn median(what: &str, bar: f64, unit: &str, spread: Spread) -> Row {
-    row(what, Some(format!("at most {bar} {unit}")), format!("{spread} {unit}"), Some(spread.median <= bar))
+    Row { ours: format!("{spread} {unit}"), ..Row::at_most(what, bar, unit, spread.median) }
+}
+
+/// A line that is only stated.
+fn told(what: impl Into<String>, ours: String) -> Row {
+    Row { holds: None, ..Row::alone(what, "-", ours, true) }
 }
 
 /// A line with a number that is only stated.
 fn stated(what: &str, unit: &str, spread: Spread) -> Row {
-    row(what, None, format!("{spread} {unit}"), None)
+    told(what, format!("{spread} {unit}"))
 }
 
 pub(crate) fn start(figures: &Figures) -> Vec<Row> {
     vec![
-        median("start to node Ready on an empty directory", 4000.0, "ms", figures.spread("cold_ms")),
-        median("start to node Ready on a warm directory, containerd too", 2000.0, "ms", figures.spread("warm_ms")),
+        median("start to node Ready on an empty directory", 4000.0, "ms", figures.spread("cold_ms"))
+            .named("node-start-empty"),
+        median("start to node Ready on a warm directory, containerd too", 2000.0, "ms", figures.spread("warm_ms"))
+            .named("node-start-warm"),
     ]
 }
 
-fn of_idle(figures: &Figures, when: &str) -> Vec<Row> {
+fn of_idle(figures: &Figures, when: &str, bar: &'static str) -> Vec<Row> {
     let value = |name| figures.spread(name).median;
     vec![
-        Row::at_most(format!("processor, idle {when}"), 1.0, "% of a core", value("idle_percent")),
-        row(format!("wake-ups, idle {when}"), None, format!("{:.1}/s", value("sleeps")), None),
+        Row::at_most(format!("processor, idle {when}"), 1.0, "% of a core", value("idle_percent")).named(bar),
+        told(format!("wake-ups, idle {when}"), format!("{:.1}/s", value("sleeps"))),
     ]
 }
 
@@ -43,18 +45,33 @@ pub(crate) fn idle(whole: &Figures, server: &Figures) -> Vec<Row> {
     let (all, own) = (value(whole, "resident_mib"), value(whole, "anonymous_mib"));
     let (server_all, server_own) = (value(server, "resident_mib"), value(server, "anonymous_mib"));
     let mut rows = vec![
-        Row::at_most(format!("resident memory, idle ({own:.1} MiB not of files)"), 50.0, "MiB", all),
+        Row::at_most(format!("resident memory, idle ({own:.1} MiB not of files)"), 50.0, "MiB", all)
+            .named("node-memory"),
         Row::at_most(
             format!("the agent's part of it ({:.1} MiB not of files)", own - server_own),
             20.0,
             "MiB",
             all - server_all,
-        ),
+        )
+        .named("agent-memory"),
     ];
-    rows.extend(of_idle(whole, "without pods"));
+    rows.extend(of_idle(whole, "without pods", "node-processor"));
     let (percent, sleeps) = (value(server, "idle_percent"), value(server, "sleeps"));
-    rows.push(row("the same without an agent", None, format!("{percent:.2} % of a core, {sleeps:.1}/s"), None));
+    rows.push(told("the same without an agent", format!("{percent:.2} % of a core, {sleeps:.1}/s")));
     rows
+}
+
+/// With the service proxy and all packaged components.
+pub(crate) fn everything(figures: &Figures) -> Vec<Row> {
+    let value = |name| figures.spread(name).median;
+    let (all, own) = (value("resident_mib"), value("anonymous_mib"));
+    vec![
+        Row::at_most(format!("everything on: resident memory, idle ({own:.1} MiB not of files)"), 64.0, "MiB", all)
+            .named("everything-memory"),
+        Row::at_most("everything on: processor, idle", 0.5, "% of a core", value("idle_percent"))
+            .named("everything-processor"),
+        told("everything on: wake-ups, idle", format!("{:.1}/s", value("sleeps"))),
+    ]
 }
 
 pub(crate) fn pod(figures: &Figures) -> Vec<Row> {
@@ -62,6 +79,7 @@ pub(crate) fn pod(figures: &Figures) -> Vec<Row> {
     let (times, more) = SINGLE;
     let limit = bare.median * times + more;
     let compared = Row {
+        name: Some("pod"),
         what: format!("create to Running seen by a watcher, median of {}", figures.of("ours_ms").len()),
         bar: format!("at most {times} x + {more} ms = {limit:.0} ms"),
         ours: format!("{ours} ms"),
@@ -77,6 +95,7 @@ pub(crate) fn many(figures: &Figures, count: usize) -> Vec<Row> {
     let pairs = figures.of("ours_ms").iter().zip(figures.of("bare_ms"));
     let ratio = Spread::of(pairs.map(|(ours, bare)| ours / bare).collect());
     let compared = Row {
+        name: Some("pods-at-once"),
         what: format!("{count} pods at once, p99"),
         bar: format!("at most {MANY} x"),
         ours: format!("{ours} ms"),
@@ -89,7 +108,7 @@ pub(crate) fn many(figures: &Figures, count: usize) -> Vec<Row> {
         stated("k3sd's own processor time for each", "ms", figures.spread("cpu_ms")),
         stated("all of them removed", "ms", figures.spread("gone_ms")),
     ];
-    rows.extend(of_idle(figures, &format!("with {count} running pods")));
+    rows.extend(of_idle(figures, &format!("with {count} running pods"), "node-processor-pods"));
     rows.push(stated("resident memory with them", "MiB", figures.spread("resident_mib")));
     rows
 }

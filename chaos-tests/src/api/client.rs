@@ -1,6 +1,6 @@
 //! A client of the API server that says what became of a request: an answer, a refused connection, a cut, silence.
 //!
-//! HTTP/2 over TLS, one connection, JSON. It sends a request again only when the server is known not to have begun with
+//! HTTP/2 over TLS, one connection, JSON; or, within a simulation, a [`Wire`](crate::fakes::wire::Wire). It sends a request again only when the server is known not to have begun with
 //! it, as every HTTP/2 client does; all else is left to who asks.
 
 use std::fmt;
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use h2::{Reason, RecvStream};
 use http::{Method, Request, Uri};
+use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -22,6 +23,9 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tower_service::Service as _;
+
+use crate::fakes::wire::{self, Reach};
 
 /// How long a request may take. Nobody has to wait longer for an answer, whatever dies meanwhile.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -80,9 +84,12 @@ impl From<io::Error> for Attempt {
 
 /// A server, and what its administrator shows and trusts.
 #[derive(Clone, Debug)]
-pub struct Server {
-    address: SocketAddr,
-    credentials: Arc<ClientConfig>,
+pub struct Server(Way);
+
+#[derive(Clone, Debug)]
+enum Way {
+    Socket(SocketAddr, Arc<ClientConfig>),
+    Wire(Reach),
 }
 
 impl Server {
@@ -106,7 +113,13 @@ impl Server {
             .with_client_auth_cert(chain, key)
             .expect("the key is the certificate's");
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Self { address, credentials: Arc::new(config) }
+        Self(Way::Socket(address, Arc::new(config)))
+    }
+
+    /// The one at the other end of a wire.
+    #[must_use]
+    pub fn over(reach: Reach) -> Self {
+        Self(Way::Wire(reach))
     }
 
     /// A client without a connection yet.
@@ -114,21 +127,21 @@ impl Server {
     pub fn client(&self) -> Client {
         Client { server: self.clone(), connection: None }
     }
+}
 
-    async fn connect(&self) -> Result<SendRequest<Bytes>, Attempt> {
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from("localhost").expect("a name");
-        let stream = TlsConnector::from(self.credentials.clone()).connect(name, stream).await?;
-        let mut builder = Builder::new();
-        builder.initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
-        let (sender, connection) = builder.handshake(stream).await?;
-        tokio::spawn(async move {
-            // Who waits for an answer is told.
-            connection.await.ok();
-        });
-        Ok(sender)
-    }
+async fn connect(address: SocketAddr, credentials: Arc<ClientConfig>) -> Result<SendRequest<Bytes>, Attempt> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from("localhost").expect("a name");
+    let stream = TlsConnector::from(credentials).connect(name, stream).await?;
+    let mut builder = Builder::new();
+    builder.initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+    let (sender, connection) = builder.handshake(stream).await?;
+    tokio::spawn(async move {
+        // Who waits for an answer is told.
+        connection.await.ok();
+    });
+    Ok(sender)
 }
 
 /// An answer.
@@ -210,15 +223,6 @@ impl Client {
     }
 
     async fn attempt(&mut self, method: &Method, path: &str, body: Option<&Value>) -> Result<(u16, Lines), Attempt> {
-        // A connection that ended while nobody used it is as good as none.
-        let kept = match self.connection.take() {
-            Some(kept) => kept.ready().await.ok(),
-            None => None,
-        };
-        let mut sender = match kept {
-            Some(sender) => sender,
-            None => self.server.connect().await?.ready().await?,
-        };
         let mut request = Request::new(());
         *request.method_mut() = method.clone();
         *request.uri_mut() = Uri::try_from(format!("https://localhost{path}")).expect("a test's path is one");
@@ -227,21 +231,79 @@ impl Client {
         if body.is_some() {
             request.headers_mut().insert("content-type", json);
         }
+        let body = body.map(|body| Bytes::from(body.to_string()));
+        match &self.server.0 {
+            Way::Socket(address, credentials) => {
+                let (address, credentials) = (*address, credentials.clone());
+                self.send(request, body, address, credentials).await
+            }
+            Way::Wire(reach) => {
+                let answer = reach.clone().call(request.map(|()| Full::new(body.unwrap_or_default()))).await;
+                let answer =
+                    answer.map_err(|error| Attempt { why: NoAnswer::Cut(error.to_string()), is_untouched: false });
+                let (parts, body) = answer?.into_parts();
+                Ok((parts.status.as_u16(), Lines { body: Pieces::Wire(Box::new(body)), rest: Vec::new() }))
+            }
+        }
+    }
+
+    async fn send(
+        &mut self,
+        request: Request<()>,
+        body: Option<Bytes>,
+        address: SocketAddr,
+        credentials: Arc<ClientConfig>,
+    ) -> Result<(u16, Lines), Attempt> {
+        // A connection that ended while nobody used it is as good as none.
+        let kept = match self.connection.take() {
+            Some(kept) => kept.ready().await.ok(),
+            None => None,
+        };
+        let mut sender = match kept {
+            Some(sender) => sender,
+            None => connect(address, credentials).await?.ready().await?,
+        };
         let (response, mut stream) = sender.send_request(request, body.is_none())?;
         self.connection = Some(sender);
         if let Some(body) = body {
-            stream.send_data(Bytes::from(body.to_string()), true)?;
+            stream.send_data(body, true)?;
         }
         let (parts, body) = response.await?.into_parts();
-        Ok((parts.status.as_u16(), Lines { body, rest: Vec::new() }))
+        Ok((parts.status.as_u16(), Lines { body: Pieces::Socket(body), rest: Vec::new() }))
     }
 }
 
 /// A body that is read line by line.
 #[derive(Debug)]
 pub struct Lines {
-    body: RecvStream,
+    body: Pieces,
     rest: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Pieces {
+    Socket(RecvStream),
+    Wire(Box<wire::Answer>),
+}
+
+impl Pieces {
+    async fn next(&mut self) -> Result<Option<Bytes>, NoAnswer> {
+        match self {
+            Self::Socket(body) => {
+                let cut = |error: h2::Error| NoAnswer::Cut(error.to_string());
+                let Some(piece) = body.data().await.transpose().map_err(cut)? else { return Ok(None) };
+                body.flow_control().release_capacity(piece.len()).map_err(cut)?;
+                Ok(Some(piece))
+            }
+            Self::Wire(body) => loop {
+                let Some(frame) = body.frame().await else { return Ok(None) };
+                let frame = frame.map_err(|error| NoAnswer::Cut(error.to_string()))?;
+                if let Ok(piece) = frame.into_data() {
+                    return Ok(Some(piece));
+                }
+            },
+        }
+    }
 }
 
 impl Lines {
@@ -268,9 +330,7 @@ impl Lines {
 
     /// Takes more in; false at the end.
     async fn piece(&mut self) -> Result<bool, NoAnswer> {
-        let cut = |error: h2::Error| NoAnswer::Cut(error.to_string());
-        let Some(piece) = self.body.data().await.transpose().map_err(cut)? else { return Ok(false) };
-        self.body.flow_control().release_capacity(piece.len()).map_err(cut)?;
+        let Some(piece) = self.body.next().await? else { return Ok(false) };
         assert!(self.rest.len() + piece.len() <= BYTES_MAX, "an answer has no end");
         self.rest.extend_from_slice(&piece);
         Ok(true)

@@ -36,10 +36,14 @@ use k3sd_apiserver::{
 };
 use k3sd_client::api::{Connect, Identities};
 use k3sd_client::controller::setup::TokenSigner;
+use k3sd_client::storage::Storage;
 use k3sd_client::storage::memory::Memory;
 use k3sd_runtime::{ChildSpec, Clock, Signal, Spec, Strategy, System, Tree, subtree};
 use serde_json::Value;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
+
+use crate::fakes::disk::Disk;
+use crate::fakes::wire::Wire;
 
 /// Longest wait for a condition, on the clock of the cluster.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -55,6 +59,7 @@ pub struct Plane {
     storage: Memory,
     clock: Clock,
     keys: Arc<ServiceAccountKeys>,
+    wire: Option<Wire>,
 }
 
 impl fmt::Debug for Plane {
@@ -76,15 +81,37 @@ impl Plane {
     /// When they make no sense.
     #[must_use]
     pub fn with(clock: Clock, change: impl FnOnce(&mut ApiServerConfig)) -> Self {
+        let storage = Memory::new(clock.clone());
+        Self::made(clock, change, storage.clone(), Arc::new(storage), None)
+    }
+
+    /// On a disk that takes up to so many microseconds for each half of what it does, with a wire between the API server
+    /// and everybody else.
+    ///
+    /// # Panics
+    /// When the settings of K3s make no sense.
+    #[must_use]
+    pub fn far(clock: Clock, disk_us_max: u64, wire: Wire) -> Self {
+        let storage = Memory::new(clock.clone());
+        let disk = Disk::new(storage.clone(), clock.clone(), disk_us_max);
+        Self::made(clock, |_| {}, storage, Arc::new(disk), Some(wire))
+    }
+
+    fn made(
+        clock: Clock,
+        change: impl FnOnce(&mut ApiServerConfig),
+        storage: Memory,
+        disk: Arc<dyn Storage>,
+        wire: Option<Wire>,
+    ) -> Self {
         // No endpoint may be on loopback.
         let mut config = ApiServerConfig { advertise_address: [192, 0, 2, 1].into(), ..ApiServerConfig::default() };
         change(&mut config);
-        let storage = Memory::new(clock.clone());
         let key = k3sd_pki::PrivateKey::generate_ec().expect("the system has randomness");
         let keys = vec![key.to_pem()];
         let api = tree(ApiServerArgs {
             config,
-            storage: Arc::new(storage.clone()),
+            storage: disk,
             clock: clock.clone(),
             token_keys: TokenKeys::fixed(keys.clone()),
             // Nobody comes over TLS.
@@ -95,13 +122,13 @@ impl Plane {
             checks: Vec::new(),
         });
         let keys = Arc::new(ServiceAccountKeys::of_pems(&keys).expect("it was just made"));
-        Self { api: api.expect("the settings make sense"), storage, clock, keys }
+        Self { api: api.expect("the settings make sense"), storage, clock, keys, wire }
     }
 
     /// Ways to the API for loops; good before it runs.
     #[must_use]
     pub fn identities(&self) -> Identities {
-        identities(&self.api.pipeline)
+        identities(&self.api.pipeline, self.wire.clone())
     }
 
     /// The API as a service, for a user in exactly these groups; good before it runs.
@@ -127,13 +154,13 @@ impl Plane {
     /// # Panics
     /// When it isn't ready in time.
     pub async fn start(self, loops: Vec<ChildSpec>) -> Cluster {
-        let Self { api: ApiServerTree { spec, pipeline, health }, storage, clock, .. } = self;
+        let Self { api: ApiServerTree { spec, pipeline, health }, storage, clock, wire, .. } = self;
         let system = System::new(clock);
         let beside = loops.into_iter().fold(Spec::new(Strategy::OneForOne).budget(RESTARTS, PERIOD), Spec::child);
         let root = Spec::new(Strategy::RestForOne).budget(RESTARTS, PERIOD);
         let root = root.child(subtree("apiserver", spec)).child(subtree("loops", beside));
         let tree = system.start(root);
-        let cluster = Cluster { tree, storage, pipeline, health };
+        let cluster = Cluster { tree, storage, pipeline, health, wire };
         tokio::time::timeout(LIMIT, cluster.tree.ready()).await.expect("the tree starts in time").expect("it starts");
         cluster.wait_until("the API server is ready", async || cluster.is_ready()).await;
         cluster
@@ -153,9 +180,16 @@ impl TokenSigner for Tokens {
 /// What stands in for the authority that nobody shows a certificate of; published in ConfigMaps.
 const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\nbm9ib2R5\n-----END CERTIFICATE-----\n";
 
-fn identities(pipeline: &Pipeline) -> Identities {
+fn identities(pipeline: &Pipeline, wire: Option<Wire>) -> Identities {
     let pipeline = pipeline.clone();
-    Identities::new(move |name, groups| Connect::over(pipeline.local(User::new(name, groups))))
+    Identities::new(move |name, groups| connect(pipeline.local(User::new(name, groups)), wire.as_ref()))
+}
+
+fn connect(service: LocalService, wire: Option<&Wire>) -> Connect {
+    match wire {
+        Some(wire) => wire.connect(service),
+        None => Connect::over(service),
+    }
 }
 
 /// A running control plane. It is gone with the runtime that it runs in, or with [`Cluster::stop`].
@@ -166,6 +200,7 @@ pub struct Cluster {
     pub storage: Memory,
     pipeline: Pipeline,
     health: Health,
+    wire: Option<Wire>,
 }
 
 impl fmt::Debug for Cluster {
@@ -190,16 +225,22 @@ impl Cluster {
     /// Ways to the API.
     #[must_use]
     pub fn identities(&self) -> Identities {
-        identities(&self.pipeline)
+        identities(&self.pipeline, self.wire.clone())
     }
 
-    /// A way to the API for a user in exactly these groups.
+    /// A way to the API for a user in exactly these groups; past any wire.
     #[must_use]
     pub fn connect(&self, user: &str, groups: &[&str]) -> Connect {
         Connect::over(self.pipeline.local(User::new(user, groups)))
     }
 
-    /// A client that may do everything.
+    /// The API as a service, for a user in exactly these groups; past any wire.
+    #[must_use]
+    pub fn local(&self, user: &str, groups: &[&str]) -> LocalService {
+        self.pipeline.local(User::new(user, groups))
+    }
+
+    /// A client that may do everything; past any wire.
     #[must_use]
     pub fn admin(&self) -> kube::Client {
         self.connect("admin", &["system:masters", "system:authenticated"]).client()

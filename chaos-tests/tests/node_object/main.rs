@@ -20,6 +20,7 @@ use k3sd_kubelet_node::config::KubeletConfiguration;
 use k3sd_kubelet_node::eviction::{Evict, Eviction};
 use k3sd_kubelet_node::figures::{Figures, VolumeFigures};
 use k3sd_kubelet_node::identity::{CloudAnnotations, Identity, NodeIps};
+use k3sd_kubelet_node::shutdown::ShutdownConfig;
 use k3sd_kubelet_node::status::{Ask, Roots};
 use k3sd_kubelet_node::{NodeConfig, NodeDeps, devices, tree};
 use k3sd_runtime::lend::Lend;
@@ -95,6 +96,7 @@ async fn start(runtime: &Containerd, root: &Path, bare: Bare) -> Option<(Cluster
         kubelet_version: "v1.34.0+k3sd1".to_owned(),
         roots: Roots::default(),
         kept_images: Vec::new(),
+        shutdown: ShutdownConfig::default(),
     };
     let deps = NodeDeps {
         connect,
@@ -107,6 +109,7 @@ async fn start(runtime: &Containerd, root: &Path, bare: Bare) -> Option<(Cluster
         volumes: VolumeFigures::default(),
         volumes_in_use: Ask::default(),
         problems: Ask::default(),
+        is_ending: Arc::default(),
         device_socket: Lend::new(devices::bind(&root.join("device-plugins")).expect("a socket")),
     };
     let node = tree(config, deps).expect("the settings make sense");

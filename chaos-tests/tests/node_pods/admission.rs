@@ -1,5 +1,8 @@
 //! What the node doesn't take, and who makes room.
 
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Api;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use crate::world::{Options, condition, script, sleeper, world, world_with};
@@ -61,6 +64,20 @@ async fn settings_of_the_kernel_are_the_pods_own_or_refused() {
         json!("Pod was rejected: forbidden sysctl: \"kernel.shmmax\" not allowlisted")
     );
     world.delete("unsafe").await;
+
+    let class =
+        json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "odd"}, "handler": "odd"});
+    let classes: Api<RuntimeClass> = Api::all(world.cluster.admin());
+    classes.create(&PostParams::default(), &serde_json::from_value(class).expect("one")).await.expect("it is taken");
+    world.create("odd", json!({"runtimeClassName": "odd", "containers": [sleeper()]})).await;
+    // Between the two stand the runtime's own words, others with each release.
+    for text in [
+        "FailedCreatePodSandBox: Failed to create pod sandbox: rpc error: code = Unknown desc = ",
+        "no runtime for \"odd\" is configured",
+    ] {
+        world.told("odd", text).await;
+    }
+    world.delete("odd").await;
 
     // This containerd knows nothing of user namespaces: the pod is told, and can go.
     world.create("users", json!({"hostUsers": false, "containers": [sleeper()]})).await;

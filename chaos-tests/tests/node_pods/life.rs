@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::world::{condition, script, sleeper, world};
+use crate::world::{KERNEL_LOG, condition, script, sleeper, world};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_runs_outlives_its_actors_and_goes() {
@@ -69,6 +69,31 @@ async fn jobs_end_and_say_how() {
     for name in ["good", "bad"] {
         world.delete(name).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_runs_out_of_memory_is_told_so() {
+    if fs::File::open(KERNEL_LOG).is_err() {
+        println!("ignored: the kernel's log can't be read");
+        return;
+    }
+    let Some(world) = world("memory").await else { return };
+    // The first dies by the kernel's hand, the second by its own.
+    let mut greedy = script("c", "a=x; while true; do a=$a$a; done");
+    // Kubernetes makes one `$` of two.
+    let mut rash = script("d", "kill -9 $$$$");
+    for container in [&mut greedy, &mut rash] {
+        container["resources"] = json!({"limits": {"memory": "20Mi"}});
+    }
+    // The first process of a PID namespace of its own is safe from its own hand.
+    let spec = json!({"restartPolicy": "Never", "shareProcessNamespace": true, "containers": [greedy, rash]});
+    world.create("greedy", spec).await;
+    let failed = world.until("greedy", "fails", |pod| pod["status"]["phase"] == "Failed").await;
+    let ended = |at: usize| &failed["status"]["containerStatuses"][at]["state"]["terminated"];
+    for (at, reason) in [(0, "OOMKilled"), (1, "Error")] {
+        assert_eq!((&ended(at)["exitCode"], &ended(at)["reason"]), (&json!(137), &json!(reason)), "{at}");
+    }
+    world.delete("greedy").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

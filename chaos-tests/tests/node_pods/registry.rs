@@ -15,6 +15,8 @@ use k3sd_containerd::image::BuiltImage;
 
 /// The token that everybody with the right password gets.
 const TOKEN: &str = "the-token";
+/// The first byte of a client that begins TLS (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 
 /// A registry that ends with the process.
 pub(crate) struct Registry {
@@ -60,7 +62,13 @@ impl Registry {
 }
 
 impl Content {
-    fn serve(&self, stream: TcpStream) {
+    fn serve(&self, mut stream: TcpStream) {
+        // Later releases of containerd try TLS on loopback first, and go on without it after an answer that isn't TLS.
+        let mut first = [0];
+        if stream.peek(&mut first).is_ok_and(|read| read == 1) && first[0] == TLS_HANDSHAKE {
+            stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n").ok();
+            return;
+        }
         let mut lines = BufReader::new(stream.try_clone().expect("a stream")).lines();
         let Some(Ok(first)) = lines.next() else { return };
         let mut words = first.split(' ');
@@ -78,7 +86,6 @@ impl Content {
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
-        let mut stream = stream;
         stream.write_all(format!("{text}\r\n").as_bytes()).ok();
         if method != "HEAD" {
             stream.write_all(&body).ok();

@@ -1,6 +1,9 @@
 //! As whom containers run, what they may do, and what they see.
 
+use std::path::Path;
+
 use futures_util::future::join_all;
+use k3sd_kubelet_pods::admit::apparmor::is_enabled;
 use serde_json::{Value, json};
 
 use crate::world::{Options, World, script, world_with};
@@ -124,4 +127,49 @@ async fn volumes_scores_and_users_are_right() {
         "{message}"
     );
     world.delete("root").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn profiles_are_the_nodes_own_or_the_pod_is_told() {
+    let Some(world) = world_with("profiles", Options { has_network: true, ..Options::default() }).await else { return };
+    let folder = world.containerd.path("kubelet/seccomp");
+    std::fs::create_dir_all(&folder).expect("a directory");
+    let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"});
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+    std::fs::write(folder.join("still.json"), profile.to_string()).expect("a file");
+    let local = |file: &str| json!({"seccompProfile": {"type": "Localhost", "localhostProfile": file}});
+    let text = "mkdir /x 2>/dev/null && echo made || echo refused";
+    world.check("local", json!({}), local("still.json"), text, &["refused"]).await;
+    world.check("whole", json!({"securityContext": local("still.json")}), json!({}), text, &["refused"]).await;
+    world.check("none", json!({}), json!({}), text, &["made"]).await;
+
+    let mut container = script("c", "true");
+    container["securityContext"] = local("none.json");
+    world.create("absent", json!({"containers": [container]})).await;
+    let waits = |pod: &Value| {
+        pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == json!("CreateContainerError")
+    };
+    let pod = world.until("absent", "waits", waits).await;
+    let why = pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"].as_str().expect("text").to_owned();
+    let file = folder.join("none.json").display().to_string();
+    assert!(why.contains("cannot load seccomp profile") && why.contains(&file), "{why}");
+    world.told("absent", &format!("Failed: Error: {why}")).await;
+    world.delete("absent").await;
+
+    let confined = json!({"appArmorProfile": {"type": "RuntimeDefault"}});
+    if is_enabled(Path::new("/sys")) {
+        let found = world.says("armor", json!({}), json!({"securityContext": confined}), "cat /proc/self/attr/current");
+        let found = found.await;
+        assert!(found.iter().any(|line| line.starts_with("cri-containerd.apparmor.d")), "{found:?}");
+        return;
+    }
+    let mut container = script("c", "true");
+    container["securityContext"] = confined;
+    world.create("armor", json!({"containers": [container]})).await;
+    let refused = world.until("armor", "is refused", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(refused["status"]["reason"], json!("AppArmor"));
+    let message = "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host";
+    assert_eq!(refused["status"]["message"], json!(message));
+    world.told("armor", "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host").await;
+    world.delete("armor").await;
 }

@@ -13,6 +13,7 @@ use k3sd_containerd::image::{BuiltImage, busybox, pause};
 use k3sd_cri::{Cri, v1};
 use k3sd_kubelet_base::Pods;
 use k3sd_kubelet_cgroups::{CgroupSources, Cgroups, Driver};
+use k3sd_kubelet_pods::admit::apparmor::is_enabled;
 use k3sd_kubelet_pods::credentials::CredentialProviders;
 use k3sd_kubelet_pods::translate::dns::{DnsFacts, Resolver};
 use k3sd_kubelet_pods::translate::resources::Swap;
@@ -29,6 +30,8 @@ use tokio::sync::watch;
 pub(crate) const NODE: &str = "one";
 /// What the node has for pods.
 const ALLOCATABLE: [(&str, &str); 2] = [("cpu", "4"), ("memory", "4Gi")];
+/// Where the kernel says whom it killed.
+pub(crate) const KERNEL_LOG: &str = "/dev/kmsg";
 /// Shims of a container end within this long once it is removed.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -157,16 +160,14 @@ impl Containerd {
         let images =
             [busybox(Path::new("/bin/busybox")).expect("an image"), pause().renamed("docker.io/library/pause:test")];
         fs::write(self.path("images.tar"), BuiltImage::docker_archive(&images)).expect("a file");
-        let socket = self.path("sock");
         let mut import = Command::new("ctr");
-        import.arg("--address").arg(socket).args([
-            "--namespace",
-            "k8s.io",
-            "images",
-            "import",
-            "--snapshotter",
-            "native",
-        ]);
+        import.arg("--address").arg(self.path("sock")).args(["--namespace", "k8s.io", "images", "import"]);
+        // Later releases let the engine unpack, and it knows of its own snapshotters only.
+        let help = Command::new("ctr").args(["images", "import", "--help"]).output().expect("ctr runs");
+        if String::from_utf8_lossy(&help.stdout).contains("--local") {
+            import.arg("--local");
+        }
+        import.args(["--snapshotter", "native"]);
         let done = import.arg(self.path("images.tar")).stdout(Stdio::null()).status().expect("ctr runs");
         assert!(done.success(), "the images are there");
     }
@@ -249,6 +250,7 @@ pub(crate) async fn world_with(name: &str, options: Options) -> Option<World> {
             node_name: NODE.to_owned(),
             allocatable: Allocatable::default(),
             mount_program: "mount".into(),
+            recorder: None,
         },
         connect.clone(),
         None,
@@ -260,6 +262,7 @@ pub(crate) async fn world_with(name: &str, options: Options) -> Option<World> {
         log_links: containerd.path("links"),
         static_pods: Some(containerd.path("manifests")),
         hosts_file: "/etc/hosts".into(),
+        kernel_log: KERNEL_LOG.into(),
         dns: DnsFacts {
             host: Resolver { servers: vec!["192.0.2.53".to_owned()], ..Resolver::default() },
             ..DnsFacts::default()
@@ -271,6 +274,7 @@ pub(crate) async fn world_with(name: &str, options: Options) -> Option<World> {
         pids_max: None,
         pods_max: 20,
         allowed_unsafe_sysctls: options.sysctls,
+        has_apparmor: is_enabled(Path::new("/sys")),
         pulls_max: Some(1),
     };
     let deps = PodsDeps {
@@ -286,6 +290,7 @@ pub(crate) async fn world_with(name: &str, options: Options) -> Option<World> {
             ALLOCATABLE.map(|(name, text)| (name.to_owned(), text.parse().expect("one"))).into(),
         )
         .1,
+        is_ending: watch::channel(false).1,
         devices: None,
         credentials: options.credentials.map(|make| Arc::new(make(containerd.directory.path()))),
         nudge: None,

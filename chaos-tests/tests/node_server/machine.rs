@@ -142,6 +142,11 @@ impl Machine {
         PathBuf::from(format!("/proc/{}/root", self.init)).join(path.trim_start_matches('/'))
     }
 
+    /// Its network namespace.
+    pub(crate) fn network(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.init).into()
+    }
+
     /// Where the cgroups of the node are, in each hierarchy; they need not be there.
     pub(crate) fn hierarchies(&self) -> Vec<PathBuf> {
         let listed = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
@@ -158,7 +163,8 @@ impl Machine {
     /// Runs something on the machine.
     pub(crate) fn command(&self, words: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new("nsenter");
-        command.args(["--target", &self.init.to_string(), "--mount", "--net", "--pid", "--"]).args(words);
+        let network = format!("--net={}", self.network().display());
+        command.args(["--target", &self.init.to_string(), "--mount", &network, "--pid", "--"]).args(words);
         command.env_clear().env("PATH", path()).env("HOME", self.place.path()).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -39,7 +39,7 @@ impl Traces {
             ("mounts", mounts(machine)),
             ("cgroups", cgroups(machine)),
             ("links", lines(machine, &["ip", "-brief", "link"]).await.iter().map(|line| first(line)).collect()),
-            ("rules", lines(machine, &["nft", "--stateless", "list", "ruleset"]).await),
+            ("rules", rules(machine).await),
             ("network namespaces", names(&machine.seen("/run/netns"))),
             ("addresses", addresses(&machine.seen("/var/lib/cni/networks"))),
             ("volumes", names(&machine.seen("/var/lib/kubelet/pods"))),
@@ -107,9 +107,23 @@ async fn lines(machine: &Machine, words: &[&str]) -> Vec<String> {
     said.out.lines().chain(said.err.lines()).map(|line| line.trim().to_owned()).collect()
 }
 
+/// The rules of the kernel. Tables that end with a socket have its number in their name.
+async fn rules(machine: &Machine) -> Vec<String> {
+    let numbered = |line: &String| {
+        line.split_once("inet k3sd-proxy-")
+            .is_some_and(|(_, name)| name.starts_with(|first: char| first.is_ascii_digit()))
+    };
+    let mut all = lines(machine, &["nft", "--stateless", "list", "ruleset"]).await;
+    all.iter_mut().filter(|line| numbered(line)).for_each(|line| "table of a socket".clone_into(line));
+    all
+}
+
 fn processes(machine: &Machine) -> Vec<String> {
-    // The first one's sleep comes and goes.
-    machine.processes().into_iter().map(|(_, line)| line).filter(|line| line != "sleep 1000").collect()
+    // The first one's sleep comes and goes, and so does what the application's scripts start.
+    let passes = |line: &str| {
+        matches!(line, "sleep 1000" | "sleep 1") || line.starts_with("wget ") || line.contains("/cgi-bin/")
+    };
+    machine.processes().into_iter().map(|(_, line)| line).filter(|line| !passes(line)).collect()
 }
 
 fn mounts(machine: &Machine) -> Vec<String> {
