@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds k3sd from this clone, installs it, starts it and waits until it is ready:   sudo ./install.sh [command flags]
-# Running it again upgrades. Settings are K3s's INSTALL_K3S_* variables; ./install.sh --help lists those that apply.
+# Builds k3sd from this clone, or takes the built k3sd that lies beside this script, installs it, starts it and waits until
+# it is ready:   sudo ./install.sh [command flags]
+# Running it again upgrades. Settings are K3s's INSTALL_K3S_* variables; ./install.sh --help says what each does.
 set -eu
 
 SOURCE=$(cd "$(dirname "$0")" && pwd)
@@ -27,14 +28,24 @@ Usage: sudo ./install.sh [command and flags of k3sd; default: server]
 Environment:
   INSTALL_K3S_EXEC             command and flags, before those given as arguments
   INSTALL_K3S_NAME             the service is called k3s-NAME instead of k3s (k3s-agent for agents)
-  INSTALL_K3S_BIN_DIR          where the binary and its scripts go; default /usr/local/bin
+  INSTALL_K3S_BIN_DIR          where the binary and its scripts go; default /usr/local/bin, or /opt/bin where that is read-only
+  INSTALL_K3S_BIN_DIR_READ_ONLY
+                               true: write nothing there, use the k3sd that is there; no links and no scripts
   INSTALL_K3S_SYSTEMD_DIR      where the unit goes; default /etc/systemd/system
   INSTALL_K3S_TYPE             type of the systemd unit; default notify
   INSTALL_K3S_SYMLINK          kubectl, crictl, ctr: made when no such command exists; skip: never, force: always
   INSTALL_K3S_SKIP_DOWNLOAD    true or binary: do not build, use the k3sd that is in the bin directory
+  INSTALL_K3SD_BINARY          do not build, install this file; default the file k3sd beside this script, if it is no clone
   INSTALL_K3S_SKIP_ENABLE      true: install only; neither enable nor start the service
   INSTALL_K3S_SKIP_START       true: enable the service, but do not start it
   INSTALL_K3S_FORCE_RESTART    true: restart even when nothing has changed
+  INSTALL_K3S_SKIP_SELINUX_RPM, INSTALL_K3S_SELINUX_WARN
+                               true: do not warn that there is no policy for SELinux, where that is enforced
+  INSTALL_K3S_VERSION, _COMMIT, _PR, _ARTIFACT_URL
+                               refused: there is nothing to download; check out what is to be built
+  INSTALL_K3S_CHANNEL, _CHANNEL_URL
+                               without effect, for the same reason
+  K3S_URL                      makes this an agent of that server; needs K3S_TOKEN or K3S_TOKEN_FILE
   K3S_*, K3SD_*, CONTAINERD_*, KINE_*, proxy settings
                                kept for the service in its environment file
   CARGO_TARGET_DIR             where cargo builds; default ~/.cache/k3sd/target of the building user
@@ -55,6 +66,10 @@ read_settings() {
   [ "$(id -u)" -eq 0 ] || die "must run as root: sudo ./install.sh"
   words "${INSTALL_K3S_EXEC:-}" >/dev/null || die "INSTALL_K3S_EXEC has an unmatched quote: $INSTALL_K3S_EXEC"
   ARGUMENTS=$(words "${INSTALL_K3S_EXEC:-}"; for word in "$@"; do printf '%s\n' "$word"; done)
+  case ${K3S_URL:-https://} in
+    https://*) ;;
+    *) die "K3S_URL must begin with https://, and is $K3S_URL" ;;
+  esac
   COMMAND=$(printf '%s\n' "$ARGUMENTS" | head -n 1)
   case $COMMAND in
     '' | -*)
@@ -80,12 +95,13 @@ read_settings() {
   fi
   case $UNIT in *[!A-Za-z0-9@_.-]*) die "INSTALL_K3S_NAME: $UNIT cannot be the name of a service" ;; esac
 
-  BIN_DIR=${INSTALL_K3S_BIN_DIR:-/usr/local/bin}
+  find_bin_dir
   SYSTEMD_DIR=${INSTALL_K3S_SYSTEMD_DIR:-/etc/systemd/system}
   BINARY=$BIN_DIR/k3sd
   KILLALL=$BIN_DIR/k3s-killall.sh
   UNINSTALL=$BIN_DIR/$UNIT-uninstall.sh
   START=$BIN_DIR/$UNIT-start.sh
+  ! $BIN_DIR_READ_ONLY || START=/etc/rancher/k3s/$UNIT-start.sh
   PID_FILE=/run/k3s/$UNIT.pid
   LOG_FILE=/var/log/$UNIT.log
   if [ "$UNIT" = k3s ]; then
@@ -108,11 +124,53 @@ read_settings() {
     UNIT_FILE=$START
     ENV_FILE=/etc/rancher/k3s/$UNIT.env
   fi
+  find_origin
+}
 
-  for ignored in VERSION COMMIT PR CHANNEL CHANNEL_URL ARTIFACT_URL SELINUX_WARN SKIP_SELINUX_RPM BIN_DIR_READ_ONLY; do
-    eval "value=\${INSTALL_K3S_$ignored:-}"
-    [ -z "$value" ] || warn "INSTALL_K3S_$ignored has no effect: k3sd is built from this clone"
-  done
+# Sets BIN_DIR and BIN_DIR_READ_ONLY.
+find_bin_dir() {
+  BIN_DIR_READ_ONLY=false
+  [ "${INSTALL_K3S_BIN_DIR_READ_ONLY:-}" != true ] || BIN_DIR_READ_ONLY=true
+  BIN_DIR=${INSTALL_K3S_BIN_DIR:-}
+  [ -z "$BIN_DIR" ] || return 0
+  BIN_DIR=/usr/local/bin
+  # Root may write anywhere but to what is mounted read-only.
+  if ! $BIN_DIR_READ_ONLY && ! { mkdir -p $BIN_DIR && touch $BIN_DIR/.k3sd.new && rm -f $BIN_DIR/.k3sd.new; } 2>/dev/null; then
+    BIN_DIR=/opt/bin
+    say "/usr/local/bin is read-only: using $BIN_DIR"
+  fi
+}
+
+# Sets ORIGIN: where the binary comes from, which is "installed" for one that is there already, "source", or a file.
+find_origin() {
+  case ${INSTALL_K3S_SKIP_DOWNLOAD:-} in
+    true | binary) ORIGIN=installed ;;
+    *)
+      ORIGIN=${INSTALL_K3SD_BINARY:-}
+      if [ -z "$ORIGIN" ] && [ -f "$SOURCE/Cargo.toml" ]; then
+        ORIGIN=source
+      elif [ -z "$ORIGIN" ]; then
+        ORIGIN=$SOURCE/k3sd
+      fi
+      ;;
+  esac
+  ! $BIN_DIR_READ_ONLY || ORIGIN=installed
+  if [ "$ORIGIN" != installed ]; then
+    # Whoever asks for one version is not to get another.
+    for refused in VERSION COMMIT PR ARTIFACT_URL; do
+      eval "value=\${INSTALL_K3S_$refused:-}"
+      [ -z "$value" ] ||
+        die "INSTALL_K3S_$refused asks for a download, and there is none: check out what is to be built, or name a file with INSTALL_K3SD_BINARY"
+    done
+    for ignored in CHANNEL CHANNEL_URL; do
+      eval "value=\${INSTALL_K3S_$ignored:-}"
+      [ -z "$value" ] || warn "INSTALL_K3S_$ignored has no effect: nothing is downloaded"
+    done
+  fi
+  if [ "${INSTALL_K3S_SKIP_SELINUX_RPM:-}${INSTALL_K3S_SELINUX_WARN:-}" = "" ] &&
+    [ "$(getenforce 2>/dev/null || true)" = Enforcing ]; then
+    warn "SELinux is enforced, and there is no policy for k3sd: what it starts may be refused"
+  fi
 }
 
 # Refuses to install over K3s itself, or over anything else that is not ours.
@@ -197,14 +255,35 @@ find_toolchain() {
   die "no Rust toolchain found; get one (at least $wanted) from https://rustup.rs and run this again"
 }
 
-build() {
-  case ${INSTALL_K3S_SKIP_DOWNLOAD:-} in
-    true | binary)
-      [ -x "$BINARY" ] || die "INSTALL_K3S_SKIP_DOWNLOAD is set, but there is no $BINARY"
-      say "not building: using $BINARY"
-      return
+# place FILE: makes it the binary.
+place() {
+  if cmp -s "$1" "$BINARY"; then
+    say "$BINARY is up to date"
+    return
+  fi
+  mkdir -p "$BIN_DIR"
+  # Renamed into place: a running daemon keeps its file, and there is no moment without one.
+  install -m 0755 "$1" "$BIN_DIR/.k3sd.new"
+  mv -f "$BIN_DIR/.k3sd.new" "$BINARY"
+  say "installed $BINARY ($("$BINARY" --version | head -n 1))"
+}
+
+bring_binary() {
+  case $ORIGIN in
+    installed)
+      [ -x "$BINARY" ] || die "nothing is to be built or copied, and there is no $BINARY"
+      say "using $BINARY as it is"
+      ;;
+    source) build ;;
+    *)
+      [ -x "$ORIGIN" ] || die "there is neither a clone around this script nor a program $ORIGIN"
+      "$ORIGIN" --version >/dev/null || die "$ORIGIN does not run here"
+      place "$ORIGIN"
       ;;
   esac
+}
+
+build() {
   # shellcheck disable=SC2086 # a list of words
   install_packages $PACKAGES
   old=
@@ -213,19 +292,12 @@ build() {
   say "building as $BUILDER with cargo $found into $target (a first build takes some minutes)"
   as "$BUILDER" CARGO_TARGET_DIR="$target" PATH="$(dirname "$CARGO"):$PATH" \
     "$CARGO" build --release --locked --package k3sd || die "the build failed"
-  if cmp -s "$target/release/k3sd" "$BINARY"; then
-    say "$BINARY is up to date"
-    return
-  fi
-  mkdir -p "$BIN_DIR"
-  # Renamed into place: a running daemon keeps its file, and there is no moment without one.
-  install -m 0755 "$target/release/k3sd" "$BIN_DIR/.k3sd.new"
-  mv -f "$BIN_DIR/.k3sd.new" "$BINARY"
-  say "installed $BINARY ($("$BINARY" --version | head -n 1))"
+  place "$target/release/k3sd"
 }
 
 link_names() {
-  ln -sfn k3sd "$BIN_DIR/k3s"
+  ! $BIN_DIR_READ_ONLY || return 0
+  link k3s
   [ "${INSTALL_K3S_SYMLINK:-}" != skip ] || return 0
   for name in kubectl crictl ctr; do
     link=$BIN_DIR/$name
@@ -236,8 +308,15 @@ link_names() {
       say "not linking $name: there is one already"
       continue
     fi
-    ln -sfn k3sd "$link"
+    link "$name"
   done
+}
+
+# link NAME: another name of the binary, as which it acts.
+link() {
+  [ "$(readlink "$BIN_DIR/$1" || true)" != k3sd ] || return 0
+  ln -sfn k3sd "$BIN_DIR/$1"
+  say "linked $BIN_DIR/$1 to k3sd"
 }
 
 # ---- The service ----
@@ -257,12 +336,18 @@ quoted_arguments() {
   done
 }
 
-# replace FILE MODE: takes its new content from standard input; never half written, never readable too early.
+# replace FILE MODE: takes its new content from standard input; never half written, never readable too early, and left alone
+# when it is as it should be.
 replace() {
   mkdir -p "$(dirname "$1")"
   (umask 077 && cat >"$1.new")
   chmod "$2" "$1.new"
+  if cmp -s "$1.new" "$1" && [ "$(stat -c %a "$1.new")" = "$(stat -c %a "$1")" ]; then
+    rm -f "$1.new"
+    return
+  fi
   mv -f "$1.new" "$1"
+  say "wrote $1"
 }
 
 write_environment() {
@@ -289,6 +374,7 @@ After=network-online.target
 [Service]
 Type=${INSTALL_K3S_TYPE:-notify}
 EnvironmentFile=-/etc/default/%N
+EnvironmentFile=-/etc/sysconfig/%N
 EnvironmentFile=-$ENV_FILE
 User=root
 # Pods outlive the daemon, so only the daemon is stopped.
@@ -301,6 +387,9 @@ TasksMax=infinity
 TimeoutStartSec=0
 Restart=always
 RestartSec=5s
+# A kernel may have them built in, or have none.
+ExecStartPre=-/sbin/modprobe br_netfilter
+ExecStartPre=-/sbin/modprobe overlay
 ExecStart=$BINARY$(quoted_arguments unit_quoted)
 
 [Install]
@@ -328,8 +417,21 @@ depend() {
 }
 
 set -o allexport
+[ ! -f /etc/environment ] || . /etc/environment
 [ ! -f "$ENV_FILE" ] || . "$ENV_FILE"
 set +o allexport
+TEXT
+}
+
+# OpenRC's supervisor keeps the log open.
+logrotate_entry() {
+  cat <<TEXT
+# $MARK
+$LOG_FILE {
+  missingok
+  notifempty
+  copytruncate
+}
 TEXT
 }
 
@@ -338,25 +440,46 @@ log_argument() {
   printf '%s\n' "$ARGUMENTS" | grep -q -e '^--log$' -e '^--log=' -e '^-l' || printf ' --log %s' "$LOG_FILE"
 }
 
-# Without an init system: a script that starts the daemon in the background. Nothing restarts it after a reboot.
+# Without an init system: a script that starts the daemon in the background, and again when it was killed or has failed.
+# Nothing starts it after a reboot.
 start_script() {
   cat <<TEXT
 #!/bin/sh
 # $MARK
-# Starts the daemon in the background, unless it runs.
+# Starts the daemon in the background, unless it runs; starts it again when it was killed or has failed, as long as its
+# number is in the file. Ended as asked (0), or with settings that are wrong (1), it stays ended.
 set -eu
-pid=\$(cat "$PID_FILE" 2>/dev/null || true)
-case \$(readlink "/proc/\${pid:-none}/exe" || true) in
-  "$BINARY" | "$BINARY (deleted)") echo "already running, process \$pid"; exit 0 ;;
-esac
+$(stop_code)
 set -o allexport
 [ ! -f "$ENV_FILE" ] || . "$ENV_FILE"
 set +o allexport
 mkdir -p "$(dirname "$PID_FILE")"
-# A file the daemon rotates itself (--log), and one for what comes before and beside the log.
+if [ "\${1:-}" = --keep ]; then
+  while :; do
+    # What comes before and beside the log, which the daemon rotates itself (--log).
+    "$BINARY"$(quoted_arguments single_quoted)$(log_argument) >>"$STDERR_FILE" 2>&1 </dev/null &
+    pid=\$!
+    echo "\$pid" >"$PID_FILE"
+    code=0
+    wait "\$pid" || code=\$?
+    sleep 1
+    [ "\$code" -gt 1 ] && [ "\$(cat "$PID_FILE" 2>/dev/null)" = "\$pid" ] || exit 0
+  done
+fi
+pid=\$(cat "$PID_FILE" 2>/dev/null || true)
+if is_process "\$pid" "$BINARY"; then
+  echo "already running, process \$pid"
+  exit 0
+fi
+wait_for_end "\$pid"
+rm -f "$PID_FILE"
 (umask 077 && : >"$STDERR_FILE")
-setsid "$BINARY"$(quoted_arguments single_quoted)$(log_argument) >"$STDERR_FILE" 2>&1 </dev/null &
-echo \$! >"$PID_FILE"
+setsid "$START" --keep >/dev/null 2>&1 </dev/null &
+waited=0
+until [ -s "$PID_FILE" ] || [ \$waited -ge 50 ]; do
+  sleep 0.1
+  waited=\$((waited + 1))
+done
 TEXT
 }
 
@@ -368,6 +491,17 @@ is_process() {
   case $(readlink "/proc/${1:-none}/exe" || true) in "$2" | "$2 (deleted)") true ;; *) false ;; esac
 }
 
+# wait_for_end PID: one that was killed a moment ago has no program any more, but its sockets until its last thread has
+# ended. A process with a program is somebody else's.
+wait_for_end() {
+  waited=0
+  while [ "$waited" -lt 50 ] && ! readlink "/proc/${1:-none}/exe" >/dev/null &&
+    grep -qs '^State:.[^Z]' "/proc/${1:-none}"/task/*/status; do
+    sleep 0.1
+    waited=$((waited + 1))
+  done
+}
+
 # stop_by_pid_file FILE BINARY: stops the process only if it still is that binary.
 stop_by_pid_file() {
   pid=$(cat "$1" 2>/dev/null || true)
@@ -377,6 +511,8 @@ stop_by_pid_file() {
     return 0
   fi
   echo "stopping process $pid"
+  # Without it nobody starts the process again.
+  rm -f "$1"
   kill -TERM "$pid" 2>/dev/null || true
   waited=0
   while is_process "$pid" "$2" && [ "$waited" -lt 300 ]; do
@@ -387,7 +523,7 @@ stop_by_pid_file() {
     echo "process $pid did not stop within 30 s: killing it"
     kill -KILL "$pid" 2>/dev/null || true
   fi
-  rm -f "$1"
+  wait_for_end "$pid"
 }
 TEXT
 }
@@ -500,7 +636,7 @@ fi
 if [ -d /run/openrc ] && grep -qsF "$MARK" "/etc/init.d/$UNIT"; then
   "/etc/init.d/$UNIT" stop
   rc-update delete "$UNIT" default
-  rm -f "/etc/init.d/$UNIT"
+  rm -f "/etc/init.d/$UNIT" "/etc/logrotate.d/$UNIT"
 fi
 stop_by_pid_file "$PID_FILE" "$BINARY"
 rm -f "/etc/rancher/k3s/$UNIT.env" "$START" "$LOG_FILE" "$STDERR_FILE"
@@ -540,12 +676,15 @@ write_service() {
   write_environment
   case $INIT in
     systemd) systemd_unit | replace "$UNIT_FILE" 0644 ;;
-    openrc) openrc_service | replace "$UNIT_FILE" 0755 ;;
+    openrc)
+      openrc_service | replace "$UNIT_FILE" 0755
+      logrotate_entry | replace "/etc/logrotate.d/$UNIT" 0644
+      ;;
     none) start_script | replace "$UNIT_FILE" 0755 ;;
   esac
+  ! $BIN_DIR_READ_ONLY || return 0
   killall_script | replace "$KILLALL" 0755
   uninstall_script | replace "$UNINSTALL" 0755
-  say "wrote $UNIT_FILE, $ENV_FILE, $KILLALL, $UNINSTALL"
 }
 
 # The daemon's process, empty when it does not run. OpenRC does not tell, so there a second run always restarts.
@@ -583,7 +722,7 @@ start_service() {
       systemctl enable --quiet "$UNIT"
       ;;
     openrc) rc-update --quiet add "$UNIT" default ;;
-    none) say "neither systemd nor OpenRC runs here: $START starts the daemon, and nothing does after a reboot" ;;
+    none) say "neither systemd nor OpenRC runs here: $START starts the daemon and keeps it running, but nothing does so after a reboot" ;;
   esac
   if [ "${INSTALL_K3S_SKIP_START:-}" = true ]; then
     say "not started, as INSTALL_K3S_SKIP_START asks"
@@ -614,6 +753,8 @@ inspect_socket() {
 }
 
 fail_start() {
+  # What has ended is not to be tried again and again.
+  [ "$INIT" != none ] || [ -n "$(running_binary)" ] || rm -f "$PID_FILE"
   case $INIT in
     systemd) journalctl --unit "$UNIT" --lines 30 --no-pager ;;
     *) tail -n 30 "$STDERR_FILE" "$LOG_FILE" 2>/dev/null || true ;;
@@ -667,14 +808,16 @@ show_next_steps() {
     step "k3sd kubectl run hello --image=busybox -it -- sh" "a container, and a shell in it"
     step "k3sd kubectl get pods -A" "what runs"
   fi
+  [ ! -f "$SOURCE/fixtures/application/shop.yaml" ] ||
+    step "k3sd kubectl apply -f fixtures/application/shop.yaml" "an application; the top of the file says what it is"
   step "k3sd actors tree" "the supervision tree, as it is now"
   step "k3sd actors top" "the same live: mailboxes, messages, restarts"
   step "k3sd server --help" "every flag; /etc/rancher/k3s/config.yaml takes them too"
   step "$log" "what it says"
-  step "$(basename "$UNINSTALL")" "removes everything this script installed"
+  $BIN_DIR_READ_ONLY || step "$(basename "$UNINSTALL")" "removes everything this script installed"
 }
 
-step() { printf '  %-50s %s\n' "$1" "$2"; }
+step() { printf '  %-58s %s\n' "$1" "$2"; }
 
 main() {
   case ${1:-} in --help | -h) usage; exit 0 ;; esac
@@ -683,7 +826,7 @@ main() {
   refuse_foreign_files
   eval "$(stop_code)"
   BEFORE=$(fingerprint)
-  build
+  bring_binary
   install_engine
   link_names
   write_service

@@ -3,15 +3,8 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 
-# Debian packages the checks need: the linker named in .cargo/config.toml, what rustc links with, the
-# script linter, the compiler of the .proto files, the client that tries the datastore, and database servers for it
-# with what makes their certificates, what the official Python client is installed with, and what libFuzzer is built with;
-# for the node containerd and runc, a program to run in containers, and what looks at the kernel from outside.
-PACKAGES=(mold gcc libc6-dev shellcheck protobuf-compiler etcd-client etcd-server postgresql mariadb-server openssl
-  python3-venv g++ containerd runc busybox-static iproute2 nftables procps util-linux bsdutils curl
-  bind9-dnsutils)
-# kubectl, unless there is one already: Debian's is old, but upstream's is no package of Debian's.
-command -v kubectl >/dev/null || PACKAGES+=(kubernetes-client)
+# shellcheck source=scripts/prepare.sh
+. scripts/prepare.sh
 
 # The Python client that tries the API, of the Kubernetes that is served.
 PYTHON_CLIENT='kubernetes==34.*'
@@ -49,35 +42,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-die() { printf 'test.sh: %s\n' "$*" >&2; exit 1; }
-
-# ---- What has to be there ----
-
-install_packages() {
-  local missing=() package
-  command -v dpkg-query >/dev/null || {
-    echo "not Debian: please see to these yourself: ${PACKAGES[*]}"
-    return
-  }
-  for package in "${PACKAGES[@]}"; do
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
-  done
-  if [ ${#missing[@]} -eq 0 ]; then
-    echo "packages: all present (${PACKAGES[*]})"
-    return
-  fi
-  local as_root=()
-  if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null || die "missing packages, and neither root nor sudo: apt-get install ${missing[*]}"
-    as_root=(sudo)
-  fi
-  echo "packages: installing ${missing[*]}"
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 && return
-  # The package lists of a fresh machine are empty or old.
-  "${as_root[@]}" apt-get update || die "apt-get update failed; cannot install: ${missing[*]}"
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" ||
-    die "apt-get could not install: ${missing[*]}"
-}
+# ---- What has to be there, beside what scripts/prepare.sh brings ----
 
 # The Python client, in a place of its own. Without it its tests are reported as ignored.
 install_python_client() {
@@ -91,18 +56,9 @@ install_python_client() {
   echo "Python client: $("$K3SD_TEST_PYTHON" -c 'import kubernetes; print(kubernetes.__version__)' 2>/dev/null || echo none)"
 }
 
-check_toolchain() {
-  PATH="$HOME/.cargo/bin:$PATH"
-  local wanted found
-  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-  command -v cargo >/dev/null ||
-    die "no Rust toolchain found; get one (at least $wanted) from https://rustup.rs and run this again"
-  found=$(rustc --version | cut -d' ' -f2) || die "rustc does not run; is a toolchain installed? (rustup toolchain install stable)"
-  [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" = "$wanted" ] ||
-    die "rustc $found is older than $wanted; update it with: rustup update stable"
+check_formatters() {
   cargo fmt --version >/dev/null 2>&1 || die "rustfmt is missing: rustup component add rustfmt"
   cargo clippy --version >/dev/null 2>&1 || die "clippy is missing: rustup component add clippy"
-  echo "toolchain: rustc $found (needs $wanted)"
 }
 
 # ---- Running steps ----
@@ -155,8 +111,20 @@ step() {
   printf -- '--- %s: %s in %d s\n' "$name" "${step_results[-1]}" "$seconds"
 }
 
+# find_tests FOLDER...: sets `tests` to the flags that pick the integration tests of the crates in there, by name and from
+# the whole workspace: picking crates would build their dependencies a second time, with other features.
+find_tests() {
+  local file name
+  tests=()
+  while IFS= read -r file; do
+    name=${file##*/tests/} name=${name%/main.rs}
+    tests+=(--test "${name%.rs}")
+  done < <(find "$@" ! -path '*/src/*' \( -path '*/tests/*/main.rs' -o -path '*/tests/*.rs' ! -path '*/tests/*/*' \))
+}
+
 # One pass over the kept output. A test that an early step ignores and a later one runs counts as run; a name is told
-# apart by the binary it lives in, which cargo announces before running it.
+# apart by the binary it lives in, which cargo announces before running it. Tests that find out while they run that the
+# machine lacks something say so, and count as ignored.
 summarise_tests() {
   cat "$logs"/* 2>/dev/null | sed 's/\x1b\[[0-9;]*m//g' | awk '
     /^ +Running / { binary = $NF }
@@ -167,7 +135,16 @@ summarise_tests() {
       if (outcome ~ /^ignored/) { sub(/^ignored(, )?/, "", outcome); left[binary " " name] = outcome }
       else ran[binary " " name] = 1
     }
+    # What tests that passed have said comes below "successes:".
+    /^(successes|failures):$/ { shows = /^successes/; shown = ""; next }
+    shows && /^---- .* stdout ----$/ { shown = binary " " $2; next }
+    shown != "" && /^ignored: / {
+      outcome = $0; sub(/^ignored: /, "", outcome)
+      left[shown] = outcome; delete ran[shown]
+      passed--; shown = ""
+    }
     /^test result:/ {
+      shows = 0; shown = ""
       for (i = 1; i < NF; i++) {
         if ($(i + 1) ~ /^passed/) passed += $i
         if ($(i + 1) ~ /^failed/) failed += $i
@@ -201,33 +178,28 @@ echo "=== Preparation"
 install_packages
 $fast || install_python_client
 check_toolchain
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/k3sd/target}
-echo "target directory: $CARGO_TARGET_DIR"
-[ -t 1 ] && export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-always}
+check_formatters
 
-step "scripts" shellcheck test.sh install.sh fuzz.sh .ci/run
+step "scripts" shellcheck -x test.sh bench.sh install.sh fuzz.sh .ci/run
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
-step "unit tests" cargo test --no-fail-fast --workspace --locked --lib --bins
+step "unit tests" cargo test --no-fail-fast --workspace --locked --lib --bins -- --show-output
 if ! $fast; then
   # What is marked as ignored needs the right to mount.
   may_mount=()
-  unshare --mount true 2>/dev/null && may_mount=(-- --include-ignored)
-  step "integration tests" cargo test --no-fail-fast --workspace --exclude chaos-tests --locked --test '*' "${may_mount[@]}"
+  unshare --mount true 2>/dev/null && may_mount=(--include-ignored)
+  find_tests runtime datastore netlink actors
+  step "integration tests" \
+    cargo test --no-fail-fast --workspace --locked "${tests[@]}" -- --show-output "${may_mount[@]}"
   step "documentation tests" cargo test --no-fail-fast --workspace --locked --doc
   step "fuzzing" ./fuzz.sh 10
   step "release build" cargo build --release --locked --package k3sd
   # A plain `cargo test` drills the debug binary; here it is the one that ships. `--include-ignored` is for what only
-  # makes sense with that one. The tests are picked by name from the workspace: picking their crate would build its
-  # dependencies a second time, with other features.
+  # makes sense with that one.
   export K3SD_BINARY="$CARGO_TARGET_DIR/release/k3sd"
-  chaos_tests=()
-  for file in chaos-tests/tests/*.rs chaos-tests/tests/*/main.rs; do
-    name=${file#chaos-tests/tests/} name=${name%/main.rs}
-    chaos_tests+=(--test "${name%.rs}")
-  done
+  find_tests chaos-tests
   step "chaos on the real binary" \
-    cargo test --no-fail-fast --workspace --locked "${chaos_tests[@]}" -- --include-ignored
+    cargo test --no-fail-fast --workspace --locked "${tests[@]}" -- --show-output --include-ignored
   # That the measurement works, not what it finds: the machine that runs the tests has other things to do.
   step "datastore beside etcd" cargo test --workspace --locked --bench etcd -- --quick
   step "API beside a bare server" cargo test --workspace --locked --bench api -- --quick

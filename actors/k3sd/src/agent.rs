@@ -138,12 +138,12 @@ async fn dns(args: &AgentArgs<'_>, resolv_conf: PathBuf, spec: Spec) -> Result<S
 
 /// Adds what makes volumes in directories of this node, unless it isn't wanted.
 fn local_storage(args: &AgentArgs<'_>, spec: Spec) -> Spec {
-    let AgentArgs { server, identity, pipeline, .. } = args;
+    let AgentArgs { server, identity, pipeline, system, .. } = args;
     if server.components.disable.contains(packaged::LOCAL_STORAGE) {
         return spec;
     }
     let connect = Connect::over(pipeline.local(service_account(k3sd_local_storage::SERVICE_ACCOUNT)));
-    let args = LocalStorageArgs { connect, node: identity.node_name.clone() };
+    let args = LocalStorageArgs { connect, node: identity.node_name.clone(), clock: system.clock().clone() };
     spec.child(subtree("local-storage", k3sd_local_storage::tree(&args)))
 }
 

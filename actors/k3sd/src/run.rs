@@ -121,7 +121,7 @@ async fn parts(
     let measures = wanted && !config.components.disable.contains(packaged::METRICS_SERVER);
     let (metrics, seat) = measures.then(k3sd_metrics::prepare).unzip();
     let apiserver =
-        wanted.then(|| apiserver(config, &identity, system, &pki, &kine.store, metrics.as_ref())).transpose();
+        wanted.then(|| apiserver(config, &identity, data_dir, system, &pki, &kine.store, metrics.as_ref())).transpose();
     let apiserver = apiserver.map_err(RunError::Server)?;
     let loops = apiserver.as_ref().map(|apiserver| {
         loops(LoopsArgs {

@@ -237,6 +237,29 @@ fn mistakes_in_the_config_file_are_one_line_with_place_and_key() {
 }
 
 #[test]
+fn a_node_that_makes_no_sense_is_refused_before_anything_is_opened() {
+    if !rustix::process::getuid().is_root() {
+        println!("ignored: a server with a node has to be root");
+        return;
+    }
+    let shell = Shell::new();
+    let rows = [
+        ("kubelet-arg: [nonsense=1]\n", "--kubelet-arg: kubelet has no flag --nonsense"),
+        ("kubelet-arg: [max-pods=many]\n", "--kubelet-arg: --max-pods: \"many\" is not a number in its range"),
+        ("node-label: [bare]\n", "--node-label \"bare\": write name=value"),
+        ("node-taint: [\"a=b:Never\"]\n", "--node-taint \"a=b:Never\": write key=value:effect"),
+        ("node-ip: 203.0.113.77\n", "--node-ip: node IP: \"203.0.113.77\" not found in the host's network interfaces"),
+    ];
+    for (text, start) in rows {
+        let line = shell.refused_config(text);
+        assert!(line.starts_with(start), "{text:?}: {line}");
+    }
+    // Without a node nobody asks.
+    let out = shell.run(&["server", "--disable-agent", "--node-label=bare", "--print-config"]);
+    assert_eq!((out.code, out.err.as_str()), (0, ""));
+}
+
+#[test]
 fn files_that_cannot_be_read() {
     let shell = Shell::new();
     fs::create_dir(shell.at("folder.yaml")).unwrap();

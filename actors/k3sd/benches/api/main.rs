@@ -14,10 +14,11 @@
 mod bare;
 mod client;
 mod large;
-#[path = "../../../kine/benches/etcd/order.rs"]
+#[path = "../../../../benches/order.rs"]
 mod order;
 mod server;
-#[path = "../../../kine/benches/etcd/table.rs"]
+#[path = "../../../../benches/table.rs"]
+#[expect(dead_code, reason = "shared with benches that print other rows")]
 mod table;
 mod traffic;
 mod watching;

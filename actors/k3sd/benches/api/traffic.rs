@@ -21,6 +21,19 @@ const CONNECTIONS: usize = 8;
 /// How much a ConfigMap of the measurement holds.
 const DATA_BYTES: usize = 1024;
 
+/// What the best of others did in a second, without TLS, authentication and authorization: whichever of them it was.
+const RIVAL_CREATES: f64 = 1915.0;
+const RIVAL_PUTS: f64 = 2698.0;
+const RIVAL_GETS: f64 = 6210.0;
+const RIVAL_LISTED: f64 = 321_000.0;
+
+/// A line with a rate beside that of others.
+fn beside_rival(what: &str, ours: f64, rival: f64, unit: &str) -> Row {
+    let ratio = Spread::of(vec![ours / rival]);
+    let what = format!("{what}, beside the best rival's");
+    Row::ratio(what, Some(1.0), format!("{ours:.0}{unit}"), format!("{rival}{unit}"), ratio)
+}
+
 /// What a load came to.
 #[derive(Debug, Default)]
 struct Load {
@@ -97,15 +110,14 @@ pub(crate) fn pod(name: &str, node: &str) -> Bytes {
 pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
 
-/// Makes pods, several at once.
-pub(crate) async fn make_pods(client: &Client, count: usize) -> Result<(), Failure> {
+/// Makes objects at a path, several at once; `body` makes the one of a number.
+async fn make(client: &Client, path: &'static str, count: usize, body: fn(usize) -> Bytes) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
     for writer in 0..WRITERS {
         let client = client.nth(writer);
         tasks.spawn(async move {
             for number in (writer..count).step_by(WRITERS) {
-                let body = pod(&format!("pod-{number:06}"), &format!("node-{}", number % 100));
-                client.call(Method::POST, PODS, Some(body)).await?;
+                client.call(Method::POST, path, Some(body(number))).await?;
             }
             Ok::<_, Failure>(())
         });
@@ -114,6 +126,15 @@ pub(crate) async fn make_pods(client: &Client, count: usize) -> Result<(), Failu
         done??;
     }
     Ok(())
+}
+
+/// Makes pods on a hundred nodes.
+pub(crate) async fn make_pods(client: &Client, count: usize) -> Result<(), Failure> {
+    make(client, PODS, count, |number| pod(&format!("pod-{number:06}"), &format!("node-{}", number % 100))).await
+}
+
+async fn make_config_maps(client: &Client, count: usize) -> Result<(), Failure> {
+    make(client, CONFIG_MAPS, count, |number| config_map(&format!("l-{number:06}"))).await
 }
 
 /// The default service account, without which no pod is let in; its controller is not part of the server.
@@ -137,7 +158,10 @@ pub(crate) async fn get(setting: &Setting, scale: &Scale) -> Result<Vec<Row>, Fa
         (mine, others) = (own, other);
     }
     let what = format!("GET of one pod, {CLIENTS} clients, beside a bare hyper + rustls server");
-    Ok(vec![Row::ratio(what, Some(0.6), mine.tell(), others.tell(), Spread::of(ratios))])
+    Ok(vec![
+        Row::ratio(what, Some(0.6), mine.tell(), others.tell(), Spread::of(ratios)).named("get"),
+        beside_rival("GET of one pod", mine.per_second, RIVAL_GETS, "/s").named("rival-get"),
+    ])
 }
 
 pub(crate) async fn list(setting: &Setting, scale: &Scale) -> Result<Vec<Row>, Failure> {
@@ -160,12 +184,16 @@ pub(crate) async fn list(setting: &Setting, scale: &Scale) -> Result<Vec<Row>, F
     ours.call(Method::GET, PODS, None).await?;
     let (_, peak) = server.resident_bytes()?;
     let transient = peak.saturating_sub(before) as f64 / body.len() as f64;
+    make_config_maps(&ours, scale.pods).await?;
+    let listed = reads(&ours, CONFIG_MAPS, 1, scale.span).await?.per_second * scale.pods as f64;
     let tell = |rate: f64| format!("{:.0} MB/s", rate / 1e6);
     let what =
         format!("LIST of {} pods, {:.1} MB, beside a bare hyper + rustls server", scale.pods, body.len() as f64 / 1e6);
     Ok(vec![
-        Row::ratio(what, Some(0.7), tell(mine), tell(others), Spread::of(ratios)),
-        Row::at_most("memory that the LIST takes meanwhile, beside the response", 2.0, "x", transient),
+        Row::ratio(what, Some(0.7), tell(mine), tell(others), Spread::of(ratios)).named("list"),
+        Row::at_most("memory that the LIST takes meanwhile, beside the response", 2.0, "x", transient)
+            .named("list-memory"),
+        beside_rival("LIST of ConfigMaps of 1 KiB", listed, RIVAL_LISTED, " objects/s").named("rival-list"),
     ])
 }
 
@@ -215,7 +243,10 @@ pub(crate) async fn create(setting: &Setting, scale: &Scale) -> Result<Vec<Row>,
     tree.ended().await;
     threads.shutdown_background();
     let what = format!("create of a 1 KiB ConfigMap, {WRITERS} clients, beside the datastore in process");
-    Ok(vec![Row::ratio(what, Some(0.5), mine.tell(), others.tell(), Spread::of(ratios))])
+    Ok(vec![
+        Row::ratio(what, Some(0.5), mine.tell(), others.tell(), Spread::of(ratios)).named("create"),
+        beside_rival("create of a 1 KiB ConfigMap", mine.per_second, RIVAL_CREATES, "/s").named("rival-create"),
+    ])
 }
 
 pub(crate) async fn put(setting: &Setting, scale: &Scale) -> Result<Vec<Row>, Failure> {
@@ -235,7 +266,7 @@ pub(crate) async fn put(setting: &Setting, scale: &Scale) -> Result<Vec<Row>, Fa
         }
     })
     .await?;
-    let rate = Spread::of(vec![puts.per_second / 2698.0]);
-    let what = format!("PUT of a 1 KiB ConfigMap, {CONNECTIONS} clients, beside the best rival's 2,698/s");
-    Ok(vec![Row::ratio(what, Some(1.0), puts.tell(), "2698/s".to_owned(), rate)])
+    let mut row = beside_rival("PUT of a 1 KiB ConfigMap", puts.per_second, RIVAL_PUTS, "/s").named("rival-put");
+    row.ours = puts.tell();
+    Ok(vec![row])
 }

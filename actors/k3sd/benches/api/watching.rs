@@ -22,7 +22,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// From the answer to an update, which is at or after its commit, until the last watcher has the whole event.
 pub(crate) async fn one_resource(setting: &Setting, scale: &Scale) -> Result<Vec<Row>, Failure> {
     let mut rows = Vec::new();
-    for watchers in [10, 100, scale.watchers] {
+    for (name, watchers, bar_ms) in
+        [("watch-10", 10, 4.7), ("watch-100", 100, 7.0), ("watch-1000", scale.watchers, 10.0)]
+    {
         let server = Server::start(setting).await?;
         let writer = server.connect(1).await?;
         writer.call(Method::POST, CONFIG_MAPS, Some(config_map("watched"))).await?;
@@ -54,7 +56,7 @@ pub(crate) async fn one_resource(setting: &Setting, scale: &Scale) -> Result<Vec
         }
         let (middle, most) = (times.at(500), times.at(990));
         let what = format!("update to the last of {watchers} watchers, p99 after the answer (p50 {middle:.2} ms)");
-        rows.push(Row::at_most(what, if watchers > 100 { 10.0 } else { 4.7 }, "ms", most));
+        rows.push(Row::at_most(what, bar_ms, "ms", most).named(name));
     }
     Ok(rows)
 }
@@ -80,7 +82,7 @@ pub(crate) async fn other_nodes(setting: &Setting, scale: &Scale) -> Result<Vec<
     let among = updates(&server, &writer).await?;
     let what = format!("update of a pod with {} watchers of other nodes, beside without", scale.others);
     let (ours, other) = (format!("{among:.0} µs of CPU"), format!("{alone:.0} µs of CPU"));
-    Ok(vec![Row::ratio(what, Some(0.8), ours, other, Spread::of(vec![alone / among]))])
+    Ok(vec![Row::ratio(what, Some(0.8), ours, other, Spread::of(vec![alone / among])).named("watch-others")])
 }
 
 async fn updates(server: &Server, writer: &Client) -> Result<f64, Failure> {

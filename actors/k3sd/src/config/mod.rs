@@ -90,6 +90,7 @@ pub fn load(environment: &Environment, role: Role, command_line: &[Occurrence]) 
     let result = facts(environment, &settings).and_then(|facts| {
         let mut config = build(&settings, &facts)?;
         token_file::read_all(&mut config, &settings)?;
+        check_node(&config, environment)?;
         Ok(config)
     });
     if let Some(format) = format {
@@ -100,6 +101,23 @@ pub fn load(environment: &Environment, role: Role, command_line: &[Occurrence]) 
     let config = result?;
     available::check(&settings)?;
     Ok(Loaded::Run(Box::new(config)))
+}
+
+/// What is wrong about the node is said before a server opens its datastore.
+fn check_node(config: &RunConfig, environment: &Environment) -> Result<(), ConfigError> {
+    let node = match &config.role {
+        RoleConfig::Server(server) => server.node.as_ref(),
+        RoleConfig::Agent(agent) => Some(&agent.node),
+    };
+    let Some(node) = node else { return Ok(()) };
+    let flags = k3sd_kubelet::NodeFlags {
+        ips: &node.ips,
+        labels: &node.labels,
+        taints: &node.taints,
+        kubelet_arguments: &node.kubelet_arguments,
+        host_root: &environment.root,
+    };
+    k3sd_kubelet::check(flags).map_err(|error| ConfigError::Refused(one_line(&error)))
 }
 
 fn check_clock(now: SystemTime) -> Result<(), ConfigError> {

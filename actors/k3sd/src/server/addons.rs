@@ -17,8 +17,10 @@ use crate::config::{DnsProvider, ServerConfig};
 
 /// Who acts for the server itself: K3s's supervisor.
 const SUPERVISOR: (&str, &str) = ("system:k3s-supervisor", "system:masters");
-/// The namespace of the lease, and its name, as K3s has them.
-const LEASE: (&str, &str) = ("kube-system", "k3s");
+/// The namespace of everything that belongs to the server itself.
+const NAMESPACE: &str = "kube-system";
+/// The name of the lease, as K3s has it.
+const LEASE: &str = "k3s";
 
 /// Names of packaged components, as `--disable` has them.
 pub(crate) mod packaged {
@@ -57,7 +59,7 @@ pub(crate) fn addons(args: AddonsArgs<'_>, informers: &mut Shared) -> Result<Spe
     let leading = match election {
         None => Leading::always(),
         Some(election) => {
-            let mut terms = ElectionArgs::new(connect.clone(), LEASE.0, LEASE.1, &election.identity);
+            let mut terms = ElectionArgs::new(connect.clone(), NAMESPACE, LEASE, &election.identity);
             terms.terms = election.terms;
             let (child, leading) = elector("lease", terms);
             spec = spec.child(child);
@@ -70,6 +72,11 @@ pub(crate) fn addons(args: AddonsArgs<'_>, informers: &mut Shared) -> Result<Spe
     if !config.components.disable.contains(packaged::COREDNS) {
         let hosts = k3sd_coredns::node_hosts(&connect, &informers.informer(), leading.clone());
         parts = parts.child(subtree("node-hosts", hosts));
+    }
+    if !config.components.disable.contains(packaged::LOCAL_STORAGE) {
+        let connect = identities.service_account(NAMESPACE, k3sd_local_storage::SERVICE_ACCOUNT);
+        let (nodes, volumes) = (informers.informer(), informers.informer());
+        parts = parts.child(k3sd_local_storage::gone(connect, &nodes, &volumes, leading.clone()));
     }
     let manifests = ManifestsDeps { connect: connect.clone(), leading, clock: system.clock().clone() };
     let manifests = k3sd_manifests::tree(manifests_config(&args, identity)?, manifests);

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use k3sd_apiserver::{
     Aggregation, ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Component, Components,
-    Dial, Endpoint, Learn, LocalApi, Nodes, Numbers, Pages, Reached, StaticTokens, TOKEN_AUTH_FILE, TokenKeys,
+    Dial, Endpoint, Files, Learn, LocalApi, Nodes, Numbers, Pages, Reached, StaticTokens, TOKEN_AUTH_FILE, TokenKeys,
     apply_arguments,
 };
 use k3sd_client::arguments::flag;
@@ -41,6 +41,7 @@ const OWN_AUDIENCE: &str = "k3s";
 pub(crate) fn apiserver(
     config: &ServerConfig,
     identity: &Identity,
+    data_dir: &Path,
     system: &System,
     pki: &PkiTree,
     store: &StoreHandle,
@@ -51,6 +52,7 @@ pub(crate) fn apiserver(
     let tree = k3sd_apiserver::tree(ApiServerArgs {
         config: ApiServerConfig {
             pages: pages(certificates),
+            files: charts(data_dir.join("server/static")),
             numbers: numbers(system),
             nodes: nodes(certificates)?,
             aggregation: aggregation(certificates, metrics),
@@ -170,6 +172,12 @@ fn pages(certificates: &Certificates) -> Pages {
         "/cacerts" => authorities().map(|pem| ("text/plain", pem)),
         _ => None,
     })
+}
+
+/// The charts that Helm's jobs fetch, and whatever an operator put beside them: K3s shows them to everybody.
+fn charts(dir: PathBuf) -> Files {
+    use k3sd_manifests::charts::{PREFIX, open};
+    Files::new(PREFIX, move |path| open(&dir, path))
 }
 
 /// The authorities of servers in PEM, encoded once for each snapshot of the certificates: everybody may ask, as often as

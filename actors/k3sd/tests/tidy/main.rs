@@ -5,6 +5,8 @@
 //! The tests here only read the repository and ask. Nothing needs a network or a tool beside cargo.
 
 mod arrows;
+#[path = "../support/costs.rs"]
+mod costs;
 mod dependencies;
 mod layout;
 mod metadata;

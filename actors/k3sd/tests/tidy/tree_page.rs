@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::arrows;
+use crate::costs;
 use crate::ports::free_port;
 
 /// The least time a loaded machine may take to start an empty tree. Only a failure waits that long.
@@ -38,13 +39,8 @@ struct Intensity {
 impl Actor {
     /// What the page says of this node: of a supervisor its strategy and budget, of others what they are.
     fn description(&self) -> String {
-        match (&self.strategy, self.intensity) {
-            (Some(strategy), Some(Intensity { restarts, period_ms })) => {
-                format!("{strategy}, {restarts} in {}", seconds(period_ms))
-            }
-            (Some(strategy), None) => strategy.clone(),
-            (None, _) => format!("{}, {}", self.restart.as_deref().unwrap_or("permanent"), self.kind),
-        }
+        let budget = self.intensity.map(|Intensity { restarts, period_ms }| (restarts, period_ms));
+        costs::description(self.strategy.as_deref(), budget, self.restart.as_deref(), &self.kind)
     }
 
     /// Children that belong to the shape: those of a dynamic supervisor come and go.
@@ -79,18 +75,17 @@ impl Actor {
     }
 }
 
-fn seconds(millis: u64) -> String {
-    if millis.is_multiple_of(1000) { format!("{} s", millis / 1000) } else { format!("{millis} ms") }
-}
-
 /// Where page and tree differ.
 pub(crate) fn check(page: &str, root: &Actor) -> Vec<String> {
-    let mut findings = Vec::new();
+    // Of the measurements only whose they are can be right or wrong.
+    let places = root.all().iter().map(|actor| (actor.path.clone(), actor.description())).collect();
+    let mut findings = costs::findings(page, &places, |path| path != "agent" && !path.starts_with("agent/"));
+    let (page, _) = costs::split(page);
     let drawing = root.drawing();
-    if drawn(page) != drawing {
+    if drawn(&page) != drawing {
         findings.push(format!("the drawing should be:\n```text\n{drawing}\n```"));
     }
-    let rows = table(page);
+    let rows = table(&page);
     let mut seen = BTreeSet::new();
     for row in &rows {
         let path = row[0].trim_matches('`');
@@ -209,20 +204,36 @@ mod tests {
 | `inspector/guests` | `k3sd-runtime` | dynamic, 1 in 1 s | a | b |
 | `inspector/listener` | `k3sd-runtime` | permanent, task | a | b |
 | `server` | `k3sd` | transient, worker | a | b |
+
+BEGIN
+| Actor | Strategy | Back | A | B | C | Words |
+|---|---|---|---|---|---|---|
+| `/` | one_for_one, 5 in 30 s | 1 s | 0 | 0 | 0 | all |
+| `agent/x` | permanent, task | 1 s | 0 | 0 | 0 | b |
+| `inspector` | rest_for_one, 3 in 500 ms | 1 s | 0 | 0 | 0 | b |
+| `inspector/guests` | dynamic, 1 in 1 s | 1 s | 0 | 0 | 0 | b |
+| `inspector/guests/*` | temporary, task | 1 s | 0 | 0 | 0 | b |
+| `inspector/listener` | permanent, task | 1 s | 0 | 0 | 0 | b |
+| `server` | transient, worker | 1 s | 0 | 0 | 0 | b |
+END
 ";
+
+    fn page() -> String {
+        let page = PAGE.replace("BEGIN", costs::BEGIN).replace("END", costs::END);
+        page.replace(&drawn(PAGE), &tree().drawing())
+    }
 
     #[test]
     fn an_equal_page_passes() {
         let drawing = tree().drawing();
-        let page = PAGE.replace(&drawn(PAGE), &drawing);
-        assert_eq!(check(&page, &tree()), Vec::<String>::new());
+        assert_eq!(check(&page(), &tree()), Vec::<String>::new());
         assert_eq!(drawing.lines().count(), 5, "the guests of a dynamic supervisor are not drawn: {drawing}");
         assert_eq!(drawing.lines().nth(3), Some("│  └─ listener  permanent, task"));
     }
 
     #[test]
     fn each_difference_is_found() {
-        let page = PAGE.replace(&drawn(PAGE), &tree().drawing());
+        let page = page();
         for (from, to, finding) in [
             ("├─ inspector", "├─ inspektor", "the drawing should be"),
             ("| `server` | `k3sd` | transient, worker | a | b |\n", "", "row server is missing"),
@@ -236,6 +247,18 @@ mod tests {
             ("| first |", "| |", "none of them empty"),
             ("| `k3sd` | one", "| `k8sd` | one", "none of our crates"),
             ("| `server` | `k3sd`", "| `/` | `k3sd`", "is there twice"),
+            (
+                "| `server` | transient, worker | 1 s | 0 | 0 | 0 | b |\n",
+                "",
+                "costs of server (transient, worker) are missing",
+            ),
+            ("| `server` | transient", "| `server` | permanent", "costs of server: says"),
+            (
+                "| `server` | transient, worker | 1 s | 0",
+                "| `server` | transient, worker | 1 s |",
+                "costs of server: has 7",
+            ),
+            ("| `inspector/guests/*`", "| `inspector/hosts/*`", "costs of inspector/hosts/*: there is no such actor"),
         ] {
             assert!(page.contains(from), "{from}");
             let findings = check(&page.replace(from, to), &tree()).join("\n");
