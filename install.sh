@@ -610,9 +610,22 @@ if command -v nft >/dev/null; then
 else
   echo "without nft the tables k3sd-* of the packet filter stay until the next start of the machine"
 fi
-for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
-  [ ! -d "\$hierarchy/kubepods" ] || find "\$hierarchy/kubepods" -depth -type d -exec rmdir {} \; 2>/dev/null
+# systemd keeps what it once had a unit of, so those end there.
+if [ -d /run/systemd/system ] && systemctl is-active --quiet kubepods.slice; then
+  systemctl stop kubepods.slice
+  systemctl reset-failed 'cri-containerd-*.scope' 2>/dev/null
+fi
+for cgroup in /sys/fs/cgroup/kubepods /sys/fs/cgroup/kubepods.slice /sys/fs/cgroup/*/kubepods /sys/fs/cgroup/*/kubepods.slice; do
+  [ ! -d "\$cgroup" ] || find "\$cgroup" -depth -type d -exec rmdir {} \; 2>/dev/null
 done
+# What shims and runc keep of containers, in a place that is every engine's.
+for task in "\$state"/io.containerd.runtime.v2.task/k8s.io/*; do
+  [ -d "\$task" ] || continue
+  rm -rf "/run/containerd/runc/k8s.io/\${task##*/}"
+  socket=\$(cat "\$task/address" 2>/dev/null)
+  case \$socket in unix:///run/containerd/s/*) rm -f "\${socket#unix://}" ;; esac
+done
+rmdir /run/containerd/runc/k8s.io /run/containerd/runc /run/containerd/s /run/containerd 2>/dev/null
 rm -rf /var/lib/cni /run/flannel /run/k3s/containerd
 rmdir /run/k3s 2>/dev/null || true
 TEXT
