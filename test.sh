@@ -5,6 +5,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 
 # shellcheck source=scripts/prepare.sh
 . scripts/prepare.sh
+# shellcheck source=scripts/vm.sh
+. scripts/vm.sh
 
 # The Python client that tries the API, of the Kubernetes that is served.
 PYTHON_CLIENT='kubernetes==34.*'
@@ -19,7 +21,7 @@ Usage: ./test.sh [--fast | --long] [--vm] [--help]
   (nothing)  format, lints, all tests, release build, chaos tests on the real binary
   --fast     format, lints and unit tests only
   --long     as without a flag, with many more random schedules and chaos rounds
-  --vm       tests in a virtual machine (systemd, cgroup v2, WireGuard); there are none yet
+  --vm       tests in a virtual machine only: systemd, cgroups v2, logind, NFS, SCTP
   --help     this text
 
 Environment:
@@ -30,12 +32,12 @@ Environment:
 TEXT
 }
 
-fast=false
+fast=false vm=false
 while [ $# -gt 0 ]; do
   case $1 in
     --fast) fast=true ;;
     --long) export CHAOS_LONG=1 STEP_LIMIT_SECONDS=14400 ;;
-    --vm) echo "test.sh: there are no tests for a virtual machine yet, so there is nothing to run for --vm"; exit 0 ;;
+    --vm) vm=true ;;
     --help | -h) usage; exit 0 ;;
     *) echo "test.sh: unknown flag $1" >&2; usage >&2; exit 2 ;;
   esac
@@ -175,6 +177,20 @@ report() {
 }
 
 # ---- The run ----
+
+if $vm; then
+  echo "=== Preparation"
+  install_packages
+  check_toolchain
+  prepare_vm || exit 0
+  export K3SD_BINARY="$CARGO_TARGET_DIR/release/k3sd"
+  # Without help of the processor everything in there takes its time.
+  export STEP_LIMIT_SECONDS=3600
+  step "release build" cargo build --release --locked --package k3sd
+  step "virtual machine" cargo test --no-fail-fast --workspace --locked --test vm -- --show-output --test-threads=1
+  report
+  exit
+fi
 
 echo "=== Preparation"
 install_packages
