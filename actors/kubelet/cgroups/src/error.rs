@@ -61,4 +61,13 @@ pub enum CgroupError {
         #[source]
         source: io::Error,
     },
+    /// systemd, whose slices pods are in, can't be asked or refuses.
+    #[error("systemd's {slice}")]
+    Systemd {
+        /// The slice.
+        slice: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }

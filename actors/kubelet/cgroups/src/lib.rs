@@ -13,13 +13,12 @@
 //! * `names` says what a pod's cgroup is called, in the tree and to the CRI.
 //! * `limits` is the arithmetic of shares, quotas and weights; `pod` reads what a pod asks for.
 //! * `tree` carries out: it makes, limits, lists and removes.
+//! * `systemd` has the init system know of limits and ends, where the cgroups are its slices.
 //! * `stats` reads what is used.
 //!
 //! The kernel owns the truth: nothing here keeps state, every call can be repeated, and what is there already is adopted.
-//! All calls are short reads and writes of kernel files; none waits for a process.
-//!
-//! What is deliberately absent: D-Bus. With the systemd driver the slices are made in the tree, and systemd adopts them
-//! when the runtime starts the first scope below them.
+//! All calls are short reads and writes of kernel files; with the systemd driver, those that limit and remove ask systemd
+//! as well, and wait until it has done it: some milliseconds.
 
 mod disks;
 mod error;
@@ -28,6 +27,7 @@ mod limits;
 mod names;
 mod pod;
 mod stats;
+mod systemd;
 mod tree;
 
 pub use crate::disks::{DiskStats, Disks};

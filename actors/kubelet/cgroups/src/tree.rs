@@ -12,12 +12,15 @@ use crate::limits::{SHARES_MIN, cpu_shares, cpu_weight};
 use crate::names::{Driver, Names, QosClass};
 use crate::pod::PodLimits;
 use crate::stats::{CgroupStats, read_v1, read_v2};
+use crate::systemd::{INFINITY, Property, SOCKET, Systemd};
 
 /// The cgroups of this node's pods. Cheap to clone; keeps no state but where things are.
 #[derive(Debug, Clone)]
 pub struct Cgroups {
     layout: Layout,
     names: Names,
+    /// Whom slices belong to, where pods have slices.
+    systemd: Option<Systemd>,
 }
 
 /// What all pods together may take: the node's capacity less what is reserved for others.
@@ -56,7 +59,8 @@ impl Cgroups {
     pub fn detect(sources: &CgroupSources, driver: Driver, root: &str) -> Result<Self, CgroupError> {
         let layout = Layout::read(sources)?;
         layout.check()?;
-        Ok(Self { layout, names: Names::new(driver, root)? })
+        let systemd = (driver == Driver::Systemd).then(|| Systemd::at(Path::new(SOCKET)));
+        Ok(Self { layout, names: Names::new(driver, root)?, systemd })
     }
 
     /// What the machine has.
@@ -91,6 +95,7 @@ impl Cgroups {
         {
             let path = self.names.class(class);
             self.make(&path)?;
+            self.tell_systemd(&path, shares, None)?;
             self.write_shares(&path, shares)?;
         }
         Ok(())
@@ -165,6 +170,9 @@ impl Cgroups {
                 }
                 kill_all(&directory, &mut processes, 0);
                 is_busy |= !remove(&directory, 0)?;
+            }
+            if let Some((systemd, slice)) = self.systemd.as_ref().zip(slice(&path)).filter(|_| !is_busy) {
+                systemd.stop(slice)?;
             }
         }
         Ok(if is_busy { Removal::Busy { processes: processes.len() } } else { Removal::Gone })
@@ -265,6 +273,7 @@ impl Cgroups {
     }
 
     fn limit(&self, path: &Path, limits: &PodLimits, pages: bool) -> Result<(), CgroupError> {
+        self.tell_systemd(path, limits.cpu_shares, Some(limits))?;
         self.write_shares(path, limits.cpu_shares)?;
         let is_v2 = self.layout.version() == Version::V2;
         if is_v2 {
@@ -281,6 +290,12 @@ impl Cgroups {
             self.tell("pids", path, "pids.max", &pids.to_string())?;
         }
         if pages { self.limit_pages(path, &limits.hugepages) } else { Ok(()) }
+    }
+
+    /// Tells the owner of a slice what is written to its files, or it would be written over.
+    fn tell_systemd(&self, path: &Path, shares: u64, limits: Option<&PodLimits>) -> Result<(), CgroupError> {
+        let Some((systemd, slice)) = self.systemd.as_ref().zip(slice(path)) else { return Ok(()) };
+        systemd.limit(slice, &properties(self.layout.version() == Version::V2, shares, limits))
     }
 
     fn write_shares(&self, path: &Path, shares: u64) -> Result<(), CgroupError> {
@@ -312,6 +327,33 @@ impl Cgroups {
             None => Ok(()),
         }
     }
+}
+
+/// The unit that a slice's cgroup belongs to.
+fn slice(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
+}
+
+/// The limits of a cgroup, as systemd calls them.
+fn properties(is_v2: bool, shares: u64, limits: Option<&PodLimits>) -> Vec<Property<'static>> {
+    let mut list = vec![if is_v2 {
+        Property::Number("CPUWeight", cpu_weight(shares))
+    } else {
+        Property::Number("CPUShares", shares)
+    }];
+    let Some(limits) = limits else { return list };
+    let quota = limits.cpu_quota.and_then(|quota| u64::try_from(quota).ok());
+    let per_second = quota.map(|quota| {
+        let exact = u128::from(quota) * 1_000_000 / u128::from(limits.cpu_period.max(1));
+        // It counts in hundredths of a CPU, and less than was asked for would be less than was promised.
+        u64::try_from(exact.next_multiple_of(10_000)).unwrap_or(INFINITY)
+    });
+    list.push(Property::Number("CPUQuotaPeriodUSec", limits.cpu_period));
+    list.push(Property::Number("CPUQuotaPerSecUSec", per_second.unwrap_or(INFINITY)));
+    let memory = if is_v2 { "MemoryMax" } else { "MemoryLimit" };
+    list.push(Property::Number(memory, limits.memory_limit.unwrap_or(INFINITY)));
+    list.push(Property::Number("TasksMax", limits.pids.unwrap_or(INFINITY)));
+    list
 }
 
 /// The kernel calls pages of `2Mi` `2MB`.
@@ -440,4 +482,42 @@ fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
     let outcome = fs::OpenOptions::new().write(true).truncate(true).open(path);
     let outcome = outcome.and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()));
     outcome.map_err(|source| CgroupError::Write { path: path.to_owned(), value: value.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_is_told_what_the_kernel_is_told() {
+        let limits = PodLimits {
+            cpu_shares: 512,
+            cpu_quota: Some(20_500),
+            cpu_period: 100_000,
+            memory_limit: Some(64 << 20),
+            pids: None,
+            ..PodLimits::default()
+        };
+        let told = |is_v2| properties(is_v2, 512, Some(&limits));
+        for (is_v2, cpu, weight, memory) in
+            [(true, "CPUWeight", 20, "MemoryMax"), (false, "CPUShares", 512, "MemoryLimit")]
+        {
+            let wanted = [
+                Property::Number(cpu, weight),
+                Property::Number("CPUQuotaPeriodUSec", 100_000),
+                Property::Number("CPUQuotaPerSecUSec", 210_000),
+                Property::Number(memory, 64 << 20),
+                Property::Number("TasksMax", INFINITY),
+            ];
+            assert_eq!(told(is_v2), wanted);
+            assert_eq!(properties(is_v2, 512, None), wanted[..1]);
+        }
+        let none = PodLimits { cpu_quota: None, memory_limit: None, ..limits };
+        let told = properties(true, 2, Some(&none));
+        assert_eq!(
+            told[2..4],
+            [Property::Number("CPUQuotaPerSecUSec", INFINITY), Property::Number("MemoryMax", INFINITY)]
+        );
+        assert_eq!(slice(Path::new("kubepods.slice/kubepods-podx.slice")), Some("kubepods-podx.slice"));
+    }
 }
