@@ -20,6 +20,8 @@ pub mod nft;
 pub mod route;
 mod socket;
 mod sysctl;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod traffic;
 mod wire;
 

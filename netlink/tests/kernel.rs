@@ -1,48 +1,25 @@
 //! What the kernel makes of it, each test in a network namespace of its own, checked with `ip` and `nft`.
 
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use k3sd_netlink::nft::{
     Base, Chain, ChainBase, ChainKind, Change, Compare, Contents, CtKey, Data, DataKind, Element, Expression, Family,
     FibResult, Hook, MetaKey, Nat, Netfilter, News, Refusal, Register, Rule, Set, Table, TypeId, Verdict,
 };
 use k3sd_netlink::route::{Desired, Kind, LinkSpec, Peer, Route, RouteSpec, TABLE_MAIN};
+use k3sd_netlink::testkit::Space;
 use k3sd_netlink::traffic::{self, Limit};
-use k3sd_netlink::{Cidr, Namespace, NetlinkError, read_sysctl, write_sysctl};
+use k3sd_netlink::{Cidr, NetlinkError, read_sysctl, write_sysctl};
 use serde_json::Value;
 
-/// A namespace that goes away with the test.
-struct TestSpace {
-    name: String,
-    namespace: Namespace,
-}
+/// A namespace that goes away with the test, and its sockets.
+struct TestSpace(Space);
 
 impl TestSpace {
-    /// `None`, and a line that says why, where namespaces can't be made.
     fn new() -> Option<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("k3sd-nl-{}-{number}", std::process::id());
-        let made = Command::new("ip").args(["netns", "add", &name]).output();
-        match made {
-            Ok(output) if output.status.success() => {}
-            other => {
-                println!("ignored: no network namespace can be made: {other:?}");
-                return None;
-            }
-        }
-        let path = PathBuf::from("/run/netns").join(&name);
-        Some(Self { namespace: Namespace::open(&path).unwrap(), name })
+        Space::new("nl").map(Self)
     }
 
     fn run(&self, command: &[&str]) -> String {
-        let mut all = vec!["netns", "exec", self.name.as_str()];
-        all.extend(command);
-        let output = Command::new("ip").args(&all).output().unwrap();
-        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        self.0.run(command)
     }
 
     fn json(&self, command: &[&str]) -> Value {
@@ -50,17 +27,11 @@ impl TestSpace {
     }
 
     fn route(&self) -> Route {
-        Route::open_in(&self.namespace).unwrap()
+        Route::open_in(self.0.namespace()).unwrap()
     }
 
     fn netfilter(&self) -> Netfilter {
-        Netfilter::open_in(&self.namespace).unwrap()
-    }
-}
-
-impl Drop for TestSpace {
-    fn drop(&mut self) {
-        Command::new("ip").args(["netns", "del", &self.name]).output().ok();
+        Netfilter::open_in(self.0.namespace()).unwrap()
     }
 }
 
@@ -97,7 +68,7 @@ fn port(peer: Peer) -> LinkSpec {
 #[test]
 fn a_bridge_and_a_pair_into_another_namespace() {
     let (Some(host), Some(pod)) = (TestSpace::new(), TestSpace::new()) else { return };
-    let peer = Peer { name: "eth0".to_owned(), namespace: Some(pod.namespace.clone()), mac: None };
+    let peer = Peer { name: "eth0".to_owned(), namespace: Some(pod.0.namespace().clone()), mac: None };
     let desired = Desired { links: vec![bridge(), port(peer)], ..Desired::default() };
     let mut route = host.route();
     assert!(route.converge(&desired).unwrap() > 0);
@@ -166,7 +137,7 @@ fn renaming_and_moving() {
     let spec = LinkSpec { name: "a".to_owned(), kind: Some(Kind::Veth(peer)), ..LinkSpec::default() };
     route.converge(&Desired { links: vec![spec], ..Desired::default() }).unwrap();
     route.rename("b", "eth7").unwrap();
-    route.move_to("eth7", &pod.namespace).unwrap();
+    route.move_to("eth7", pod.0.namespace()).unwrap();
     assert!(route.link("eth7").unwrap().is_none());
     let moved = pod.route().link("eth7").unwrap().unwrap();
     assert_eq!(moved.mac.unwrap().to_string(), "02:00:00:00:00:07");
@@ -180,7 +151,7 @@ fn sysctls_are_the_namespaces_own() {
     let Some(space) = TestSpace::new() else { return };
     let key = "net/ipv4/conf/lo/route_localnet";
     let before = read_sysctl(key).unwrap();
-    let inside = space.namespace.enter(|| {
+    let inside = space.0.namespace().enter(|| {
         assert!(write_sysctl(key, "1")?);
         assert!(!write_sysctl(key, "1")?, "it has the value already");
         read_sysctl(key)
@@ -394,7 +365,7 @@ fn many_elements_fit() {
 fn news_of_our_table_and_of_no_other() {
     let Some(space) = TestSpace::new() else { return };
     space.netfilter().converge(&table()).unwrap();
-    let news = space.namespace.enter(News::open).unwrap();
+    let news = space.0.namespace().enter(News::open).unwrap();
     let heard = || news.drain(Family::Inet, "k3sd-test").unwrap();
     assert!(!heard());
     space.run(&["nft", "add table inet foreign"]);
@@ -476,7 +447,7 @@ fn news_of_what_others_did() {
     let Some(space) = TestSpace::new() else { return };
     let mut netfilter = space.netfilter();
     netfilter.converge(&table()).unwrap();
-    let news = space.namespace.enter(News::open).unwrap();
+    let news = space.0.namespace().enter(News::open).unwrap();
     let own = netfilter.port().unwrap();
     let heard = || news.drain_foreign(&[Family::Ip, Family::Inet], "k3sd-test", own).unwrap();
     let mut less = table();

@@ -12,13 +12,13 @@ mod table;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k3sd_client::informer::Change;
-use k3sd_netlink::{Namespace, NetlinkError};
+use k3sd_netlink::NetlinkError;
+use k3sd_netlink::testkit::Space;
 use k3sd_proxy::{Changes, Kernel, ProxyConfig};
 use k3sd_runtime::Clock;
 use k8s_openapi::api::core::v1::Service;
@@ -34,52 +34,26 @@ const CONNECTIONS: usize = 3000;
 /// How long one change may take.
 const CHANGE_MS: f64 = 3.0;
 
-/// A namespace that goes away.
-struct Space(String);
+/// What is measured in a namespace.
+trait Bench {
+    fn kernel(&self) -> Kernel;
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T;
+}
 
-impl Space {
-    fn new(name: &str) -> Option<Self> {
-        let name = format!("k3sd-bench-{name}-{}", std::process::id());
-        let made = Command::new("ip").args(["netns", "add", &name]).output();
-        if !made.is_ok_and(|made| made.status.success()) {
-            println!("ignored: no network namespace can be made");
-            return None;
-        }
-        let space = Self(name);
-        space.run(&["ip", "link", "set", "lo", "up"]);
-        Some(space)
-    }
-
-    fn path(&self) -> PathBuf {
-        PathBuf::from("/run/netns").join(&self.0)
-    }
-
-    fn run(&self, command: &[&str]) {
-        let net = format!("--net={}", self.path().display());
-        let output = Command::new("nsenter").arg(net).args(command).output().expect("nsenter runs");
-        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
+impl Bench for Space {
     fn kernel(&self) -> Kernel {
         let config = ProxyConfig {
             node_name: "n1".to_owned(),
             arguments: Vec::new(),
             cluster_cidrs: vec![("10.42.0.0".parse().expect("an address"), 16)],
             local_load_balancer: true,
-            namespace: Some(self.path()),
+            namespace: Some(self.path().to_owned()),
         };
         Kernel::new(&config).expect("the kernel has nftables")
     }
 
     fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let namespace = Namespace::open(&self.path()).expect("it is there");
-        namespace.enter(|| Ok::<_, NetlinkError>(work())).expect("it can be entered")
-    }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        Command::new("ip").args(["netns", "del", &self.0]).output().ok();
+        self.namespace().enter(|| Ok::<_, NetlinkError>(work())).expect("it can be entered")
     }
 }
 
@@ -161,7 +135,7 @@ fn kib(file: &str, name: &str) -> i64 {
 }
 
 fn costs(watch: &Watch) {
-    let Some(space) = Space::new("costs") else { return };
+    let Some(space) = Space::with_loopback("costs") else { return };
     let mut kernel = space.kernel();
     let all = everything(SERVICES);
     let memory = || (kib("/proc/self/status", "VmRSS:"), kib("/proc/meminfo", "SUnreclaim:"));
@@ -199,7 +173,7 @@ fn costs(watch: &Watch) {
 
 /// The same elements as text.
 fn by_nft(watch: &Watch) {
-    let Some(space) = Space::new("nft") else { return };
+    let Some(space) = Space::with_loopback("nft") else { return };
     let (mut services, mut endpoints, mut addresses) = (String::new(), String::new(), String::new());
     for number in 0..SERVICES {
         let ip = address(10, number);
@@ -244,7 +218,7 @@ fn by_nft(watch: &Watch) {
 
 /// How long it takes to connect to a service whose endpoint is in the next namespace.
 fn first_packet(watch: &Watch) {
-    let (Some(node), Some(pod)) = (Space::new("node"), Space::new("pod")) else { return };
+    let (Some(node), Some(pod)) = (Space::with_loopback("node"), Space::with_loopback("pod")) else { return };
     let path = pod.path().display().to_string();
     node.run(&["ip", "link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns", &path]);
     for (space, link, ip) in [(&node, "v0", "10.42.0.1/24"), (&pod, "eth0", "10.42.0.2/24")] {

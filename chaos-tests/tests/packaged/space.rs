@@ -2,12 +2,11 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use k3sd_netlink::{Namespace, NetlinkError};
+use k3sd_netlink::NetlinkError;
+use k3sd_netlink::testkit::Space;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::process::Command;
@@ -18,36 +17,15 @@ pub(crate) const DNS: &str = "10.43.0.10";
 const TRY: Duration = Duration::from_secs(2);
 const TRIES: usize = 2;
 
-/// Deletes a namespace.
-struct Named(String);
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        std::process::Command::new("ip").args(["netns", "del", &self.0]).output().ok();
-    }
-}
-
 /// Runs a test on a thread inside a namespace of its own, whose loopback link is up. What it starts is inside too.
 pub(crate) fn inside<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("k3sd-names-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let made = std::process::Command::new("ip").args(["netns", "add", &name]).output();
-    if !made.as_ref().is_ok_and(|output| output.status.success()) {
-        println!("ignored: no network namespace can be made: {made:?}");
-        return;
-    }
-    let named = Named(name);
-    let namespace = Namespace::open(&PathBuf::from("/run/netns").join(&named.0)).expect("it was just made");
+    let Some(space) = Space::with_loopback("names") else { return };
     let work = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().await;
-            assert!(up.is_ok_and(|status| status.success()), "loopback is up");
-            test().await;
-        });
+        runtime.block_on(test());
         Ok::<_, NetlinkError>(())
     };
-    namespace.enter(work).expect("it may be entered");
+    space.namespace().enter(work).expect("it may be entered");
 }
 
 /// What `dig +short` says, its lines in order.

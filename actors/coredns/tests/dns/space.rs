@@ -2,13 +2,12 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use k3sd_coredns::{DnsConfig, DnsDeps, tree};
-use k3sd_netlink::{Namespace, NetlinkError};
+use k3sd_netlink::NetlinkError;
+use k3sd_netlink::testkit::Space;
 use k3sd_runtime::{Clock, System, Tree};
 use tokio::process::Command;
 
@@ -19,36 +18,15 @@ pub(crate) const DNS: &str = "10.43.0.10";
 /// Longest wait for a condition.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Deletes a namespace.
-struct Named(String);
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        std::process::Command::new("ip").args(["netns", "del", &self.0]).output().ok();
-    }
-}
-
 /// Runs a test on a thread inside a namespace of its own, whose loopback link is up. What it starts is inside too.
 pub(crate) fn inside<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("k3sd-dns-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let made = std::process::Command::new("ip").args(["netns", "add", &name]).output();
-    if !made.as_ref().is_ok_and(|output| output.status.success()) {
-        println!("ignored: no network namespace can be made: {made:?}");
-        return;
-    }
-    let named = Named(name);
-    let namespace = Namespace::open(&PathBuf::from("/run/netns").join(&named.0)).unwrap();
-    namespace
-        .enter(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                run("ip", &["link", "set", "lo", "up"]).await;
-                test().await;
-            });
-            Ok::<_, NetlinkError>(())
-        })
-        .unwrap();
+    let Some(space) = Space::with_loopback("dns") else { return };
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(test());
+        Ok::<_, NetlinkError>(())
+    };
+    space.namespace().enter(work).expect("it may be entered");
 }
 
 /// A command inside, and what it says.

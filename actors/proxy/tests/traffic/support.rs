@@ -8,13 +8,11 @@
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use k3sd_netlink::nft::{Family, News};
-use k3sd_netlink::{Namespace, NetlinkError};
+use k3sd_netlink::{Namespace, NetlinkError, testkit};
 use k3sd_proxy::{ProxyConfig, ProxyDeps, tree};
 use k3sd_runtime::{Clock, System, Tree};
 use serde_json::{Value, json};
@@ -29,42 +27,29 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(1500);
 
 /// A namespace that goes away with the test.
-pub(crate) struct Space {
-    name: String,
-    pub(crate) namespace: Namespace,
-}
+pub(crate) struct Space(testkit::Space);
 
 impl Space {
     /// `None`, and a line that says why, where namespaces can't be made.
     pub(crate) fn new() -> Option<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("k3sd-px-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        match Command::new("ip").args(["netns", "add", &name]).output() {
-            Ok(output) if output.status.success() => {}
-            other => {
-                println!("ignored: no network namespace can be made: {other:?}");
-                return None;
-            }
-        }
-        let space = Self { namespace: Namespace::open(&path(&name)).unwrap(), name };
-        space.run("ip link set lo up");
-        Some(space)
+        testkit::Space::with_loopback("px").map(Self)
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        self.0.namespace()
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        path(&self.name)
+        self.0.path().to_owned()
     }
 
     /// Runs a command whose words have no spaces in them.
     pub(crate) fn run(&self, command: &str) -> String {
-        let net = format!("--net={}", self.path().display());
-        let output = Command::new("nsenter").arg(net).args(command.split(' ')).output().unwrap();
-        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        self.0.run(&command.split(' ').collect::<Vec<_>>())
     }
 
     fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-        self.namespace.enter(|| Ok::<_, NetlinkError>(work())).unwrap()
+        self.namespace().enter(|| Ok::<_, NetlinkError>(work())).unwrap()
     }
 
     /// Opens a connection from here.
@@ -126,16 +111,6 @@ pub(crate) async fn ask_from(socket: &UdpSocket, to: &str) -> Result<Seen, Error
         Ok(outcome) => outcome.map_err(|error: io::Error| error.kind()),
         Err(_) => Err(ErrorKind::TimedOut),
     }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        Command::new("ip").args(["netns", "del", &self.name]).output().ok();
-    }
-}
-
-fn path(name: &str) -> PathBuf {
-    Path::new("/run/netns").join(name)
 }
 
 /// Who answered, and where the question came from in his eyes.
@@ -295,7 +270,7 @@ impl Cluster {
 
     /// Hears from now on of every change to tables, whoever makes it.
     pub(crate) fn news(&self) -> News {
-        self.node.namespace.enter(News::open).unwrap()
+        self.node.namespace().enter(News::open).unwrap()
     }
 }
 
