@@ -79,8 +79,8 @@ async fn settings_of_the_kernel_are_the_pods_own_or_refused() {
     }
     world.delete("odd").await;
 
-    // This containerd knows nothing of user namespaces: the pod is told, and can go.
-    world.create("users", json!({"hostUsers": false, "containers": [sleeper()]})).await;
+    // The sandboxes of that class know nothing of user namespaces: the pod is told, and can go.
+    world.create("users", json!({"hostUsers": false, "runtimeClassName": "odd", "containers": [sleeper()]})).await;
     world
         .told("users", "FailedCreatePodSandBox: Failed to create pod sandbox: can't set `spec.hostUsers: false`")
         .await;

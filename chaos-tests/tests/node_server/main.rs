@@ -9,8 +9,10 @@ mod kills;
 mod kubectl;
 mod machine;
 mod reboot;
+mod scripts;
 mod streams;
 mod traces;
+mod users;
 
 /// One machine at a time: each has a whole cluster on it.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -49,4 +51,16 @@ async fn pods_come_back_after_a_reboot() {
 async fn an_application_runs_and_outlives_the_daemon() {
     let _turn = TURN.lock().await;
     application::application().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scripts_of_the_operator_make_volumes() {
+    let _turn = TURN.lock().await;
+    scripts::scripts().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_may_have_users_of_their_own() {
+    let _turn = TURN.lock().await;
+    users::users().await;
 }
