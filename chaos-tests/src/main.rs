@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 use chaos_tests::simulation::replay;
 use chaos_tests::simulation::trace::Trace;
 use chaos_tests::simulation::{Outcome, run};
+use peak_alloc::PeakAlloc;
+
+/// Counts what is in use, so that what deaths leave behind is seen.
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
 
 /// No run takes that long, unless it hangs.
 const RUN_LIMIT: Duration = Duration::from_secs(300);
@@ -65,21 +70,26 @@ fn one(mut arguments: impl Iterator<Item = String>) -> Result<bool, String> {
     }));
     let threads = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let threads = threads.map_err(|error| error.to_string())?;
-    let outcome = threads.block_on(run(seed, &trace));
+    let outcome = threads.block_on(run(seed, &trace, || MEMORY.current_usage()));
     trace.flush();
     tell(seed, &outcome);
     Ok(outcome.findings.is_empty())
 }
 
 fn tell(seed: u64, outcome: &Outcome) {
-    let Outcome { findings, plan, faults, deaths, hash } = outcome;
+    let Outcome { findings, plan, faults, deaths, memory: [before, after], hash } = outcome;
     if !findings.is_empty() {
         plan.iter().for_each(|planned| println!("{planned}"));
         findings.iter().take(20).for_each(|finding| println!("WRONG {finding}"));
     }
     let total: u64 = faults.values().sum();
     let kinds: Vec<String> = faults.iter().map(|(word, count)| format!("{word} {count}")).collect();
-    println!("seed {seed}: faults {total}, deaths {deaths}, hash {hash:016x}; {}", kinds.join(", "));
+    println!(
+        "seed {seed}: faults {total}, deaths {deaths}, memory {} to {} KiB, hash {hash:016x}; {}",
+        before >> 10,
+        after >> 10,
+        kinds.join(", ")
+    );
 }
 
 /// Ends a run that hangs, with this process too.

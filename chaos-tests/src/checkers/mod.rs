@@ -8,7 +8,7 @@
 //! | [`shape`] | the tree has its full shape, all of it runs, nothing else is alive |
 //! | [`containers`] | no container is stopped, or started again, that was not asked to be |
 //! | [`settled`] | what was asked for is there, in the API and on the node, and nothing else |
-//! | [`leaks`] | tasks and file descriptors are as many as before |
+//! | [`leaks`] | tasks and file descriptors are as many as before, and memory has not grown with deaths |
 
 pub mod containers;
 pub mod incarnations;

@@ -57,6 +57,8 @@ const WATCHERS: usize = 6;
 const SEEN_WITHIN: Duration = Duration::from_secs(120);
 /// Loops that had nothing to do before the faults may have made their client since.
 const CLIENTS_MAX: usize = 60;
+/// Memory may have grown by this: objects of the load, of changes, and of the history that isn't compacted yet.
+const MEMORY_MAX: usize = 16 << 20;
 /// In front of the actors of pods: one for each that the API has.
 const WORKERS: &str = "loops/node/pods/workers/";
 
@@ -71,15 +73,17 @@ pub struct Outcome {
     pub faults: BTreeMap<&'static str, u64>,
     /// Deaths of actors that no supervisor had asked for.
     pub deaths: u64,
+    /// Bytes of memory in use before the faults and after them.
+    pub memory: [usize; 2],
     /// Two runs with one number went the same way.
     pub hash: u64,
 }
 
-/// Plays one run. To be called on a runtime of one thread, whose clock is paused.
+/// Plays one run. To be called on a runtime of one thread, whose clock is paused. `memory` says how many bytes are in use.
 ///
 /// # Panics
 /// When the world doesn't come up at all.
-pub async fn run(seed: u64, trace: &Trace) -> Outcome {
+pub async fn run(seed: u64, trace: &Trace, memory: fn() -> usize) -> Outcome {
     let world = World::start(seed).await;
     trace.begin(world.cluster.clock());
     let lives = follow(&world, trace.clone());
@@ -88,7 +92,7 @@ pub async fn run(seed: u64, trace: &Trace) -> Outcome {
     let mut apps = Apps::new(client, world.cluster.clock().clone(), Rng::seeded(seed), trace.clone());
     apps.make().await;
     rest(&world, "before the faults", trace, &mut findings).await;
-    let (shape_before, held_before) = (shape::look(&world.cluster).await, Held::now());
+    let (shape_before, held_before) = (shape::look(&world.cluster).await, Held::now(memory()));
 
     let reach = world.wire.reach(world.cluster.local("writer", &["system:masters", "system:authenticated"]));
     let load = Load::begin(Server::over(reach), WATCHERS, seed);
@@ -111,7 +115,8 @@ pub async fn run(seed: u64, trace: &Trace) -> Outcome {
         world.cluster.system().alive(),
         &[(WORKERS, scene.pods.len())],
     ));
-    findings.extend(leaks::check(held_before, Held::now(), CLIENTS_MAX));
+    let held = Held::now(memory());
+    findings.extend(leaks::check(held_before, held, CLIENTS_MAX, MEMORY_MAX));
     let kept = scene.pods.iter().filter_map(|pod| pod["metadata"]["uid"].as_str().map(str::to_owned));
     let once: BTreeSet<String> = scene.pods.iter().filter(|pod| is_once(pod)).filter_map(uid).collect();
     let kept: BTreeSet<String> = kept.filter(|uid| !once.contains(uid)).collect();
@@ -126,7 +131,8 @@ pub async fn run(seed: u64, trace: &Trace) -> Outcome {
     if left > 0 {
         findings.push(format!("{left} incarnations outlive their tree"));
     }
-    Outcome { findings, plan: planned, faults, deaths, hash: trace.hash() }
+    let memory = [held_before.memory, held.memory];
+    Outcome { findings, plan: planned, faults, deaths, memory, hash: trace.hash() }
 }
 
 fn uid(pod: &Value) -> Option<String> {
