@@ -291,7 +291,7 @@ fn files(place: &Path) -> PathBuf {
     let disk = place.join("files.img");
     let mut command = Command::new("mke2fs");
     command.args(["-q", "-t", "ext4", "-O", "^has_journal", "-d"]).arg(&folder).arg(&disk);
-    let made = command.arg(format!("{}M", (bytes >> 20) * 11 / 10 + FILES_SPARE_MIB)).status();
+    let made = command.arg(format!("{}M", (bytes >> 20) * 11 / 10 + FILES_SPARE_MIB)).stdout(Stdio::null()).status();
     assert!(made.expect("mke2fs starts").success(), "no disk for {}", folder.display());
     fs::remove_dir_all(&folder).expect("it is ours");
     disk
