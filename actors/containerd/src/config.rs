@@ -54,6 +54,8 @@ pub struct ContainerdConfig {
     pub stream_port: u16,
     /// Where the network's plugins are, unless the user brings a network of his own.
     pub cni: Option<CniDirs>,
+    /// Whether systemd makes cgroups, where the node's settings say; else it is as on this machine.
+    pub systemd_cgroups: Option<bool>,
     /// `--debug`: containerd logs in detail.
     pub debug: bool,
 }
@@ -79,6 +81,7 @@ impl ContainerdConfig {
             system_default_registry: None,
             stream_port: STREAM_PORT,
             cni: None,
+            systemd_cgroups: None,
             debug: false,
         }
     }

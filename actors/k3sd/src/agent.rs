@@ -181,6 +181,7 @@ fn containerd_config(args: &AgentArgs<'_>, binary: &Path) -> ContainerdConfig {
     config.disable_default_registry_endpoint = !runtime.default_registry_endpoint;
     config.airgap_extra_registries.clone_from(&runtime.airgap_extra_registries);
     config.system_default_registry.clone_from(&args.server.components.system_default_registry);
+    config.systemd_cgroups = systemd_cgroups(&args.node.kubelet_arguments);
     config.debug = args.debug;
     if args.server.network.flannel_backend != FlannelBackend::None {
         let conf = config.agent_dir.join("etc/cni/net.d");
@@ -226,5 +227,29 @@ fn kubelet_config(args: &AgentArgs<'_>, engine: &ContainerdConfig, binary: PathB
         binary,
         plugin_dir: args.data_dir.join("data/cni"),
         version: VERSION.to_owned(),
+    }
+}
+
+/// Whether the kubelet's arguments leave cgroups to systemd; nothing where they don't say. The last one counts.
+fn systemd_cgroups(arguments: &[String]) -> Option<bool> {
+    let mut given = arguments.iter().rev().map(|argument| argument.trim_start_matches('-'));
+    given.find_map(|argument| argument.strip_prefix("cgroup-driver=")).map(|driver| driver == "systemd")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_has_the_kubelets_driver() {
+        let arguments = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        for (list, driver) in [
+            (&[][..], None),
+            (&["max-pods=5"], None),
+            (&["cgroup-driver=cgroupfs"], Some(false)),
+            (&["--cgroup-driver=cgroupfs", "cgroup-driver=systemd", "v=2"], Some(true)),
+        ] {
+            assert_eq!(systemd_cgroups(&arguments(list)), driver, "{list:?}");
+        }
     }
 }

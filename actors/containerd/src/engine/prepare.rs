@@ -44,6 +44,9 @@ pub(crate) fn prepare(config: &ContainerdConfig) -> Result<Prepared, ContainerdE
     }
     let runtimes = find_runtimes(config);
     let etc = config.etc_dir();
+    let mut host = Host::look(config.variable("INVOCATION_ID").is_some());
+    // The node names cgroups as one of the two understands.
+    host.systemd_cgroups = config.systemd_cgroups.unwrap_or(host.systemd_cgroups);
     let settings = Settings {
         root: config.root_dir(),
         state: config.state_dir.clone(),
@@ -57,7 +60,7 @@ pub(crate) fn prepare(config: &ContainerdConfig) -> Result<Prepared, ContainerdE
         default_runtime: default_runtime(config, &runtimes)?,
         runtimes,
         registries,
-        host: Host::look(config.variable("INVOCATION_ID").is_some()),
+        host,
         blockio_file: Some(etc.join("blockio_config.yaml")).filter(|file| file.exists()),
         rdt_file: Some(etc.join("rdt_config.yaml")).filter(|file| file.exists()),
         no_default_endpoint: config.disable_default_registry_endpoint,
