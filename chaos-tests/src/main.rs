@@ -84,12 +84,9 @@ fn tell(seed: u64, outcome: &Outcome) {
     }
     let total: u64 = faults.values().sum();
     let kinds: Vec<String> = faults.iter().map(|(word, count)| format!("{word} {count}")).collect();
-    println!(
-        "seed {seed}: faults {total}, deaths {deaths}, memory {} to {} KiB, hash {hash:016x}; {}",
-        before >> 10,
-        after >> 10,
-        kinds.join(", ")
-    );
+    // Not a part of the line that is the same each time.
+    println!("memory in use: {} KiB before the faults, {} after them", before >> 10, after >> 10);
+    println!("seed {seed}: faults {total}, deaths {deaths}, hash {hash:016x}; {}", kinds.join(", "));
 }
 
 /// Ends a run that hangs, with this process too.

