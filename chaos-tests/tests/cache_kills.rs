@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use k3sd_apiserver_store::{
@@ -161,12 +161,17 @@ async fn follow(maps: &ObjectStore, spans: &mut Vec<Span>) -> BTreeMap<String, u
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_misses_nothing_whoever_dies() {
     const KILLS: usize = 40;
+    // So many writes show something; a busy machine needs more time for them.
+    const WRITES: usize = 2 * KILLS;
     let world = World::new().await;
     let maps = world.maps();
     let victims = ["kine/store", "caches/log", "caches/resources/configmaps", "caches/keeper", "caches/resources"];
-    let is_over = AtomicBool::new(false);
+    let (is_over, written) = (AtomicBool::new(false), AtomicUsize::new(0));
     let drill = async {
-        for victim in victims.iter().cycle().take(KILLS) {
+        for (number, victim) in victims.iter().cycle().enumerate() {
+            if number >= KILLS && written.load(Ordering::Relaxed) >= WRITES {
+                break;
+            }
             world.pass(Duration::from_millis(40)).await;
             world.system.signal(victim, Signal::Kill);
         }
@@ -179,6 +184,7 @@ async fn a_client_misses_nothing_whoever_dies() {
                 break;
             }
             acknowledged.extend(write(&maps, &format!("x{}", mark % 17), mark).await);
+            written.store(acknowledged.len(), Ordering::Relaxed);
         }
         while !matches!(maps.get("a", LAST, ReadAt::Latest).await, Ok(Some(_))) {
             acknowledged.extend(write(&maps, LAST, 1).await);
