@@ -37,7 +37,10 @@ prepare_vm() {
     echo "virtual machine: making $place (some minutes)"
     rm -rf "$place"
     mkdir -p "$place"
-    if ! make_vm "$place" >"$place/log" 2>&1; then
+    # Not as a condition: there `set -e` would mean nothing.
+    make_vm "$place" >"$place/log" 2>&1
+    local code=$?
+    if [ $code -ne 0 ]; then
       tail -n 20 "$place/log"
       echo "ignored: the disk of the virtual machine could not be made; all of it is in $place/log"
       return 1
