@@ -110,7 +110,7 @@ pub(crate) fn classes(
                     burstable_milli(pods.pods.values().map(|view| &*view.pod))
                 };
                 if done.as_ref() != Some(&(limits.clone(), milli)) {
-                    match cgroups.ensure_qos(&limits, milli) {
+                    match cgroups.ensure_qos(&limits, milli).await {
                         Ok(()) => (done, delay) = (Some((limits, milli)), RETRY_MIN),
                         Err(error) => {
                             tracing::warn!(%error, "the cgroups of all pods can't be made as they should be");

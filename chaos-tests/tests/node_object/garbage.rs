@@ -105,7 +105,7 @@ async fn a_node_with_too_little_disk_frees_what_it_can() {
         return;
     };
     let limits = PodLimits { cpu_shares: 2, cpu_period: 100_000, ..PodLimits::default() };
-    let cgroup = cgroups.ensure_pod(UID, QosClass::BestEffort, &limits).expect("a cgroup");
+    let cgroup = cgroups.ensure_pod(UID, QosClass::BestEffort, &limits).await.expect("a cgroup");
     let parent = cgroups.parent_for_cri(UID, QosClass::BestEffort).expect("its name");
     let sandbox = runtime.sandbox(&logs, &parent).await;
     let first = runtime.container(&sandbox, 0, "exit 1").await;
@@ -161,6 +161,6 @@ async fn a_node_with_too_little_disk_frees_what_it_can() {
     runtime.cri().stop_pod_sandbox(stop).await.expect("it stops");
     let gone = v1::RemovePodSandboxRequest { pod_sandbox_id: sandbox.0 };
     runtime.cri().remove_pod_sandbox(gone).await.expect("it goes");
-    let gone = async || matches!(cgroups.remove_pod(UID), Ok(Removal::Gone));
+    let gone = async || matches!(cgroups.remove_pod(UID).await, Ok(Removal::Gone));
     wait_until_gone(gone).await;
 }

@@ -34,9 +34,9 @@ async fn a_node_whose_pods_fill_their_memory_ends_one() {
         return;
     };
     let limits = NodeLimits { cpu_milli: 1000, memory: Some(LIMIT_BYTES), ..NodeLimits::default() };
-    cgroups.ensure_qos(&limits, 0).expect("the cgroup of all pods");
+    cgroups.ensure_qos(&limits, 0).await.expect("the cgroup of all pods");
     let limits = PodLimits { cpu_shares: 2, cpu_period: 100_000, ..PodLimits::default() };
-    let cgroup = cgroups.ensure_pod(UID, QosClass::BestEffort, &limits).expect("a cgroup");
+    let cgroup = cgroups.ensure_pod(UID, QosClass::BestEffort, &limits).await.expect("a cgroup");
     let parent = cgroups.parent_for_cri(UID, QosClass::BestEffort).expect("its name");
     let sandbox = runtime.sandbox(&logs, &parent).await;
     let script = format!("dd if=/dev/zero of=/dev/shm/f bs=1M count={USED_MIB} && touch /tmp/done; sleep 600");
@@ -76,5 +76,5 @@ async fn a_node_whose_pods_fill_their_memory_ends_one() {
         wait_for(&cluster, "the node has enough again", |node| condition(node, "MemoryPressure")[0] == "False").await;
     assert_eq!(condition(&enough, "MemoryPressure")[1], "KubeletHasSufficientMemory");
     cluster.stop().await;
-    wait_until_gone(async || matches!(cgroups.remove_pod(UID), Ok(Removal::Gone))).await;
+    wait_until_gone(async || matches!(cgroups.remove_pod(UID).await, Ok(Removal::Gone))).await;
 }

@@ -17,8 +17,9 @@
 //! * `stats` reads what is used.
 //!
 //! The kernel owns the truth: nothing here keeps state, every call can be repeated, and what is there already is adopted.
-//! All calls are short reads and writes of kernel files; with the systemd driver, those that limit and remove ask systemd
-//! as well, and wait until it has done it: some milliseconds.
+//! Most calls are short reads and writes of kernel files. Those that make, limit and remove are asynchronous: with the
+//! systemd driver they ask systemd as well, and wait until it has done it, which takes some milliseconds, or ten seconds
+//! at most for each slice. One that is dropped halfway is made up for by the next.
 
 mod disks;
 mod error;
@@ -26,6 +27,7 @@ mod layout;
 mod limits;
 mod names;
 mod pod;
+mod socket;
 mod stats;
 mod systemd;
 mod tree;

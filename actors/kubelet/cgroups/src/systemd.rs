@@ -5,26 +5,32 @@
 //! It is spoken to in D-Bus over a socket of its own, which needs no bus and no names on one. A connection lives for one
 //! question, because nothing here keeps state.
 
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use tokio::net::UnixStream;
+use zbus::connection::{Builder, Connection};
+use zbus::message::{Flags, Message, Type};
+use zbus::{Error, MatchRule, MessageStream, OwnedObjectPath, Variant};
+
 use crate::error::CgroupError;
+use crate::socket::PrivateSocket;
 
 /// Where it listens, for root alone.
 pub(crate) const SOCKET: &str = "/run/systemd/private";
 
 /// How long it is waited for. It answers at once, unless it reads all units again.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// No answer to these questions is nearly as long.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// Messages of other matters that may come first.
-const OTHERS_MAX: usize = 1000;
-const LINE_BYTES_MAX: usize = 1000;
+/// Jobs of others that may end between a question and its answer; one more, and the answer is never read.
+const JOBS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 /// What it reads at once before a connection is made, and looks at only when more comes.
 const SWALLOWED_BYTES: usize = 256;
 
+const NAME: &str = "org.freedesktop.systemd1";
+const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PEER: &str = "org.freedesktop.DBus.Peer";
 
@@ -34,30 +40,13 @@ const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 /// How systemd spells "no limit".
 pub(crate) const INFINITY: u64 = u64::MAX;
 
+/// A limit, by its name among the properties of a unit.
+pub(crate) type Limit = (&'static str, u64);
+
 /// The init system, by its socket.
 #[derive(Debug, Clone)]
 pub(crate) struct Systemd {
     socket: PathBuf,
-}
-
-/// A property of a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Property<'a> {
-    /// A number.
-    Number(&'static str, u64),
-    /// Yes or no.
-    Flag(&'static str, bool),
-    /// A text.
-    Text(&'static str, &'a str),
-}
-
-/// What came back.
-#[derive(Debug, PartialEq, Eq)]
-enum Answer {
-    /// With what was begun, where something was.
-    Done(String),
-    /// The error's name.
-    Refused(String),
 }
 
 impl Systemd {
@@ -66,496 +55,330 @@ impl Systemd {
     }
 
     /// Starts a slice with these limits, or sets those of one that is there. Does nothing where systemd doesn't run.
-    pub(crate) fn limit(&self, slice: &str, limits: &[Property<'_>]) -> Result<(), CgroupError> {
-        self.ask(slice, |connection| {
-            let fixed = [
-                Property::Text("Description", slice.trim_end_matches(".slice")),
-                Property::Flag("DefaultDependencies", false),
-                Property::Flag("CPUAccounting", true),
-                Property::Flag("MemoryAccounting", true),
-                Property::Flag("TasksAccounting", true),
-            ];
-            let mut body = Writer::default();
-            body.text(slice);
-            body.text("replace");
-            body.properties(&[&fixed[..], limits].concat());
-            // Other units to start with it: none.
-            body.list(8, |_| ());
-            match connection.call("StartTransientUnit", "ssa(sv)a(sa(sv))", &body)? {
-                Answer::Refused(name) if name == UNIT_EXISTS => {}
-                // Until then it may take controllers away from the slice that nobody uses yet.
-                Answer::Done(job) => return connection.wait_for(job),
-                answer @ Answer::Refused(_) => return Ok(answer),
+    pub(crate) async fn limit(&self, slice: &str, limits: &[Limit]) -> Result<(), CgroupError> {
+        patiently(slice, async {
+            let Some(connection) = self.connect().await? else { return Ok(()) };
+            match start(&connection, slice, limits).await {
+                Err(error) if is(&error, UNIT_EXISTS) => set(&connection, slice, limits).await,
+                outcome => outcome,
             }
-            let mut body = Writer::default();
-            body.text(slice);
-            // For the life of the machine, as the unit itself.
-            body.flag(true);
-            body.properties(limits);
-            connection.call("SetUnitProperties", "sba(sv)", &body)
         })
+        .await
     }
 
     /// Stops a slice, and forgets it. One that isn't there is all right.
-    pub(crate) fn stop(&self, slice: &str) -> Result<(), CgroupError> {
-        self.ask(slice, |connection| {
-            let mut body = Writer::default();
-            body.text(slice);
-            body.text("replace");
-            match connection.call("StopUnit", "ss", &body)? {
-                Answer::Refused(name) if name == NO_SUCH_UNIT => Ok(Answer::Done(String::new())),
-                answer => Ok(answer),
+    pub(crate) async fn stop(&self, slice: &str) -> Result<(), CgroupError> {
+        patiently(slice, async {
+            let Some(connection) = self.connect().await? else { return Ok(()) };
+            let asked = (slice, "replace");
+            match connection.call_method(Some(NAME), PATH, Some(MANAGER), "StopUnit", &asked).await {
+                Err(error) if !is(&error, NO_SUCH_UNIT) => Err(error),
+                _ => Ok(()),
             }
         })
+        .await
     }
 
-    fn ask(&self, slice: &str, ask: impl FnOnce(&mut Connection) -> io::Result<Answer>) -> Result<(), CgroupError> {
-        let failed = |source| CgroupError::Systemd { slice: slice.to_owned(), source };
-        let mut connection = match Connection::open(&self.socket) {
-            Ok(connection) => connection,
+    async fn connect(&self) -> zbus::Result<Option<Connection>> {
+        let stream = match UnixStream::connect(&self.socket).await {
+            Ok(stream) => stream,
             // Nobody there: cgroups with such names are nobody's, and the kernel's files are all there is.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                return Ok(());
+                return Ok(None);
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(error.into()),
         };
-        match ask(&mut connection).map_err(failed)? {
-            Answer::Done(_) => Ok(()),
-            Answer::Refused(name) => Err(failed(io::Error::other(name))),
+        let connection = Builder::socket(PrivateSocket(stream)).p2p().build().await?;
+        // A short call would wait for the next one, where it comes early enough to be read together with the handshake.
+        let ping = Message::method_call(PATH, "Ping").destination(NAME).interface(PEER);
+        let ping = ping.with_flags(Flags::NO_REPLY_EXPECTED).build(&" ".repeat(SWALLOWED_BYTES))?;
+        connection.send(&ping).await?;
+        Ok(Some(connection))
+    }
+}
+
+/// Starts a slice, and waits until that is done, or has failed: whoever uses the slice will be told.
+async fn start(connection: &Connection, slice: &str, limits: &[Limit]) -> zbus::Result<()> {
+    // Signals come unasked here, and maybe before the answer.
+    let ends = MatchRule::builder().msg_type(Type::Signal).interface(MANAGER).member("JobRemoved").build()?;
+    let mut ends = MessageStream::for_match_rule(ends, connection, Some(JOBS_MAX)).await?;
+    let mut properties = vec![
+        ("Description", Variant::from(slice.trim_end_matches(".slice"))),
+        ("DefaultDependencies", Variant::from(false)),
+        ("CPUAccounting", Variant::from(true)),
+        ("MemoryAccounting", Variant::from(true)),
+        ("TasksAccounting", Variant::from(true)),
+    ];
+    properties.extend(variants(limits));
+    let others: &[(&str, Vec<(&str, Variant<'_>)>)] = &[];
+    let asked = (slice, "replace", properties, others);
+    let answer = connection.call_method(Some(NAME), PATH, Some(MANAGER), "StartTransientUnit", &asked).await?;
+    let job: OwnedObjectPath = answer.body().deserialize()?;
+    // Until then it may take controllers away from the slice that nobody uses yet.
+    while let Some(end) = ends.next().await {
+        let (_, ended, _, _): (u32, OwnedObjectPath, String, String) = end?.body().deserialize()?;
+        if ended == job {
+            return Ok(());
         }
     }
+    Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
 }
 
-struct Connection {
-    stream: UnixStream,
-    serial: u32,
+/// Limits a slice that is there, for the life of the machine, as the unit itself.
+async fn set(connection: &Connection, slice: &str, limits: &[Limit]) -> zbus::Result<()> {
+    let asked = (slice, true, variants(limits).collect::<Vec<_>>());
+    connection.call_method(Some(NAME), PATH, Some(MANAGER), "SetUnitProperties", &asked).await.map(drop)
 }
 
-impl Connection {
-    fn open(socket: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let mut connection = Self { stream, serial: 0 };
-        // In this handshake a user is the hexadecimal form of the digits of its number.
-        let user = rustix::process::geteuid().as_raw().to_string();
-        let user: String = user.bytes().map(|digit| format!("{digit:02x}")).collect();
-        connection.stream.write_all(format!("\0AUTH EXTERNAL {user}\r\n").as_bytes())?;
-        let line = connection.line()?;
-        if !line.starts_with("OK ") {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, line));
-        }
-        connection.stream.write_all(b"BEGIN\r\n")?;
-        // A short call would wait for the next one, where it comes early enough to be read together with the line above.
-        let mut body = Writer::default();
-        body.text(&" ".repeat(SWALLOWED_BYTES));
-        connection.serial += 1;
-        connection.stream.write_all(&message(connection.serial, PEER, "Ping", "s", &body))?;
-        Ok(connection)
-    }
-
-    fn line(&mut self) -> io::Result<String> {
-        let mut line = Vec::new();
-        while !line.ends_with(b"\r\n") {
-            let mut byte = [0];
-            self.stream.read_exact(&mut byte)?;
-            line.extend(byte);
-            if line.len() > LINE_BYTES_MAX {
-                return Err(nonsense("an endless line"));
-            }
-        }
-        Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
-    }
-
-    fn call(&mut self, member: &str, signature: &str, body: &Writer) -> io::Result<Answer> {
-        self.serial += 1;
-        self.stream.write_all(&message(self.serial, MANAGER, member, signature, body))?;
-        let serial = self.serial;
-        self.expect(|message| match message.kind {
-            Kind::Answer if message.fields.reply_to == Some(serial) => Some(Answer::Done(message.text(0))),
-            Kind::Error if message.fields.reply_to == Some(serial) => Some(Answer::Refused(message.fields.error)),
-            _ => None,
-        })
-    }
-
-    /// Waits until a job is done, or has failed: whoever uses the slice will be told.
-    fn wait_for(&mut self, job: String) -> io::Result<Answer> {
-        self.expect(|message| {
-            // Its body begins with the number of the job, and then its name.
-            let is_it = message.kind == Kind::Signal && message.fields.member == "JobRemoved" && message.text(4) == job;
-            is_it.then(|| Answer::Done(job.clone()))
-        })
-    }
-
-    fn expect<T>(&mut self, is_it: impl Fn(Message) -> Option<T>) -> io::Result<T> {
-        for _ in 0..OTHERS_MAX {
-            if let Some(found) = is_it(self.message()?) {
-                return Ok(found);
-            }
-        }
-        Err(nonsense("no answer among many messages"))
-    }
-
-    fn message(&mut self) -> io::Result<Message> {
-        let mut start = [0; 16];
-        self.stream.read_exact(&mut start)?;
-        // Whoever answers speaks as the processor does.
-        let is_big = start[0] == b'B';
-        let length = |at: usize| number(&start, at, is_big).map_or(usize::MAX, |length| length as usize);
-        let (body, fields) = (length(4), length(12));
-        if body.saturating_add(fields) > ANSWER_BYTES_MAX {
-            return Err(nonsense("a message of a size that none has"));
-        }
-        let mut header = vec![0; fields.next_multiple_of(8)];
-        self.stream.read_exact(&mut header)?;
-        let fields = Fields::read(header.get(..fields).unwrap_or_default(), is_big);
-        let mut body = vec![0; body];
-        self.stream.read_exact(&mut body)?;
-        let kind = match start[1] {
-            2 => Kind::Answer,
-            3 => Kind::Error,
-            4 => Kind::Signal,
-            _ => Kind::Other,
-        };
-        Ok(Message { kind, fields, body, is_big })
-    }
+fn variants<'a>(limits: &[Limit]) -> impl Iterator<Item = (&'a str, Variant<'a>)> {
+    limits.iter().map(|(name, limit)| (*name, Variant::from(*limit)))
 }
 
-/// A message that came.
-#[derive(Debug)]
-struct Message {
-    kind: Kind,
-    fields: Fields,
-    body: Vec<u8>,
-    is_big: bool,
+fn is(error: &Error, name: &str) -> bool {
+    matches!(error, Error::MethodError(found, ..) if found.as_str() == name)
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Kind {
-    Answer,
-    Error,
-    Signal,
-    Other,
+async fn patiently(slice: &str, asked: impl Future<Output = zbus::Result<()>>) -> Result<(), CgroupError> {
+    let outcome = tokio::time::timeout(PATIENCE, asked).await;
+    let outcome = outcome.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it doesn't answer").into()));
+    outcome.map_err(|error| CgroupError::Systemd { slice: slice.to_owned(), source: plain(error) })
 }
 
-impl Message {
-    /// The text at this place of the body; empty where there is none.
-    fn text(&self, at: usize) -> String {
-        let length = number(&self.body, at, self.is_big).map_or(0, |length| length as usize);
-        let text = self.body.get(at + 4..(at + 4).saturating_add(length)).unwrap_or_default();
-        String::from_utf8_lossy(text).into_owned()
-    }
-}
-
-fn number(bytes: &[u8], at: usize, is_big: bool) -> Option<u32> {
-    let bytes: [u8; 4] = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
-    Some(if is_big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
-}
-
-fn nonsense(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-/// What of an answer's header counts.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Fields {
-    reply_to: Option<u32>,
-    member: String,
-    error: String,
-}
-
-impl Fields {
-    /// Header fields are a number, the signature of one type, and a value of it; only texts and numbers occur.
-    fn read(bytes: &[u8], is_big: bool) -> Self {
-        let (mut found, mut at) = (Self::default(), 0);
-        while let Some([code, 1, kind, 0]) = bytes.get(at..at + 4).and_then(|head| <[u8; 4]>::try_from(head).ok()) {
-            at += 4;
-            match kind {
-                b'u' => {
-                    if code == 5 {
-                        found.reply_to = number(bytes, at, is_big);
-                    }
-                    at += 4;
-                }
-                b's' | b'o' => {
-                    let Some(length) = number(bytes, at, is_big).map(|length| length as usize) else { break };
-                    let text = bytes.get(at + 4..(at + 4).saturating_add(length)).unwrap_or_default();
-                    let text = String::from_utf8_lossy(text).into_owned();
-                    match code {
-                        3 => found.member = text,
-                        4 => found.error = text,
-                        _ => {}
-                    }
-                    at = at.saturating_add(4 + 1).saturating_add(length);
-                }
-                b'g' => at += 2 + usize::from(bytes.get(at).copied().unwrap_or(0)),
-                _ => break,
-            }
-            at = at.next_multiple_of(8);
-        }
-        found
-    }
-}
-
-/// A call.
-fn message(serial: u32, interface: &str, member: &str, signature: &str, body: &Writer) -> Vec<u8> {
-    let mut header = Writer::default();
-    // Little-endian, a call, nothing special, the first version of all this.
-    header.bytes.extend([b'l', 1, 0, 1]);
-    header.number(u32::try_from(body.bytes.len()).unwrap_or(u32::MAX));
-    header.number(serial);
-    header.list(8, |header| {
-        for (code, kind, text) in [
-            (1, "o", "/org/freedesktop/systemd1"),
-            (2, "s", interface),
-            (3, "s", member),
-            (6, "s", "org.freedesktop.systemd1"),
-        ] {
-            header.align(8);
-            header.bytes.push(code);
-            header.signature(kind);
-            header.text(text);
-        }
-        header.align(8);
-        header.bytes.push(8);
-        header.signature("g");
-        header.signature(signature);
-    });
-    header.align(8);
-    header.bytes.extend(&body.bytes);
-    header.bytes
-}
-
-/// Writes values, each aligned as it has to be. A body begins where everything is aligned, so it can be written alone.
-#[derive(Debug, Default)]
-struct Writer {
-    bytes: Vec<u8>,
-}
-
-impl Writer {
-    fn align(&mut self, to: usize) {
-        self.bytes.resize(self.bytes.len().next_multiple_of(to), 0);
-    }
-
-    fn number(&mut self, number: u32) {
-        self.align(4);
-        self.bytes.extend(number.to_le_bytes());
-    }
-
-    fn long(&mut self, number: u64) {
-        self.align(8);
-        self.bytes.extend(number.to_le_bytes());
-    }
-
-    fn flag(&mut self, flag: bool) {
-        self.number(u32::from(flag));
-    }
-
-    fn text(&mut self, text: &str) {
-        self.number(u32::try_from(text.len()).unwrap_or(u32::MAX));
-        self.bytes.extend(text.as_bytes());
-        self.bytes.push(0);
-    }
-
-    fn signature(&mut self, signature: &str) {
-        self.bytes.push(u8::try_from(signature.len()).unwrap_or(u8::MAX));
-        self.bytes.extend(signature.as_bytes());
-        self.bytes.push(0);
-    }
-
-    /// A list of what has this alignment; its length is that of its elements, without the padding before the first.
-    fn list(&mut self, align: usize, elements: impl FnOnce(&mut Self)) {
-        self.number(0);
-        let at = self.bytes.len() - 4;
-        self.align(align);
-        let begins = self.bytes.len();
-        elements(self);
-        let length = u32::try_from(self.bytes.len() - begins).unwrap_or(u32::MAX);
-        self.bytes[at..at + 4].copy_from_slice(&length.to_le_bytes());
-    }
-
-    fn properties(&mut self, properties: &[Property<'_>]) {
-        self.list(8, |list| {
-            for property in properties {
-                list.align(8);
-                match property {
-                    Property::Number(name, number) => {
-                        list.text(name);
-                        list.signature("t");
-                        list.long(*number);
-                    }
-                    Property::Flag(name, flag) => {
-                        list.text(name);
-                        list.signature("b");
-                        list.flag(*flag);
-                    }
-                    Property::Text(name, text) => {
-                        list.text(name);
-                        list.signature("s");
-                        list.text(text);
-                    }
-                }
-            }
-        });
+fn plain(error: Error) -> io::Error {
+    match error {
+        Error::InputOutput(error) => io::Error::new(error.kind(), error.to_string()),
+        error => io::Error::other(error.to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+    use zbus::names::UniqueName;
 
     use super::*;
 
-    /// Who answers in these tests: takes one connection, and answers each call with the next of these errors, or without.
-    fn serve(listener: &UnixListener, answers: &[Option<&str>]) -> Vec<Vec<u8>> {
-        let (stream, _) = listener.accept().unwrap();
-        let mut peer = Connection { stream, serial: 0 };
-        let mut zero = [1];
-        peer.stream.read_exact(&mut zero).unwrap();
-        assert_eq!(zero, [0]);
-        assert!(peer.line().unwrap().starts_with("AUTH EXTERNAL 3"));
-        peer.stream.write_all(b"OK 0123456789abcdef\r\n").unwrap();
-        assert_eq!(peer.line().unwrap(), "BEGIN");
-        let mut calls = Vec::new();
-        // The first call is for nothing, and whether it is answered doesn't matter.
-        for (serial, answer) in (1..).zip([&None].into_iter().chain(answers)) {
-            let mut start = [0; 16];
-            peer.stream.read_exact(&mut start).unwrap();
-            let number = |at: usize| u32::from_le_bytes(start[at..at + 4].try_into().unwrap());
-            assert_eq!(number(8), serial);
-            let mut rest = vec![0; (number(12).next_multiple_of(8) + number(4)) as usize];
-            peer.stream.read_exact(&mut rest).unwrap();
-            if serial == 1 {
-                assert!(rest.len() > SWALLOWED_BYTES);
-            } else {
-                calls.push([&start[..], &rest].concat());
-            }
-            let mut job = Writer::default();
-            job.text("/job/1");
-            let mut others = Writer::default();
-            others.number(2);
-            others.text("/job/2");
-            let mut removed = Writer::default();
-            removed.number(1);
-            removed.text("/job/1");
-            // Between them what nobody asked for: the answer to another, and another's end.
-            for (kind, reply_to, error, body) in [
-                (4, None, None, &others),
-                (2, Some(77), None, &job),
-                (if answer.is_some() { 3 } else { 2 }, Some(serial), *answer, &job),
-                (4, None, None, &others),
-                (4, None, None, &removed),
-            ] {
-                let mut message = Writer::default();
-                message.bytes.extend([b'l', kind, 0, 1]);
-                message.number(u32::try_from(body.bytes.len()).unwrap());
-                message.number(9);
-                message.list(8, |fields| {
-                    if let Some(error) = error {
-                        fields.bytes.push(4);
-                        fields.signature("s");
-                        fields.text(error);
-                        fields.align(8);
-                    }
-                    if kind == 4 {
-                        fields.bytes.push(3);
-                        fields.signature("s");
-                        fields.text("JobRemoved");
-                    }
-                    if let Some(reply_to) = reply_to {
-                        fields.bytes.push(5);
-                        fields.signature("u");
-                        fields.number(reply_to);
-                    }
-                });
-                message.align(8);
-                message.bytes.extend(&body.bytes);
-                // Whoever has what he wants doesn't wait for the rest.
-                peer.stream.write_all(&message.bytes).ok();
-            }
+    const SLICE: &str = "kubepods.slice";
+    const GUID: &str = "0123456789abcdef0123456789abcdef";
+
+    /// Who answers in these tests, and the place of its socket.
+    struct Peer {
+        home: tempfile::TempDir,
+        listener: UnixListener,
+    }
+
+    impl Peer {
+        fn new() -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let listener = UnixListener::bind(home.path().join("private")).unwrap();
+            Self { home, listener }
         }
-        calls
+
+        fn systemd(&self) -> Systemd {
+            Systemd::at(&self.home.path().join("private"))
+        }
+
+        async fn accept(&self) -> UnixStream {
+            self.listener.accept().await.unwrap().0
+        }
+
+        /// The other side of a connection, with whatever comes.
+        async fn open(&self) -> (Connection, MessageStream) {
+            let stream = self.accept().await.into_std().unwrap();
+            let peer = Builder::unix_stream(stream).server(GUID).p2p().build().await.unwrap();
+            let mut calls = MessageStream::from(&peer);
+            // The first call is for nothing, and whether it is answered doesn't matter.
+            let ping = calls.next().await.unwrap().unwrap();
+            let words: String = ping.body().deserialize().unwrap();
+            assert!(words.len() >= SWALLOWED_BYTES);
+            peer.reply_error(&ping.header(), "org.example.Late", &()).await.unwrap();
+            (peer, calls)
+        }
+
+        /// Takes one connection, and answers each call with the next of these errors, or without.
+        async fn serve(&self, answers: &[Option<&str>]) -> Vec<Message> {
+            let (peer, mut calls) = self.open().await;
+            let mut taken = Vec::new();
+            for answer in answers {
+                let call = calls.next().await.unwrap().unwrap();
+                let removed = async |id: u32| {
+                    let body = (id, job(id), "any.slice", "done");
+                    peer.send(&ours(Message::signal(PATH, MANAGER, "JobRemoved")).build(&body).unwrap()).await.unwrap();
+                };
+                // Around them what nobody asked for: another's end, the answer to another.
+                removed(2).await;
+                let other = Message::method_call(PATH, "Other").build(&()).unwrap();
+                peer.send(&begun(&other)).await.unwrap();
+                match answer {
+                    Some(error) => peer.reply_error(&call.header(), *error, &"it won't").await.unwrap(),
+                    None => {
+                        // It may be done before it is said to have begun.
+                        removed(1).await;
+                        peer.send(&begun(&call)).await.unwrap();
+                    }
+                }
+                taken.push(call);
+            }
+            taken
+        }
     }
 
-    fn with_peer(
-        answers: &[Option<&str>],
-        ask: impl FnOnce(&Systemd) -> Result<(), CgroupError>,
-    ) -> (Result<(), CgroupError>, Vec<Vec<u8>>) {
-        let home = tempfile::tempdir().unwrap();
-        let socket = home.path().join("private");
-        let listener = UnixListener::bind(&socket).unwrap();
-        std::thread::scope(|scope| {
-            let peer = scope.spawn(|| serve(&listener, answers));
-            (ask(&Systemd::at(&socket)), peer.join().unwrap())
-        })
+    fn job(id: u32) -> OwnedObjectPath {
+        OwnedObjectPath::try_from(format!("/job/{id}")).unwrap()
     }
 
-    fn holds(bytes: &[u8], text: &str) -> bool {
-        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    /// As from systemd, which says its name where others have that of a connection.
+    fn ours(message: zbus::message::Builder<'_>) -> zbus::message::Builder<'_> {
+        message.sender(UniqueName::from_str_unchecked(NAME))
     }
 
-    #[test]
-    fn a_slice_is_started_or_set() {
-        let limits = [Property::Number("CPUWeight", 39), Property::Number("MemoryMax", INFINITY)];
-        let (outcome, calls) = with_peer(&[None], |systemd| systemd.limit("kubepods.slice", &limits));
+    /// The answer that a job has begun.
+    fn begun(call: &Message) -> Message {
+        ours(Message::method_return(&call.header())).build(&job(1)).unwrap()
+    }
+
+    fn signature(call: &Message) -> String {
+        call.header().signature().to_string_no_parens()
+    }
+
+    fn member(call: &Message) -> String {
+        call.header().member().unwrap().to_string()
+    }
+
+    fn holds(call: &Message, text: &str) -> bool {
+        call.body().data().windows(text.len()).any(|window| window == text.as_bytes())
+    }
+
+    fn source(outcome: Result<(), CgroupError>) -> io::Error {
+        let CgroupError::Systemd { slice, source } = outcome.unwrap_err() else { panic!("another error") };
+        assert_eq!(slice, SLICE);
+        source
+    }
+
+    #[tokio::test]
+    async fn a_slice_is_started_or_set() {
+        let (peer, limits) = (Peer::new(), [("CPUWeight", 39), ("MemoryMax", INFINITY)]);
+        let systemd = peer.systemd();
+        let (outcome, calls) = tokio::join!(systemd.limit(SLICE, &limits), peer.serve(&[None]));
         outcome.unwrap();
-        assert!(holds(&calls[0], "StartTransientUnit") && holds(&calls[0], "ssa(sv)a(sa(sv))"));
+        assert_eq!(member(&calls[0]), "StartTransientUnit");
+        assert_eq!(signature(&calls[0]), "ssa(sv)a(sa(sv))");
         assert!(holds(&calls[0], "DefaultDependencies") && holds(&calls[0], "CPUWeight"));
 
-        let (outcome, calls) =
-            with_peer(&[Some(UNIT_EXISTS), None], |systemd| systemd.limit("kubepods.slice", &limits));
+        let (outcome, calls) = tokio::join!(systemd.limit(SLICE, &limits), peer.serve(&[Some(UNIT_EXISTS), None]));
         outcome.unwrap();
-        assert!(holds(&calls[1], "SetUnitProperties") && holds(&calls[1], "sba(sv)"));
+        assert_eq!(member(&calls[1]), "SetUnitProperties");
+        assert_eq!(signature(&calls[1]), "sba(sv)");
         // These can't be changed any more.
         assert!(!holds(&calls[1], "DefaultDependencies") && holds(&calls[1], "MemoryMax"));
 
-        let (outcome, _) = with_peer(&[Some("org.example.No")], |systemd| systemd.limit("kubepods.slice", &limits));
-        let CgroupError::Systemd { slice, source } = outcome.unwrap_err() else { panic!("another error") };
-        assert_eq!((slice.as_str(), source.to_string().as_str()), ("kubepods.slice", "org.example.No"));
+        let (outcome, _) = tokio::join!(systemd.limit(SLICE, &limits), peer.serve(&[Some("org.example.No")]));
+        assert_eq!(source(outcome).to_string(), "org.example.No: it won't");
     }
 
-    #[test]
-    fn a_slice_that_is_gone_can_be_stopped() {
+    #[tokio::test]
+    async fn a_slice_that_is_gone_can_be_stopped() {
+        let peer = Peer::new();
         for answer in [None, Some(NO_SUCH_UNIT)] {
-            let (outcome, calls) = with_peer(&[answer], |systemd| systemd.stop("kubepods-podx.slice"));
+            let answers = [answer];
+            let systemd = peer.systemd();
+            let (outcome, calls) = tokio::join!(systemd.stop("kubepods-podx.slice"), peer.serve(&answers));
             outcome.unwrap();
-            assert!(holds(&calls[0], "StopUnit") && holds(&calls[0], "kubepods-podx.slice"));
+            assert_eq!(member(&calls[0]), "StopUnit");
+            assert!(holds(&calls[0], "kubepods-podx.slice"));
         }
     }
 
-    #[test]
-    fn without_systemd_nobody_is_asked() {
+    #[tokio::test]
+    async fn without_systemd_nobody_is_asked() {
         let home = tempfile::tempdir().unwrap();
         let systemd = Systemd::at(&home.path().join("private"));
-        systemd.limit("kubepods.slice", &[]).unwrap();
-        systemd.stop("kubepods.slice").unwrap();
+        systemd.limit(SLICE, &[]).await.unwrap();
+        systemd.stop(SLICE).await.unwrap();
+        // Nobody listens any more.
+        drop(UnixListener::bind(home.path().join("private")).unwrap());
+        systemd.stop(SLICE).await.unwrap();
     }
 
-    #[test]
-    fn values_are_aligned() {
-        let mut body = Writer::default();
-        body.text("a");
-        body.flag(true);
-        body.properties(&[Property::Number("n", 7)]);
-        body.list(8, |_| ());
-        let wanted: &[u8] = b"\x01\0\0\0a\0\0\0\x01\0\0\0\x18\0\0\0\x01\0\0\0n\0\x01t\0\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-        assert_eq!(body.bytes, wanted);
-    }
-
-    #[test]
-    fn headers_that_are_cut_off_say_nothing() {
-        let mut fields = Writer::default();
-        fields.bytes.push(4);
-        fields.signature("s");
-        fields.text("org.example.No");
-        fields.align(8);
-        fields.bytes.push(5);
-        fields.signature("u");
-        fields.number(3);
-        let whole = Fields { reply_to: Some(3), member: String::new(), error: "org.example.No".to_owned() };
-        assert_eq!(Fields::read(&fields.bytes, false), whole);
-        for end in 0..fields.bytes.len() {
-            assert_eq!(Fields::read(&fields.bytes[..end], false).reply_to, None, "{end}");
+    /// Counts seconds while a question waits in vain, on the one thread that both have.
+    async fn seconds_until_late(silent: impl Future<Output = ()>, systemd: &Systemd) -> u32 {
+        let mut seconds = 0;
+        let others = async {
+            loop {
+                tokio::time::timeout(Duration::from_secs(1), std::future::pending::<()>()).await.ok();
+                seconds += 1;
+            }
+        };
+        tokio::select! {
+            outcome = systemd.limit(SLICE, &[]) => assert_eq!(source(outcome).kind(), io::ErrorKind::TimedOut),
+            () = silent => panic!("it ended"),
+            () = others => {}
         }
+        seconds
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_holds_up_nobody_else() {
+        let peer = Peer::new();
+        let systemd = peer.systemd();
+        let unheard = async {
+            let _stream = peer.accept().await;
+            std::future::pending().await
+        };
+        let unanswered = async {
+            let _connection = peer.open().await;
+            std::future::pending().await
+        };
+        let endless = async {
+            let (answering, mut calls) = peer.open().await;
+            let call = calls.next().await.unwrap().unwrap();
+            answering.send(&begun(&call)).await.unwrap();
+            std::future::pending().await
+        };
+        for seconds in [
+            seconds_until_late(unheard, &systemd).await,
+            seconds_until_late(unanswered, &systemd).await,
+            seconds_until_late(endless, &systemd).await,
+        ] {
+            assert!((9..=10).contains(&seconds), "{seconds}");
+        }
+    }
+
+    #[tokio::test]
+    async fn rubbish_and_sudden_ends_are_errors() {
+        let peer = Peer::new();
+        let systemd = peer.systemd();
+        let closed = async { drop(peer.accept().await) };
+        let (outcome, ()) = tokio::join!(systemd.limit(SLICE, &[]), closed);
+        source(outcome);
+        for (lines, answer) in [
+            ("REJECTED EXTERNAL\r\n".to_owned(), &b""[..]),
+            ("rubbish\r\n".to_owned(), b""),
+            (format!("OK {GUID}\r\n"), b"rubbish that is no message"),
+            (format!("OK {GUID}\r\n"), b""),
+        ] {
+            let rubbish = async {
+                let mut stream = peer.accept().await;
+                stream.write_all(lines.as_bytes()).await.unwrap();
+                let mut taken = [0; 1024];
+                while !taken.windows(4).any(|window| window == b"Ping") {
+                    if stream.read(&mut taken).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+                stream.write_all(answer).await.unwrap();
+            };
+            let (outcome, ()) = tokio::join!(systemd.limit(SLICE, &[]), rubbish);
+            source(outcome);
+        }
+        // It ends after it has begun what was asked.
+        let halfway = async {
+            let (answering, mut calls) = peer.open().await;
+            let call = calls.next().await.unwrap().unwrap();
+            answering.send(&begun(&call)).await.unwrap();
+        };
+        let (outcome, ()) = tokio::join!(systemd.limit(SLICE, &[]), halfway);
+        source(outcome);
     }
 }

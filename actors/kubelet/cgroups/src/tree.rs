@@ -12,7 +12,7 @@ use crate::limits::{SHARES_MIN, cpu_shares, cpu_weight};
 use crate::names::{Driver, Names, QosClass};
 use crate::pod::PodLimits;
 use crate::stats::{CgroupStats, read_v1, read_v2};
-use crate::systemd::{INFINITY, Property, SOCKET, Systemd};
+use crate::systemd::{INFINITY, Limit, SOCKET, Systemd};
 
 /// The cgroups of this node's pods. Cheap to clone; keeps no state but where things are.
 #[derive(Debug, Clone)]
@@ -79,8 +79,8 @@ impl Cgroups {
     /// request together; see [`crate::burstable_milli`]. To be repeated when that changes.
     ///
     /// # Errors
-    /// What the kernel refuses.
-    pub fn ensure_qos(&self, node: &NodeLimits, burstable_milli: u64) -> Result<(), CgroupError> {
+    /// What the kernel or systemd refuses.
+    pub async fn ensure_qos(&self, node: &NodeLimits, burstable_milli: u64) -> Result<(), CgroupError> {
         let limits = PodLimits {
             cpu_shares: cpu_shares(node.cpu_milli),
             cpu_quota: None,
@@ -90,12 +90,12 @@ impl Cgroups {
             hugepages: node.hugepages.clone(),
         };
         self.make(&self.names.node())?;
-        self.limit(&self.names.node(), &limits, !node.hugepages.is_empty())?;
+        self.limit(&self.names.node(), &limits, !node.hugepages.is_empty()).await?;
         for (class, shares) in [(QosClass::Burstable, cpu_shares(burstable_milli)), (QosClass::BestEffort, SHARES_MIN)]
         {
             let path = self.names.class(class);
             self.make(&path)?;
-            self.tell_systemd(&path, shares, None)?;
+            self.tell_systemd(&path, shares, None).await?;
             self.write_shares(&path, shares)?;
         }
         Ok(())
@@ -104,20 +104,20 @@ impl Cgroups {
     /// Makes a pod's cgroup, or adopts it, and limits it. The pod's class must not have changed since.
     ///
     /// # Errors
-    /// A uid that is none, and what the kernel refuses.
-    pub fn ensure_pod(&self, uid: &str, class: QosClass, limits: &PodLimits) -> Result<PathBuf, CgroupError> {
+    /// A uid that is none, and what the kernel or systemd refuses.
+    pub async fn ensure_pod(&self, uid: &str, class: QosClass, limits: &PodLimits) -> Result<PathBuf, CgroupError> {
         let path = self.names.pod(uid, class)?;
         self.make(&path)?;
-        self.limit(&path, limits, true)?;
+        self.limit(&path, limits, true).await?;
         Ok(path)
     }
 
     /// Limits a pod's cgroup otherwise, after a resize.
     ///
     /// # Errors
-    /// A uid that is none, no such cgroup, a limit below what is used.
-    pub fn update_pod(&self, uid: &str, class: QosClass, limits: &PodLimits) -> Result<(), CgroupError> {
-        self.limit(&self.names.pod(uid, class)?, limits, true)
+    /// A uid that is none, no such cgroup, a limit below what is used, and what systemd refuses.
+    pub async fn update_pod(&self, uid: &str, class: QosClass, limits: &PodLimits) -> Result<(), CgroupError> {
+        self.limit(&self.names.pod(uid, class)?, limits, true).await
     }
 
     /// A pod's cgroup, relative to the hierarchies.
@@ -157,8 +157,8 @@ impl Cgroups {
     /// Kills what is left in a pod's cgroup and removes it, whatever its class. Doesn't wait: see [`Removal::Busy`].
     ///
     /// # Errors
-    /// A uid that is none, and what the kernel refuses.
-    pub fn remove_pod(&self, uid: &str) -> Result<Removal, CgroupError> {
+    /// A uid that is none, and what the kernel or systemd refuses.
+    pub async fn remove_pod(&self, uid: &str) -> Result<Removal, CgroupError> {
         let mut processes = BTreeSet::new();
         let mut is_busy = false;
         for class in QosClass::ALL {
@@ -172,7 +172,7 @@ impl Cgroups {
                 is_busy |= !remove(&directory, 0)?;
             }
             if let Some((systemd, slice)) = self.systemd.as_ref().zip(slice(&path)).filter(|_| !is_busy) {
-                systemd.stop(slice)?;
+                systemd.stop(slice).await?;
             }
         }
         Ok(if is_busy { Removal::Busy { processes: processes.len() } } else { Removal::Gone })
@@ -272,8 +272,8 @@ impl Cgroups {
         Ok(())
     }
 
-    fn limit(&self, path: &Path, limits: &PodLimits, pages: bool) -> Result<(), CgroupError> {
-        self.tell_systemd(path, limits.cpu_shares, Some(limits))?;
+    async fn limit(&self, path: &Path, limits: &PodLimits, pages: bool) -> Result<(), CgroupError> {
+        self.tell_systemd(path, limits.cpu_shares, Some(limits)).await?;
         self.write_shares(path, limits.cpu_shares)?;
         let is_v2 = self.layout.version() == Version::V2;
         if is_v2 {
@@ -293,9 +293,9 @@ impl Cgroups {
     }
 
     /// Tells the owner of a slice what is written to its files, or it would be written over.
-    fn tell_systemd(&self, path: &Path, shares: u64, limits: Option<&PodLimits>) -> Result<(), CgroupError> {
+    async fn tell_systemd(&self, path: &Path, shares: u64, limits: Option<&PodLimits>) -> Result<(), CgroupError> {
         let Some((systemd, slice)) = self.systemd.as_ref().zip(slice(path)) else { return Ok(()) };
-        systemd.limit(slice, &properties(self.layout.version() == Version::V2, shares, limits))
+        systemd.limit(slice, &properties(self.layout.version() == Version::V2, shares, limits)).await
     }
 
     fn write_shares(&self, path: &Path, shares: u64) -> Result<(), CgroupError> {
@@ -335,12 +335,8 @@ fn slice(path: &Path) -> Option<&str> {
 }
 
 /// The limits of a cgroup, as systemd calls them.
-fn properties(is_v2: bool, shares: u64, limits: Option<&PodLimits>) -> Vec<Property<'static>> {
-    let mut list = vec![if is_v2 {
-        Property::Number("CPUWeight", cpu_weight(shares))
-    } else {
-        Property::Number("CPUShares", shares)
-    }];
+fn properties(is_v2: bool, shares: u64, limits: Option<&PodLimits>) -> Vec<Limit> {
+    let mut list = vec![if is_v2 { ("CPUWeight", cpu_weight(shares)) } else { ("CPUShares", shares) }];
     let Some(limits) = limits else { return list };
     let quota = limits.cpu_quota.and_then(|quota| u64::try_from(quota).ok());
     let per_second = quota.map(|quota| {
@@ -348,11 +344,11 @@ fn properties(is_v2: bool, shares: u64, limits: Option<&PodLimits>) -> Vec<Prope
         // It counts in hundredths of a CPU, and less than was asked for would be less than was promised.
         u64::try_from(exact.next_multiple_of(10_000)).unwrap_or(INFINITY)
     });
-    list.push(Property::Number("CPUQuotaPeriodUSec", limits.cpu_period));
-    list.push(Property::Number("CPUQuotaPerSecUSec", per_second.unwrap_or(INFINITY)));
+    list.push(("CPUQuotaPeriodUSec", limits.cpu_period));
+    list.push(("CPUQuotaPerSecUSec", per_second.unwrap_or(INFINITY)));
     let memory = if is_v2 { "MemoryMax" } else { "MemoryLimit" };
-    list.push(Property::Number(memory, limits.memory_limit.unwrap_or(INFINITY)));
-    list.push(Property::Number("TasksMax", limits.pids.unwrap_or(INFINITY)));
+    list.push((memory, limits.memory_limit.unwrap_or(INFINITY)));
+    list.push(("TasksMax", limits.pids.unwrap_or(INFINITY)));
     list
 }
 
@@ -503,21 +499,18 @@ mod tests {
             [(true, "CPUWeight", 20, "MemoryMax"), (false, "CPUShares", 512, "MemoryLimit")]
         {
             let wanted = [
-                Property::Number(cpu, weight),
-                Property::Number("CPUQuotaPeriodUSec", 100_000),
-                Property::Number("CPUQuotaPerSecUSec", 210_000),
-                Property::Number(memory, 64 << 20),
-                Property::Number("TasksMax", INFINITY),
+                (cpu, weight),
+                ("CPUQuotaPeriodUSec", 100_000),
+                ("CPUQuotaPerSecUSec", 210_000),
+                (memory, 64 << 20),
+                ("TasksMax", INFINITY),
             ];
             assert_eq!(told(is_v2), wanted);
             assert_eq!(properties(is_v2, 512, None), wanted[..1]);
         }
         let none = PodLimits { cpu_quota: None, memory_limit: None, ..limits };
         let told = properties(true, 2, Some(&none));
-        assert_eq!(
-            told[2..4],
-            [Property::Number("CPUQuotaPerSecUSec", INFINITY), Property::Number("MemoryMax", INFINITY)]
-        );
+        assert_eq!(told[2..4], [("CPUQuotaPerSecUSec", INFINITY), ("MemoryMax", INFINITY)]);
         assert_eq!(slice(Path::new("kubepods.slice/kubepods-podx.slice")), Some("kubepods-podx.slice"));
     }
 }

@@ -63,7 +63,7 @@ pub(crate) async fn run(handle: TaskHandle, args: ShutdownArgs) -> Result<(), Ac
 async fn guard(clock: &Clock, args: &ShutdownArgs) -> Result<Infallible, LoginError> {
     let wanted = total(&args.config.periods);
     let opening = async {
-        let mut login = Login::open(clock, &args.config.bus, &args.config.login_settings, wanted).await?;
+        let login = Login::open(clock, &args.config.bus, &args.config.login_settings, wanted).await?;
         let is_ending = login.is_ending().await?;
         let lock = if is_ending { None } else { Some(login.inhibit().await?) };
         Ok::<_, LoginError>((login, is_ending, lock))

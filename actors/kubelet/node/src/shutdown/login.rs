@@ -6,25 +6,27 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use k3sd_runtime::Clock;
 use rustix::process::Signal;
 use thiserror::Error;
+use tokio::net::UnixStream;
+use zbus::connection::{Builder, Connection};
+use zbus::message::Type;
+use zbus::{MatchRule, MessageStream, OwnedVariant, Variant};
 
-use super::bus::{Bus, BusError, Object, Value};
 use super::core::login_settings;
+use super::socket::BusSocket;
 
-const MANAGER: Object<'static> = Object {
-    destination: "org.freedesktop.login1",
-    path: "/org/freedesktop/login1",
-    interface: "org.freedesktop.login1.Manager",
-};
-const SYSTEMD: Object<'static> = Object {
-    destination: "org.freedesktop.systemd1",
-    path: "/org/freedesktop/systemd1",
-    interface: "org.freedesktop.systemd1.Manager",
-};
-const RULE: &str = "type='signal',sender='org.freedesktop.login1',path='/org/freedesktop/login1',\
-    interface='org.freedesktop.login1.Manager',member='PrepareForShutdown'";
+const LOGIN: &str = "org.freedesktop.login1";
+const LOGIN_PATH: &str = "/org/freedesktop/login1";
+const LOGIN_MANAGER: &str = "org.freedesktop.login1.Manager";
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+const SYSTEMD_PATH: &str = "/org/freedesktop/systemd1";
+const SYSTEMD_MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+/// How long any call may take, that which zbus makes by itself when nobody listens any more included.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// The file of settings; upstream's.
 const SETTINGS: &str = "99-kubelet.conf";
 /// How often it is looked whether logind has read new settings, and how long in between.
@@ -34,9 +36,15 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// Why the machine's end can't be waited for.
 #[derive(Debug, Error)]
 pub(super) enum LoginError {
-    /// The bus, or logind on it.
-    #[error(transparent)]
-    Bus(#[from] BusError),
+    /// The bus's socket.
+    #[error("the system's message bus")]
+    Socket(#[source] io::Error),
+    /// The bus closed the connection.
+    #[error("the system's message bus closed the connection")]
+    Closed,
+    /// What came is no message, or whoever was called said no.
+    #[error("the system's message bus: {0}")]
+    Bus(zbus::Error),
     /// It answered something else than what it is known to answer.
     #[error("logind's answer to {0} is not understood")]
     Answer(&'static str),
@@ -62,10 +70,20 @@ pub(super) enum LoginError {
     Late,
 }
 
+impl From<zbus::Error> for LoginError {
+    fn from(error: zbus::Error) -> Self {
+        match error {
+            zbus::Error::InputOutput(error) => Self::Socket(io::Error::new(error.kind(), error.to_string())),
+            error => Self::Bus(error),
+        }
+    }
+}
+
 /// logind, listened to.
 #[derive(Debug)]
 pub(super) struct Login {
-    bus: Bus,
+    connection: Connection,
+    signals: MessageStream,
 }
 
 impl Login {
@@ -76,14 +94,19 @@ impl Login {
         settings: &Path,
         wanted: Duration,
     ) -> Result<Self, LoginError> {
-        let mut login = Self { bus: Bus::open(socket).await? };
-        login.bus.listen(RULE).await?;
+        let stream = UnixStream::connect(socket).await.map_err(LoginError::Socket)?;
+        let connection = Builder::socket(BusSocket(stream)).method_timeout(CALL_LIMIT).build().await?;
+        let rule = MatchRule::builder().msg_type(Type::Signal).sender(LOGIN).path(LOGIN_PATH).interface(LOGIN_MANAGER);
+        let rule = rule.member("PrepareForShutdown").build()?;
+        // Of these alone: a stream of everything would keep the answer that the inhibitor came with.
+        let signals = MessageStream::for_match_rule(rule, &connection, None).await?;
+        let login = Self { connection, signals };
         let mut delay = login.delay().await?;
         if delay < wanted {
             write(settings, wanted)?;
-            let hangup = Value::Int(Signal::HUP.as_raw());
-            let whom = vec!["systemd-logind.service".into(), "all".into(), hangup];
-            login.bus.call(SYSTEMD, "KillUnit", whom).await?;
+            let whom = ("systemd-logind.service", "all", Signal::HUP.as_raw());
+            let manager = Some(SYSTEMD_MANAGER);
+            login.connection.call_method(Some(SYSTEMD), SYSTEMD_PATH, manager, "KillUnit", &whom).await?;
             for _ in 0..LOOKS {
                 delay = login.delay().await?;
                 if delay >= wanted {
@@ -96,36 +119,41 @@ impl Login {
         Ok(login)
     }
 
-    async fn delay(&mut self) -> Result<Duration, LoginError> {
-        match self.bus.property(MANAGER, "InhibitDelayMaxUSec").await? {
-            Some(Value::Long(microseconds)) => Ok(Duration::from_micros(microseconds)),
+    async fn property(&self, name: &str) -> Result<OwnedVariant, LoginError> {
+        let asked = (LOGIN_MANAGER, name);
+        let answer = self.connection.call_method(Some(LOGIN), LOGIN_PATH, Some(PROPERTIES), "Get", &asked).await?;
+        Ok(answer.body().deserialize()?)
+    }
+
+    async fn delay(&self) -> Result<Duration, LoginError> {
+        match *self.property("InhibitDelayMaxUSec").await? {
+            Variant::U64(microseconds) => Ok(Duration::from_micros(microseconds)),
             _ => Err(LoginError::Answer("InhibitDelayMaxUSec")),
         }
     }
 
     /// Whether the machine is already going down.
-    pub(super) async fn is_ending(&mut self) -> Result<bool, LoginError> {
-        Ok(self.bus.property(MANAGER, "PreparingForShutdown").await? == Some(Value::Bool(true)))
+    pub(super) async fn is_ending(&self) -> Result<bool, LoginError> {
+        Ok(*self.property("PreparingForShutdown").await? == Variant::Bool(true))
     }
 
     /// Has logind wait until the descriptor is closed, or its patience is over.
-    pub(super) async fn inhibit(&mut self) -> Result<OwnedFd, LoginError> {
-        let why = "Kubelet needs time to handle node shutdown";
-        let asked = ["shutdown", "kubelet", why, "delay"].map(Value::from).into();
-        let answer = self.bus.call(MANAGER, "Inhibit", asked).await?;
-        answer.descriptors.into_iter().next().ok_or(LoginError::Answer("Inhibit"))
+    pub(super) async fn inhibit(&self) -> Result<OwnedFd, LoginError> {
+        let asked = ("shutdown", "kubelet", "Kubelet needs time to handle node shutdown", "delay");
+        let manager = Some(LOGIN_MANAGER);
+        let answer = self.connection.call_method(Some(LOGIN), LOGIN_PATH, manager, "Inhibit", &asked).await?;
+        let lock: zbus::OwnedFd = answer.body().deserialize().map_err(|_| LoginError::Answer("Inhibit"))?;
+        Ok(lock.into())
     }
 
     /// Waits until the machine is about to go down, or no longer is. Nothing is lost when the future is dropped.
     pub(super) async fn prepares(&mut self) -> Result<bool, LoginError> {
-        loop {
-            let signal = self.bus.signal().await?;
-            if (signal.interface.as_str(), signal.member.as_str()) == (MANAGER.interface, "PrepareForShutdown")
-                && let Some(Value::Bool(is_ending)) = signal.body.first()
-            {
-                return Ok(*is_ending);
+        while let Some(signal) = self.signals.next().await {
+            if let Ok(is_ending) = signal?.body().deserialize() {
+                return Ok(is_ending);
             }
         }
+        Err(LoginError::Closed)
     }
 }
 

@@ -7,13 +7,15 @@
 //!        ─▶ PrepareForShutdown(false) ─▶ all as before, and another inhibitor
 //! ```
 //!
-//! [`core`](self) decides who ends when; the small client of the message bus knows how to ask. Off unless a configuration
+//! [`core`](self) decides who ends when; `login` asks, over the system's message bus. Off unless a configuration
 //! names a time.
 
+#[cfg(test)]
 mod bus;
 mod core;
 mod guard;
 mod login;
+mod socket;
 #[cfg(test)]
 mod tests;
 

@@ -12,17 +12,15 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tonic::codegen::Service;
 
-use super::bus::Value;
-use super::bus::tests::{Called, Daemon, PATIENCE, Service as Peer};
+use zbus::message::Message;
+use zbus::{Fd, Variant};
+
+use super::bus::{Daemon, PATIENCE, Service as Peer, member};
+use super::login::{Login, LoginError};
 use super::*;
 use crate::eviction::{Evict, Eviction};
-use crate::shutdown::bus::Object;
 
-const LOGIN: Object<'static> = Object {
-    destination: "org.freedesktop.login1",
-    path: "/org/freedesktop/login1",
-    interface: "org.freedesktop.login1.Manager",
-};
+const MANAGER: &str = "org.freedesktop.login1.Manager";
 
 /// An API that is away: events wait for it.
 #[derive(Clone)]
@@ -70,7 +68,7 @@ struct Logind {
 
 impl Logind {
     async fn start(socket: &Path) -> Self {
-        let service = Peer::open(socket, LOGIN.destination).await;
+        let service = Peer::open(socket, "org.freedesktop.login1").await;
         let systemd = Peer::open(socket, "org.freedesktop.systemd1").await;
         Self { service, systemd, locks: Vec::new(), microseconds: 5_000_000 }
     }
@@ -79,37 +77,46 @@ impl Logind {
     async fn serve_until(&mut self, locks: usize) {
         while self.locks.len() < locks {
             tokio::select! {
-                called = self.service.called() => self.answer(called).await,
+                called = self.service.called() => self.answer(&called).await,
                 called = self.systemd.called() => {
-                    let hangup = vec!["systemd-logind.service".into(), "all".into(), Value::Int(1)];
-                    assert_eq!((called.member.as_str(), &called.body), ("KillUnit", &hangup));
+                    assert_eq!(member(&called), "KillUnit");
+                    let hangup = ("systemd-logind.service".to_owned(), "all".to_owned(), 1);
+                    assert_eq!(called.body().deserialize::<(String, String, i32)>().unwrap(), hangup);
                     self.microseconds = 9_000_000;
-                    self.systemd.answer(&called, Vec::new(), &[]).await;
+                    self.systemd.connection.reply(&called.header(), &()).await.unwrap();
                 }
             }
         }
     }
 
-    async fn answer(&mut self, called: Called) {
-        let variant = |value| vec![Value::Variant(Box::new(value))];
-        match called.member.as_str() {
-            "Get" if called.body[1] == "InhibitDelayMaxUSec".into() => {
-                self.service.answer(&called, variant(Value::Long(self.microseconds)), &[]).await;
-            }
+    async fn answer(&mut self, called: &Message) {
+        let (to, body) = (called.header(), called.body());
+        match member(called).as_str() {
             "Get" => {
-                assert_eq!(called.body[1], "PreparingForShutdown".into());
-                self.service.answer(&called, variant(Value::Bool(false)), &[]).await;
+                let value = match body.deserialize::<(String, String)>().unwrap() {
+                    (of, name) if of == MANAGER && name == "InhibitDelayMaxUSec" => Variant::from(self.microseconds),
+                    (of, name) if of == MANAGER && name == "PreparingForShutdown" => Variant::from(false),
+                    other => panic!("{other:?} is asked for"),
+                };
+                self.service.connection.reply(&to, &value).await.unwrap();
             }
             "Inhibit" => {
                 let why = "Kubelet needs time to handle node shutdown";
-                assert_eq!(called.body, ["shutdown", "kubelet", why, "delay"].map(Value::from));
+                let asked: (String, String, String, String) = body.deserialize().unwrap();
+                let wanted = ["shutdown", "kubelet", why, "delay"];
+                assert_eq!(<[String; 4]>::from(asked), wanted);
                 let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
                 here.set_nonblocking(true).unwrap();
                 self.locks.push(here);
-                self.service.answer(&called, vec![Value::Handle(0)], &[there.into()]).await;
+                self.service.connection.reply(&to, &Fd::from(&there)).await.unwrap();
             }
             other => panic!("{other} is called"),
         }
+    }
+
+    async fn tell(&self, is_ending: bool) {
+        let (path, none) = ("/org/freedesktop/login1", None::<&str>);
+        self.service.connection.emit_signal(none, path, MANAGER, "PrepareForShutdown", &is_ending).await.unwrap();
     }
 
     fn holds(&self, lock: usize) -> bool {
@@ -171,7 +178,7 @@ async fn pods_end_in_order_before_the_machine_does() {
     assert!(written.contains("InhibitDelayMaxSec=6"), "{written}");
     assert!(logind.holds(0) && !*ending.borrow());
 
-    logind.service.tell(LOGIN, "PrepareForShutdown", vec![Value::Bool(true)]).await;
+    logind.tell(true).await;
     let mut next = async || tokio::time::timeout(PATIENCE, ends.recv()).await.expect("in time").unwrap();
     let (one, two) = (next().await, next().await);
     let shown = |one: &Eviction| (one.uid.clone(), one.reason, one.grace_seconds);
@@ -185,10 +192,54 @@ async fn pods_end_in_order_before_the_machine_does() {
     assert!(*ending.borrow());
 
     // It doesn't go down after all: the node takes pods, and waits for the next time.
-    logind.service.tell(LOGIN, "PrepareForShutdown", vec![Value::Bool(false)]).await;
+    logind.tell(false).await;
     tokio::time::timeout(PATIENCE, logind.serve_until(2)).await.expect("another inhibitor");
     assert!(logind.holds(1) && !*ending.borrow());
     tree.stop();
     tree.ended().await;
-    assert!(!logind.holds(1));
+    // It may have been on its way.
+    logind.released(1).await;
+}
+
+#[tokio::test]
+async fn an_inhibitor_is_held_by_its_descriptor_alone() {
+    let Some(daemon) = Daemon::start().await else { return };
+    let (clock, settings) = (Clock::system(), tempfile::tempdir().unwrap());
+    let socket = daemon.socket();
+    let open = || Login::open(&clock, &socket, settings.path(), Duration::from_secs(1));
+    let nobody = open().await.unwrap_err();
+    assert!(nobody.to_string().contains("org.freedesktop.DBus.Error.ServiceUnknown"), "{nobody}");
+
+    let mut logind = Logind::start(&socket).await;
+    let serve = async {
+        logind.serve_until(1).await;
+        logind
+    };
+    let ask = async {
+        let login = open().await.unwrap();
+        assert!(!login.is_ending().await.unwrap());
+        let lock = login.inhibit().await.unwrap();
+        (login, lock)
+    };
+    let (logind, (mut login, lock)) =
+        tokio::time::timeout(PATIENCE, async { tokio::join!(serve, ask) }).await.expect("in time");
+    assert!(logind.holds(0));
+    drop(lock);
+    // The bus may have a copy for a moment longer.
+    logind.released(0).await;
+
+    // What comes while nobody waits isn't lost.
+    logind.tell(true).await;
+    logind.tell(false).await;
+    assert!(login.prepares().await.unwrap() && !login.prepares().await.unwrap());
+    drop(daemon);
+    let gone = tokio::time::timeout(PATIENCE, login.prepares()).await.expect("it is noticed").unwrap_err();
+    assert!(matches!(gone, LoginError::Socket(_) | LoginError::Closed), "{gone}");
+}
+
+#[tokio::test]
+async fn without_a_bus_it_says_so() {
+    let nowhere = Path::new("/nowhere/bus");
+    let error = Login::open(&Clock::system(), nowhere, nowhere, Duration::from_secs(1)).await.unwrap_err();
+    assert!(matches!(error, LoginError::Socket(_)), "{error}");
 }

@@ -102,7 +102,7 @@ impl Worker<'_> {
     async fn resize_all(&self, pod: &Arc<Pod>, runtime: &Runtime, names: &[String]) -> Result<(), String> {
         let running: Vec<&Found> = runtime.running().filter(|found| names.contains(&found.name)).collect();
         self.check_usage(pod, &running)?;
-        self.limit(pod, &self.limits_for_now(pod))?;
+        self.limit(pod, &self.limits_for_now(pod)).await?;
         for found in running {
             let Some((_, container)) = spec::find(pod, &found.name) else { continue };
             let linux = of_container(pod, &container, self.shared.config.means());
@@ -117,12 +117,12 @@ impl Worker<'_> {
                 record.actual.insert(found.name.clone(), container.resources.clone().unwrap_or_default());
             })?;
         }
-        self.limit(pod, &self.limits(pod))
+        self.limit(pod, &self.limits(pod)).await
     }
 
-    fn limit(&self, pod: &Pod, limits: &PodLimits) -> Result<(), String> {
+    async fn limit(&self, pod: &Pod, limits: &PodLimits) -> Result<(), String> {
         let Some(cgroups) = &self.shared.deps.cgroups else { return Ok(()) };
-        let told = cgroups.update_pod(&self.entry.uid, qos_class(pod), limits);
+        let told = cgroups.update_pod(&self.entry.uid, qos_class(pod), limits).await;
         told.map_err(|error| format!("the pod's cgroup: {error}"))
     }
 
@@ -155,13 +155,13 @@ impl Worker<'_> {
     }
 
     /// Nothing is left to be done: a resize that was under way is complete.
-    pub(super) fn resized(&self, wanted: &Wanted, runtime: &Runtime) {
+    pub(super) async fn resized(&self, wanted: &Wanted, runtime: &Runtime) {
         let memory = self.entry.memory.borrow().clone();
         if !memory.is_resizing || is_underway(&wanted.pod, runtime, &memory.record.actual) {
             return;
         }
         // Containers that were started anew left it wide.
-        if let Err(error) = self.limit(&wanted.pod, &self.limits(&wanted.pod)) {
+        if let Err(error) = self.limit(&wanted.pod, &self.limits(&wanted.pod)).await {
             tracing::warn!(pod = shown(&wanted.pod), error, "a pod keeps more than it was granted");
         }
         self.entry.memory.send_modify(|memory| (memory.is_resizing, memory.resize_failed) = (false, None));

@@ -135,7 +135,7 @@ impl Worker<'_> {
         self.shared.deps.volumes.tear_down(&self.entry.uid).await?;
         self.shared.users.give_back(&self.entry.uid);
         if let Some(cgroups) = &self.shared.deps.cgroups {
-            let removed = cgroups.remove_pod(&self.entry.uid).map_err(|error| error.to_string())?;
+            let removed = cgroups.remove_pod(&self.entry.uid).await.map_err(|error| error.to_string())?;
             if let Removal::Busy { processes } = removed {
                 return Err(format!("{processes} processes are still in the pod's cgroup"));
             }

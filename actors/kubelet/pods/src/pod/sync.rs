@@ -186,7 +186,7 @@ impl<'a> Worker<'a> {
         let record = self.entry.memory.borrow().record.clone();
         let actions = plan(&wanted.pod, runtime, &results, &record.actual);
         if actions.is_empty() {
-            self.resized(wanted, runtime);
+            self.resized(wanted, runtime).await;
             self.adopt_volumes(&wanted.pod).await?;
             return Ok(Next::Wait(None));
         }
@@ -237,7 +237,7 @@ impl<'a> Worker<'a> {
         if actions.start.is_empty() {
             return Ok(Next::Again);
         }
-        self.prepare(pod)?;
+        self.prepare(pod).await?;
         self.remember_starts(pod, runtime, &actions.kill)?;
         let volumes = self.set_up_volumes(pod).await?;
         let sandbox = match actions.sandbox {
@@ -283,7 +283,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn prepare(&self, pod: &Arc<Pod>) -> Result<(), String> {
+    async fn prepare(&self, pod: &Arc<Pod>) -> Result<(), String> {
         let config = &self.shared.config;
         files::prepare(&config.root, &config.logs, pod, &self.entry.uid).map_err(|error| {
             let text = format!("error making pod data directories: {error}");
@@ -292,7 +292,7 @@ impl<'a> Worker<'a> {
         })?;
         let Some(cgroups) = &self.shared.deps.cgroups else { return Ok(()) };
         let limits = self.limits_for_now(pod);
-        cgroups.ensure_pod(&self.entry.uid, qos_class(pod), &limits).map(drop).map_err(|error| {
+        cgroups.ensure_pod(&self.entry.uid, qos_class(pod), &limits).await.map(drop).map_err(|error| {
             let text = format!("unable to ensure pod container exists: {error}");
             self.warn(pod, "FailedCreatePodContainer", &text);
             text
