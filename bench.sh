@@ -145,7 +145,7 @@ lines=$CARGO_TARGET_DIR/tmp/bars.tsv
 mkdir -p "$CARGO_TARGET_DIR/tmp"
 : >"$lines"
 if [ -z "${K3SD_BINARY:-}" ]; then
-  cargo build --release --locked --package k3sd || die "the release build failed"
+  cargo ship || die "the release build failed"
   export K3SD_BINARY=$CARGO_TARGET_DIR/release/k3sd
 fi
 

@@ -291,7 +291,7 @@ build() {
   target=${CARGO_TARGET_DIR:-$(home_of "$BUILDER")/.cache/k3sd/target}
   say "building as $BUILDER with cargo $found into $target (a first build takes some minutes)"
   as "$BUILDER" CARGO_TARGET_DIR="$target" PATH="$(dirname "$CARGO"):$PATH" \
-    "$CARGO" build --release --locked --package k3sd || die "the build failed"
+    "$CARGO" ship || die "the build failed"
   place "$target/release/k3sd"
 }
 

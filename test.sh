@@ -217,7 +217,7 @@ if $vm; then
   export K3SD_BINARY="$CARGO_TARGET_DIR/release/k3sd"
   # Without help of the processor everything in there takes its time.
   export STEP_LIMIT_SECONDS=3600
-  step "release build" cargo build --release --locked --package k3sd
+  step "release build" cargo ship
   step "virtual machine" cargo test --no-fail-fast --workspace --locked --test vm -- --show-output --test-threads=1
   report
   exit
@@ -245,7 +245,7 @@ if ! $fast; then
     cargo test --no-fail-fast --workspace --locked "${tests[@]}" -- --show-output "${may_mount[@]}"
   step "documentation tests" cargo test --no-fail-fast --workspace --locked --doc
   step "fuzzing" ./fuzz.sh 10
-  step "release build" cargo build --release --locked --package k3sd
+  step "release build" cargo ship
   # A plain `cargo test` drills the debug binary; here it is the one that ships. `--include-ignored` is for what only
   # makes sense with that one.
   export K3SD_BINARY="$CARGO_TARGET_DIR/release/k3sd"

@@ -20,11 +20,13 @@ fn main() {
 
 /// What is generic is compiled in each crate that uses it, so that much code is there several times. The linker that rustc
 /// brings along keeps one of each (a backtrace may name a twin then), and lists densely which addresses are to be adjusted
-/// at the start: as `DT_RELR`, which glibc reads since 2.36. Debian 12's mold does that in a way that glibc refuses.
+/// at the start: as `DT_RELR`, which glibc reads since 2.36. Debian 12's mold does that in a way that glibc refuses. What
+/// `cargo ship` took apart from the code that runs stays apart.
 fn link_small() {
     let target = |name| variable(name).unwrap_or_default();
     if is_release() && target("CARGO_CFG_TARGET_OS") == "linux" && target("CARGO_CFG_TARGET_ARCH") == "x86_64" {
-        for argument in ["-fuse-ld=lld", "-Wl,--icf=all", "-Wl,-z,pack-relative-relocs"] {
+        let packed = "-Wl,-z,pack-relative-relocs";
+        for argument in ["-fuse-ld=lld", "-Wl,--icf=all", packed, "-Wl,-z,keep-text-section-prefix"] {
             println!("cargo::rustc-link-arg-bins={argument}");
         }
     }
