@@ -669,6 +669,13 @@ for name in k3s kubectl crictl ctr; do
 done
 [ ! -x "$KILLALL" ] || "$KILLALL"
 rm -f "$BINARY" "$KILLALL"
+# How long logind waits for pods, where the daemon has told it.
+login=/etc/systemd/logind.conf.d/99-kubelet.conf
+if grep -qs '^# Written by the kubelet: pods need this long to end.' "\$login"; then
+  rm -f "\$login"
+  rmdir "\${login%/*}" 2>/dev/null
+  systemctl kill --signal=HUP systemd-logind.service
+fi
 for tree in /etc/rancher/k3s /run/k3s /var/lib/kubelet "\${K3S_DATA_DIR:-/var/lib/rancher/k3s}"; do
   tree=\$(readlink -f "\$tree" || true)
   case \$tree in / | '') continue ;; esac

@@ -6,6 +6,7 @@ mod cgroups;
 mod guest;
 mod install;
 mod kubectl;
+mod mute;
 mod nfs;
 mod sctp;
 mod shutdown;
@@ -23,6 +24,11 @@ fn limits_hold_with_cgroups_that_systemd_names() {
 #[test]
 fn limits_hold_with_cgroups_of_the_kubelets_own() {
     cgroups::cgroups("cgroupfs");
+}
+
+#[test]
+fn a_systemd_that_says_nothing_holds_up_nobody_else() {
+    mute::mute();
 }
 
 #[test]

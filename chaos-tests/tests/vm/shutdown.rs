@@ -78,4 +78,9 @@ pub(crate) fn shutdown() {
     guest.until("the next end is waited for, too", "systemd-inhibit --list --no-legend", |said| {
         said.out.contains("k3sd")
     });
+
+    guest.told("k3s-uninstall.sh");
+    guest.told("test ! -e /etc/systemd/logind.conf.d/99-kubelet.conf");
+    let delay = format!("busctl get-property {manager} InhibitDelayMaxUSec");
+    guest.until("logind waits as long as before", &delay, |said| said.out == "t 5000000\n");
 }
