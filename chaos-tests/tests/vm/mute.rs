@@ -34,7 +34,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long it is silent: longer than several questions wait.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Actors that are killed beside those of single pods.
-const KILLED: [&str; 3] = ["agent/kubelet/pods/manager", "agent/kubelet/classes", "agent/kubelet/pods/workers"];
+const KILLED: [&str; 3] = ["agent/kubelet/pods/manager", "agent/kubelet/follow/classes", "agent/kubelet/pods/workers"];
 
 pub(crate) fn mute() {
     let Some(guest) = Guest::boot() else { return };
@@ -50,7 +50,8 @@ pub(crate) fn mute() {
     let daemon = guest.told("systemctl show k3s --property MainPID");
     let web = format!("exec 3<>/dev/tcp/{address}/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && tail -n 1 <&3");
 
-    let silent = format!("mv {SOCKET} {SOCKET}.real && nohup perl -e '{MUTE}' {SOCKET} >/dev/null 2>&1 & echo $!");
+    guest.told(&format!("mv {SOCKET} {SOCKET}.real"));
+    let silent = format!("nohup perl -e '{MUTE}' {SOCKET} </dev/null >/dev/null 2>&1 & echo $!");
     let silent = guest.told(&silent).trim().to_owned();
     guest.until("it listens", &format!("test -S {SOCKET}"), |said| said.code == 0);
     guest.apply(&pods("new"));
