@@ -149,23 +149,35 @@ if [ -z "${K3SD_BINARY:-}" ]; then
   export K3SD_BINARY=$CARGO_TARGET_DIR/release/k3sd
 fi
 
-# cargo_bench "PACKAGE BENCH" ARGUMENT...: benches are picked by name from the workspace, as picking their crates would
-# build dependencies several times, with other features. One of the runtime's shares its name with another crate's, and
-# the runtime has hardly any dependencies.
-cargo_bench() {
-  local package=${1% *} bench=${1#* } selection=(--workspace)
+# Where cargo says what it has built, a line of JSON for each.
+built=$CARGO_TARGET_DIR/tmp/benches.json
+
+# build_benches "PACKAGE BENCH"...: in one go, since each selection of benches has dependencies with features of its own. Only
+# the runtime's are for themselves: one shares its name with another crate's, and the runtime has hardly any dependencies.
+build_benches() {
+  local one runtime=() others=() build=(cargo bench --locked --no-run --message-format json-render-diagnostics)
+  for one in "$@"; do
+    if [ "${one% *}" = k3sd-runtime ]; then runtime+=(--bench "${one#* }"); else others+=(--bench "${one#* }"); fi
+  done
+  : >"$built"
+  if [ ${#runtime[@]} -gt 0 ]; then "${build[@]}" --package k3sd-runtime "${runtime[@]}" >>"$built" || return; fi
+  if [ ${#others[@]} -gt 0 ]; then "${build[@]}" --workspace "${others[@]}" >>"$built" || return; fi
+}
+
+# run_bench "PACKAGE BENCH" ARGUMENT...: as cargo would.
+run_bench() {
+  local line manifest program
+  line=$(grep "\"package_id\":\"[^\"]*[/#]${1% *}[#@].*\"name\":\"${1#* }\".*\"executable\":\"" "$built") || die "no bench $1 was built"
+  manifest=${line##*'"manifest_path":"'} program=${line##*'"executable":"'}
   shift
-  [ "$package" != k3sd-runtime ] || selection=(--package "$package")
-  cargo bench --locked "${selection[@]}" --bench "$bench" "$@" </dev/null
+  (cd "$(dirname "${manifest%%\"*}")" && "${program%%\"*}" --bench "$@" </dev/null)
 }
 
 chosen=()
 while IFS= read -r one; do
   ! is_wanted "${one#* }" || chosen+=("$one")
 done < <(benches)
-for one in "${chosen[@]}"; do
-  cargo_bench "$one" --no-run || die "${one#* } does not build"
-done
+build_benches "${chosen[@]}" || die "the benches do not build"
 {
   $quick && printf 'Quick forms: these figures mean little. '
   printf 'Commit %s, %s; %s cores, Linux %s, load %s at the start.\n' \
@@ -173,12 +185,12 @@ done
     "$(nproc)" "$(uname -r)" "$(cut -d' ' -f1 /proc/loadavg)"
 } >"$lines.machine"
 flags=()
-! $quick || flags=(-- --quick)
+! $quick || flags=(--quick)
 failed=''
 for one in "${chosen[@]}"; do
   started=$SECONDS
   printf '\n=== %s\n' "${one#* }"
-  cargo_bench "$one" "${flags[@]}" || failed="$failed ${one#* }"
+  run_bench "$one" "${flags[@]}" || failed="$failed ${one#* }"
   printf -- '--- %d s\n' $((SECONDS - started))
 done
 show "$lines"
