@@ -59,6 +59,7 @@ impl Server {
         command.arg(format!("--https-listen-port={}", address.port())).arg(format!("--apiserver-port={}", own.port()));
         // The bars are those of the API server; who acts on what is in it would have things of its own to do.
         command.args(["--disable-controller-manager", "--disable-cloud-controller", "--disable-scheduler"]);
+        command.args(["--disable-helm-controller", "--disable=coredns,local-storage,metrics-server,servicelb"]);
         command.arg("--data-dir").arg(&data).arg("--write-kubeconfig").arg(directory.join("admin.yaml"));
         command.arg("--inspect-socket").arg(directory.join("inspect.sock"));
         let file = fs::File::create(&log)?;
