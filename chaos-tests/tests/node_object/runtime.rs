@@ -38,7 +38,8 @@ impl Drop for Containerd {
 }
 
 impl Containerd {
-    /// `None` if the machine has none, or no right to run it; says so.
+    /// `None` if the machine has none, or no right to run it; says so. Plugins of its own are off, since all engines of
+    /// a machine would listen for them at the same place.
     pub(crate) async fn start() -> Option<Self> {
         let is_there = Command::new("containerd").arg("--version").stdout(Stdio::null()).status().is_ok();
         if !is_there || !rustix::process::geteuid().is_root() {
@@ -52,7 +53,8 @@ impl Containerd {
             "version = 2\nroot = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n\
              [plugins.\"io.containerd.grpc.v1.cri\"]\nstream_server_port = \"0\"\nrestrict_oom_score_adj = true\n\
              sandbox_image = {:?}\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"native\"\n\
-             [plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = {:?}\nbin_dir = {:?}\n",
+             [plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = {:?}\nbin_dir = {:?}\n\
+             [plugins.\"io.containerd.nri.v1.nri\"]\ndisable = true\n",
             at("root"),
             at("state"),
             at("sock"),
@@ -94,7 +96,9 @@ impl Containerd {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), up).await.expect("containerd answers");
+        let up = tokio::time::timeout(Duration::from_secs(20), up).await;
+        let log = || fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        assert!(up.is_ok(), "containerd answers: {}", log());
     }
 
     /// Puts in the sandbox's image, busybox, and one that nobody uses. `false` if there is no busybox here.

@@ -32,7 +32,7 @@ pub(crate) const NODE: &str = "one";
 const ALLOCATABLE: [(&str, &str); 2] = [("cpu", "4"), ("memory", "4Gi")];
 /// Where the kernel says whom it killed.
 pub(crate) const KERNEL_LOG: &str = "/dev/kmsg";
-/// Shims of a container end within this long once it is removed.
+/// An engine answers within this long, and shims of a container end once it is removed.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What a test's world is like.
@@ -88,7 +88,8 @@ fn end_children(shim: rustix::process::Pid) {
 }
 
 impl Containerd {
-    /// `None` if the machine lacks what is needed; says so.
+    /// `None` if the machine lacks what is needed; says so. Plugins of its own are off, since all engines of a machine
+    /// would listen for them at the same place.
     fn start() -> Option<Self> {
         let lacks = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err();
         if lacks("containerd") || lacks("runc") || lacks("ctr") || !Path::new("/bin/busybox").exists() {
@@ -108,7 +109,8 @@ impl Containerd {
              sandbox_image = \"docker.io/library/pause:test\"\n\
              [plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"native\"\n\
              [plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = {:?}\n\
-             [plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = {:?}\nbin_dir = {:?}\n",
+             [plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = {:?}\nbin_dir = {:?}\n\
+             [plugins.\"io.containerd.nri.v1.nri\"]\ndisable = true\n",
             at("root"),
             at("state"),
             at("sock"),
@@ -154,9 +156,13 @@ impl Containerd {
 
     async fn bring_images(&self) {
         let cri = self.cri();
-        while cri.version(v1::VersionRequest::default()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let up = async {
+            while cri.version(v1::VersionRequest::default()).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let up = tokio::time::timeout(LIMIT, up).await;
+        assert!(up.is_ok(), "containerd answers: {}", fs::read_to_string(self.path("log")).unwrap_or_default());
         let images =
             [busybox(Path::new("/bin/busybox")).expect("an image"), pause().renamed("docker.io/library/pause:test")];
         fs::write(self.path("images.tar"), BuiltImage::docker_archive(&images)).expect("a file");

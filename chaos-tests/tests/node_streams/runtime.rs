@@ -90,6 +90,9 @@ state = "{}"
     bin_dir = "{}"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "native"
+[plugins."io.containerd.nri.v1.nri"]
+  # All engines of a machine would listen for plugins of their own at the same place.
+  disable = true
 "#,
         at("data"),
         at("state"),
