@@ -1,7 +1,6 @@
 //! A tree of probes under load, killed a thousand times through the socket: afterwards everything is as before.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use chaos_tests::checks::{History, Shape, count, healed, shape};
@@ -17,6 +16,9 @@ const WARM_UP_ROUNDS: usize = 20;
 
 /// How long the tree may take to have its full shape again after the last kill.
 const HEALED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A client asks so often between two deaths of its listener.
+const ANSWERS_EACH: usize = 30;
 
 /// A server for drills, in which the budgets of supervisors bear any number of deaths. The API server keeps its own, and has
 /// a test of its own, `api_kills`.
@@ -149,25 +151,24 @@ async fn clients_of_the_socket_do_not_notice_the_death_of_its_listener() {
         .filter(|path| path.starts_with("inspector/") && path.ends_with("listener"))
         .collect();
     assert_eq!(listeners.len(), 1, "one listener among {listeners:?}");
-    let stop = Arc::new(AtomicBool::new(false));
+    let answers = AtomicUsize::new(0);
     let asking = async {
-        let mut answers = 0;
-        while !stop.load(SeqCst) {
+        while answers.load(SeqCst) < 5 * ANSWERS_EACH {
             // Each on a connection of its own; the kernel keeps it until the next listener takes it.
             client.tree().await.expect("no connection is refused");
-            answers += 1;
+            answers.fetch_add(1, SeqCst);
         }
-        answers
     };
     let killing = async {
-        for _ in 0..4 {
+        for round in 1..5 {
+            while answers.load(SeqCst) < round * ANSWERS_EACH {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
             client.kill(&listeners[0], Kill::Kill).await.expect("it is there");
-            tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        stop.store(true, SeqCst);
     };
-    let (answers, ()) = tokio::join!(asking, killing);
-    assert!(answers > 100, "only {answers} answers");
+    let both = tokio::time::timeout(PATIENCE, async { tokio::join!(asking, killing) }).await;
+    assert!(both.is_ok(), "only {} answers: {}", answers.load(SeqCst), daemon.log());
 }
 
 #[tokio::test]
