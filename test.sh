@@ -14,6 +14,9 @@ PYTHON_CLIENT='kubernetes==34.*'
 # A step that takes longer hangs: with nothing built before, and other work beside it, the release took half an hour on two
 # cores. Everything together has to stay below CI's 90 minutes.
 STEP_LIMIT_SECONDS=${STEP_LIMIT_SECONDS:-2400}
+# When all of it has to be over: what hangs is stopped then, and steps that are left do not start. For a machine that would
+# otherwise stop the whole run without a word of what it was at.
+TOTAL_LIMIT_SECONDS=${TOTAL_LIMIT_SECONDS:-0}
 
 usage() {
   cat <<'TEXT'
@@ -30,6 +33,7 @@ Environment:
   CHAOS_SEED, K3SD_MODEL_SEED
                       replay one seed of the chaos tests or of the supervision model; a failure prints it
   STEP_LIMIT_SECONDS  how long one step may take, default 2400
+  TOTAL_LIMIT_SECONDS how long all of it may take; default 0, which is without limit
 TEXT
 }
 
@@ -111,8 +115,15 @@ set -m
 
 # step NAME COMMAND...: runs it, shows and keeps its output, notes time and outcome. Later steps run whatever happens.
 step() {
-  local name=$1 started=$SECONDS code seconds
+  local name=$1 started=$SECONDS limit=$STEP_LIMIT_SECONDS code seconds
   shift
+  if [ "$TOTAL_LIMIT_SECONDS" -gt 0 ] && [ $((TOTAL_LIMIT_SECONDS - started)) -lt "$limit" ]; then
+    limit=$((TOTAL_LIMIT_SECONDS - started))
+  fi
+  if [ "$limit" -le 0 ]; then
+    step_names+=("$name") step_seconds+=(0) step_results+=("FAILED (not run: no time was left)")
+    return
+  fi
   printf '\n=== %s: %s\n' "$name" "$*"
   (
     set -o pipefail
@@ -120,7 +131,7 @@ step() {
   ) &
   job=$!
   (
-    sleep "$STEP_LIMIT_SECONDS"
+    sleep "$limit"
     kill -TERM -- "-$job"
     sleep 5
     kill -KILL -- "-$job"
@@ -135,8 +146,8 @@ step() {
   step_names+=("$name") step_seconds+=("$seconds")
   if [ $code -eq 0 ]; then
     step_results+=(ok)
-  elif [ $seconds -ge "$STEP_LIMIT_SECONDS" ]; then
-    step_results+=("FAILED (hung: stopped after $STEP_LIMIT_SECONDS s)")
+  elif [ $seconds -ge "$limit" ]; then
+    step_results+=("FAILED (hung: stopped after $limit s)")
   else
     step_results+=("FAILED ($code)")
   fi
