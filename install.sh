@@ -707,10 +707,14 @@ write_service() {
   uninstall_script | replace "$UNINSTALL" 0755
 }
 
-# The daemon's process, empty when it does not run. OpenRC does not tell, so there a second run always restarts.
+# The daemon's process, empty when it does not run. OpenRC knows the supervisor's, whose child it is.
 main_pid() {
   case $INIT in
     systemd) systemctl show --property MainPID --value "$UNIT" | grep -vx 0 || true ;;
+    openrc)
+      supervisor=$(cat "/run/$UNIT.pid" 2>/dev/null || true)
+      sed 's/ //g' "/proc/${supervisor:-none}/task/${supervisor:-none}/children" 2>/dev/null || true
+      ;;
     none) cat "$PID_FILE" 2>/dev/null || true ;;
   esac
 }

@@ -92,6 +92,18 @@ fetch_second_engine() (
   patchelf --set-interpreter "$library/ld-linux-x86-64.so.2" --set-rpath "$library" "$runc"
 )
 
+# OpenRC's packages, which a test of install.sh unpacks on a machine of its own. Without them that test is ignored.
+fetch_openrc() {
+  export K3SD_TEST_OPENRC=${XDG_CACHE_HOME:-$HOME/.cache}/k3sd/openrc
+  if [ ! -d "$K3SD_TEST_OPENRC" ]; then
+    rm -rf "$K3SD_TEST_OPENRC.new"
+    mkdir -p "$K3SD_TEST_OPENRC.new"
+    (cd "$K3SD_TEST_OPENRC.new" && apt-get -o APT::Sandbox::User=root download openrc librc1 libeinfo1 insserv >/dev/null) &&
+      mv "$K3SD_TEST_OPENRC.new" "$K3SD_TEST_OPENRC"
+  fi
+  echo "OpenRC: $(basename "$K3SD_TEST_OPENRC"/openrc_*.deb)"
+}
+
 check_formatters() {
   cargo fmt --version >/dev/null 2>&1 || die "rustfmt is missing: rustup component add rustfmt"
   cargo clippy --version >/dev/null 2>&1 || die "clippy is missing: rustup component add clippy"
@@ -240,6 +252,7 @@ install_packages
 $fast || install_python_client
 second_engine=/nonexistent
 $fast || install_second_engine
+$fast || fetch_openrc
 check_toolchain
 check_formatters
 

@@ -309,6 +309,55 @@ fn openrc_gets_a_service_and_its_logs_are_rotated() {
 }
 
 #[test]
+fn a_real_openrc_starts_keeps_and_stops_it() {
+    let Some(machine) = real_machine(Init::RealOpenRc) else { return };
+    let variables =
+        [("INSTALL_K3S_SKIP_DOWNLOAD", "binary"), ("INSTALL_K3S_EXEC", SERVER), ("K3S_TOKEN", "it's \"q\" $HOME")];
+    let said = install(&machine, &variables, &[]);
+    assert!(said.contains("k3s is ready"), "{said}");
+    assert!(machine.has("/etc/runlevels/default/k3s"), "it starts with the machine");
+    assert!(!machine.read("/var/log/k3sd.log").is_empty());
+    let status = || machine.enter("rc-service").args(["k3s", "status"]).output().unwrap().status.success();
+    let answers = || machine.enter("k3sd").args(["actors", "tree"]).output().unwrap().status.success();
+    let pid = || {
+        let supervisor = machine.read("/run/k3s.pid");
+        machine.run("cat", &[&format!("/proc/{0}/task/{0}/children", supervisor.trim())]).trim().to_owned()
+    };
+    assert!(status());
+    let first = pid();
+    let environment = machine.read(&format!("/proc/{first}/environ"));
+    assert!(environment.split('\0').any(|variable| variable == "K3S_TOKEN=it's \"q\" $HOME"), "{environment}");
+    assert!(install(&machine, &variables, &[]).contains("not restarted"));
+    assert_eq!(pid(), first);
+
+    // Killed, it comes back by itself; with other settings, another run restarts it.
+    machine.run("kill", &["-9", &first]);
+    until("another process", || !pid().is_empty() && pid() != first);
+    until("a new start", answers);
+    let second = pid();
+    let said = install(&machine, &variables, &["--node-label=a=b"]);
+    assert!(said.contains("k3s is ready") && pid() != second, "{said}");
+
+    let stopped = pid();
+    machine.run("rc-service", &["k3s", "stop"]);
+    until("its end", || machine.at(&format!("/proc/{stopped}/exe")).read_link().is_err());
+    assert!(!status());
+    machine.run("rc-service", &["k3s", "start"]);
+    until("a start by hand", answers);
+    machine.run("k3s-killall.sh", &[]);
+    assert!(!status() && !answers());
+    machine.run("rc-service", &["k3s", "start"]);
+    until("a start after killall", answers);
+    machine.run("k3s-uninstall.sh", &[]);
+    assert!(!answers());
+    for gone in
+        ["/etc/init.d/k3s", "/etc/runlevels/default/k3s", "/etc/logrotate.d/k3s", "/var/log/k3sd.log", "/etc/rancher"]
+    {
+        assert!(!machine.has(gone), "{gone}");
+    }
+}
+
+#[test]
 fn a_second_run_changes_nothing_and_restarts_nothing() {
     let Some(machine) = real_machine(Init::Systemd) else { return };
     let variables = [("INSTALL_K3S_SKIP_DOWNLOAD", "binary"), ("INSTALL_K3S_EXEC", SERVER)];

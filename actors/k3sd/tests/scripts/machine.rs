@@ -16,6 +16,8 @@ pub(crate) enum Init {
     Systemd,
     /// An `rc-update` that keeps its calls, and an `openrc-run` that does for a service what is asked of it.
     OpenRc,
+    /// OpenRC itself, from packages that `test.sh` fetches.
+    RealOpenRc,
     /// Neither.
     None,
 }
@@ -27,7 +29,7 @@ command=$1
 for last; do :; done
 last=${last%.service}
 pid=$(cat "/run/$last.main" 2>/dev/null)
-# Nobody buries the dead here; they have no program any more.
+# Who has ended has no program any more, if it is still to be buried.
 lives() { readlink "/proc/${pid:-none}/exe" >/dev/null; }
 end() { if lives; then kill "$pid"; fi; while lives; do sleep 0.05; done; rm -f "/run/$last.main"; }
 case $command in
@@ -52,6 +54,19 @@ const OPENRC_RUN: &str = r#"#!/bin/sh
 echo "$*" >>/run/calls
 "#;
 
+/// Where `test.sh` puts OpenRC's packages.
+const OPENRC_PACKAGES: &str = "K3SD_TEST_OPENRC";
+
+/// Unpacks the packages in "$1" where what they hold is a link to elsewhere, too, and boots. Services of the machine that
+/// OpenRC finds beside ours are none of its business here.
+const OPENRC_BOOT: &str = r#"set -e
+for package in "$1"/*.deb; do dpkg-deb --fsys-tarfile "$package" | tar -x --keep-directory-symlink -C /; done
+ldconfig
+rm -f /etc/init.d/hwclock.sh /etc/init.d/procps
+openrc sysinit
+openrc default
+"#;
+
 /// A running machine. Its end is the end of all that was started on it.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -68,6 +83,10 @@ impl Machine {
             println!("ignored: only root can make a machine to install on");
             return None;
         }
+        if init == Init::RealOpenRc && openrc_packages().is_none() {
+            println!("ignored: OpenRC's packages are not in ${OPENRC_PACKAGES}; ./test.sh fetches them");
+            return None;
+        }
         let place = tempfile::tempdir().unwrap();
         let mut prepare = "set -e\nmount --make-rprivate /\nmount -t tmpfs none \"$1\"\nip link set lo up\n".to_owned();
         for (number, directory) in LAYERED.iter().enumerate() {
@@ -79,7 +98,8 @@ impl Machine {
         // What stands there by chance, such as a systemd that doesn't run, must not decide.
         prepare += "mount -t tmpfs none /run\nrm -f /usr/local/bin/*\n";
         prepare += "rm -f /usr/bin/systemctl /usr/bin/kubectl /usr/bin/crictl /usr/bin/ctr\n";
-        prepare += "echo ready\nexec cat >/dev/null\n";
+        // The shell stays, and buries what nobody else does.
+        prepare += "echo ready\ncat >/dev/null\nexit\n";
         let mut holder = Command::new("unshare")
             .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &prepare, "sh"])
             .arg(place.path())
@@ -111,6 +131,10 @@ impl Machine {
                 fs::create_dir_all(self.at("/run/openrc")).unwrap();
                 self.program("/usr/sbin/openrc-run", OPENRC_RUN);
                 self.program("/usr/sbin/rc-update", "#!/bin/sh\necho \"rc-update $*\" >>/run/calls\n");
+            }
+            Init::RealOpenRc => {
+                let packages = openrc_packages().expect("looked for before");
+                self.run("sh", &["-c", OPENRC_BOOT, "sh", &packages.display().to_string()]);
             }
             Init::None => {}
         }
@@ -152,6 +176,11 @@ impl Machine {
     pub(crate) fn run(&self, program: &str, args: &[&str]) -> String {
         text(&self.enter(program).args(args).output().unwrap(), true)
     }
+}
+
+/// The directory with OpenRC's packages, if there is any.
+fn openrc_packages() -> Option<PathBuf> {
+    std::env::var_os(OPENRC_PACKAGES).map(PathBuf::from).filter(|place| place.is_dir())
 }
 
 /// All that a program has said, which ended as was expected.
