@@ -173,6 +173,14 @@ run_bench() {
   (cd "$(dirname "${manifest%%\"*}")" && "${program%%\"*}" --bench "$@" </dev/null)
 }
 
+# processor_times: what was worked, and what was to be worked while the host gave the processors to others; in ticks.
+processor_times() { awk '/^cpu / { print $2 + $3 + $4 + $7 + $8, $9 }' /proc/stat; }
+
+# stolen_since TIMES: the share of work since then that had to wait for others, in per cent.
+stolen_since() {
+  printf '%s %s\n' "$1" "$(processor_times)" | awk '{ all = $3 - $1 + $4 - $2; printf "%.0f", all ? ($4 - $2) * 100 / all : 0 }'
+}
+
 chosen=()
 while IFS= read -r one; do
   ! is_wanted "${one#* }" || chosen+=("$one")
@@ -186,13 +194,16 @@ build_benches "${chosen[@]}" || die "the benches do not build"
 } >"$lines.machine"
 flags=()
 ! $quick || flags=(--quick)
-failed=''
+failed='' stolen=''
 for one in "${chosen[@]}"; do
-  started=$SECONDS
+  started=$SECONDS times=$(processor_times)
   printf '\n=== %s\n' "${one#* }"
   run_bench "$one" "${flags[@]}" || failed="$failed ${one#* }"
-  printf -- '--- %d s\n' $((SECONDS - started))
+  share=$(stolen_since "$times")
+  printf -- '--- %d s, %d %% of the processors went to others\n' $((SECONDS - started)) "$share"
+  stolen="$stolen, ${one#* } $share %"
 done
+printf 'What other guests of the host took of the processors that were wanted: %s.\n' "${stolen#, }" >>"$lines.machine"
 show "$lines"
 code=$?
 echo "kept in $lines"
