@@ -90,6 +90,7 @@ async fn pods_may_name_another_runtime_that_is_found() {
         |handler: &str| v1::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: handler.into() };
     let error = running.cri.run_pod_sandbox(request("nvidia")).await.unwrap_err();
     assert!(error.message().contains("no runtime for \"nvidia\" is configured"), "{error:?}");
+    running.sandbox_image().await;
     // Later releases ask each runtime for its features when they start.
     assert!(!fs::read_to_string(&notes).unwrap_or_default().contains("create"));
     let pod = running.cri.run_pod_sandbox(request("crun")).await.unwrap().pod_sandbox_id;
@@ -104,6 +105,7 @@ async fn pods_may_name_another_runtime_that_is_found() {
     node.config.default_runtime = Some("crun".to_owned());
     let running = node.start().await;
     fs::remove_file(&notes).ok();
+    running.sandbox_image().await;
     let pod = running.cri.run_pod_sandbox(request("")).await.unwrap().pod_sandbox_id;
     assert!(fs::read_to_string(&notes).unwrap().contains(&pod));
     running.cri.stop_pod_sandbox(v1::StopPodSandboxRequest { pod_sandbox_id: pod }).await.unwrap();

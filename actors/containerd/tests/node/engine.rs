@@ -22,7 +22,7 @@ async fn it_starts_and_has_what_a_pod_needs() {
     assert_eq!(version.runtime_name, "containerd");
     let status = running.engine().await;
     assert!(status.answers && !status.adopted && status.error.is_empty(), "{status:?}");
-    let pause = running.image("rancher/mirrored-pause:3.10.2").await.expect("the sandbox's image");
+    let pause = running.sandbox_image().await;
     assert_eq!(pause.id, k3sd_containerd::image::pause().id());
     assert!(pause.size < 16 << 10, "{pause:?}");
     let crictl = fs::read_to_string(node.config.crictl_file()).unwrap();

@@ -183,7 +183,8 @@ impl Running {
     /// An image as CRI sees it, waited for: CRI hears of new ones a moment later.
     pub(crate) async fn image(&self, name: &str) -> Option<v1::Image> {
         let image = v1::ImageSpec { image: name.to_owned(), ..Default::default() };
-        for _ in 0..50 {
+        let start = std::time::Instant::now();
+        while start.elapsed() < PATIENCE {
             let request = v1::ImageStatusRequest { image: Some(image.clone()), verbose: false };
             let answer = self.cri.image_status(request).await.unwrap();
             if answer.image.is_some() {
@@ -194,8 +195,14 @@ impl Running {
         None
     }
 
+    /// Waits until CRI knows the image that each sandbox is made of.
+    pub(crate) async fn sandbox_image(&self) -> v1::Image {
+        self.image("rancher/mirrored-pause:3.10.2").await.expect("the sandbox's image")
+    }
+
     /// A sandbox on the host's network, with a container that sleeps; its ID.
     pub(crate) async fn sleeper(&self, name: &str) -> String {
+        self.sandbox_image().await;
         let namespaces = v1::NamespaceOption { network: v1::NamespaceMode::Node as i32, ..Default::default() };
         let metadata = v1::PodSandboxMetadata {
             name: name.to_owned(),
