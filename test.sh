@@ -101,7 +101,7 @@ fetch_openrc() {
     (cd "$K3SD_TEST_OPENRC.new" && apt-get -o APT::Sandbox::User=root download openrc librc1 libeinfo1 insserv >/dev/null) &&
       mv "$K3SD_TEST_OPENRC.new" "$K3SD_TEST_OPENRC"
   fi
-  echo "OpenRC: $(basename "$K3SD_TEST_OPENRC"/openrc_*.deb)"
+  [ -d "$K3SD_TEST_OPENRC" ] && echo "OpenRC: $(basename "$K3SD_TEST_OPENRC"/openrc_*.deb)" || echo "OpenRC: none"
 }
 
 check_formatters() {

@@ -57,8 +57,8 @@ echo "$*" >>/run/calls
 /// Where `test.sh` puts OpenRC's packages.
 const OPENRC_PACKAGES: &str = "K3SD_TEST_OPENRC";
 
-/// Unpacks the packages in "$1" where what they hold is a link to elsewhere, too, and boots. Services of the machine that
-/// OpenRC finds beside ours are none of its business here.
+/// Unpacks the packages in "$1" and boots. A directory of theirs may be a link here, as `/lib` is, and stays one. Two
+/// services of the machine go: they need others that Debian has under other names.
 const OPENRC_BOOT: &str = r#"set -e
 for package in "$1"/*.deb; do dpkg-deb --fsys-tarfile "$package" | tar -x --keep-directory-symlink -C /; done
 ldconfig
