@@ -193,7 +193,7 @@ impl Netfilter {
         })
     }
 
-    /// Looks, plans and applies until the table is as wanted. Says how many changes it took: none on a healthy kernel.
+    /// Looks, and makes the table as wanted. Says how many changes it took: none on a healthy kernel.
     ///
     /// # Errors
     /// The kernel refused, or others change their tables faster than we look.
@@ -211,17 +211,12 @@ impl Netfilter {
         name: &str,
         mut wanted: impl FnMut(Option<&Table>) -> Table,
     ) -> Result<usize, NetlinkError> {
-        let mut taken = 0;
         for _ in 0..ROUNDS_MAX {
             let (found, generation) = self.table_at(family, name)?;
             let changes = plan(found.as_ref(), wanted(found.as_ref()));
-            if changes.is_empty() {
-                return Ok(taken);
-            }
+            // All of them are done, to what was found: there is nothing to be learned from a second look.
             match self.apply(family, name, &changes, Some(generation)) {
-                // What was written and is read in another form would be written for ever.
-                Ok(()) if taken > 0 => break,
-                Ok(()) => taken += changes.len(),
+                Ok(()) => return Ok(changes.len()),
                 Err(error) if error.errno() == Some(Errno::RESTART) => {}
                 Err(error) => return Err(error),
             }
