@@ -27,6 +27,13 @@ pub(crate) fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
     volume.ephemeral.is_some().then(made)
 }
 
+/// Whether some container of the pod has been made, so that the pod has its volumes.
+fn has_begun(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    all.filter_map(|container| container.container_id.as_deref()).any(|id| !id.is_empty())
+}
+
 /// The volume that a claim is bound to, once the claim may be used by the pod. `is_owned`: the claim was made for this pod.
 pub(crate) fn bound_volume<'a>(
     claim: &'a PersistentVolumeClaim,
@@ -44,7 +51,8 @@ pub(crate) fn bound_volume<'a>(
             return refuse(format!("PVC {namespace}/{name} was not created for pod {of} (pod is not owner)"));
         }
     }
-    if metadata.deletion_timestamp.is_some() {
+    // A pod that has begun keeps its claim until it ends, and a container of it that died has to come back.
+    if metadata.deletion_timestamp.is_some() && !has_begun(pod) {
         return refuse(format!("can't start pod because PVC {namespace}/{name} is being deleted"));
     }
     let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
@@ -139,6 +147,30 @@ mod tests {
                 (Err(error), Some(complaint)) => assert!(error.to_string().contains(complaint), "{error}"),
                 (outcome, _) => panic!("{changed}: {outcome:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_pod_that_has_begun_keeps_a_claim_that_is_to_go() {
+        let claim = claim(&json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}));
+        let pod = |status: Value| -> Pod {
+            let metadata = json!({"name": "p", "namespace": "n", "uid": "pu"});
+            serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()
+        };
+        let container = |id: Value| {
+            let mut one = json!({"name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0});
+            one["containerID"] = id;
+            json!([one])
+        };
+        let begun = container(json!("containerd://1"));
+        for (status, may) in [
+            (json!({"containerStatuses": begun}), true),
+            (json!({"initContainerStatuses": begun, "containerStatuses": container(Value::Null)}), true),
+            (json!({"containerStatuses": container(Value::Null)}), false),
+            (json!({"containerStatuses": container(json!(""))}), false),
+            (json!({}), false),
+        ] {
+            assert_eq!(bound_volume(&claim, &pod(status.clone()), false).is_ok(), may, "{status}");
         }
     }
 
