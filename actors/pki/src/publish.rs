@@ -25,7 +25,9 @@ use crate::error::MaterialError;
 use crate::key::PrivateKey;
 use crate::plan::fits;
 use crate::table::{Authority, Leaf};
-use crate::x509::{Certificate, CertificateRequest, Request, San, Terms, Usage, issue, issue_requested, pem};
+use crate::x509::{
+    Certificate, CertificateRequest, Request, San, Terms, Usage, issue, issue_requested, pem, self_signed,
+};
 
 /// A certificate with those above it, and the key that belongs to it.
 #[derive(Clone, Debug)]
@@ -97,6 +99,16 @@ impl AuthorityPair {
             clients: clients.map_err(|error| unusable(error.to_string()))?,
             servers: servers.map_err(|error| unusable(error.to_string()))?,
         })
+    }
+
+    /// A new one that is in no file: for a cluster that is played in one process. Valid for ten years from `now`, the
+    /// time since 1970.
+    ///
+    /// # Errors
+    /// The system has no randomness, or `now` is beyond what a certificate can say.
+    pub fn generate(common_name: &str, now: Duration) -> Result<Self, MaterialError> {
+        let key = PrivateKey::generate_ec()?;
+        Self::new(KeyPair::new(vec![self_signed(common_name, &key, now)?], key)?)
     }
 
     /// The certificate that signs.
@@ -361,5 +373,24 @@ impl ServerCertVerifier for LiveAuthority {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_in_no_file_signs_as_others_do() {
+        const NOW: Duration = Duration::from_secs(1_893_456_000);
+        let authority = AuthorityPair::generate("k3s-ca", NOW).expect("it can be made");
+        let key = PrivateKey::generate_ec().expect("it can be made");
+        let leaf = authority.sign(("somebody", &[]), &[], Usage::Client, key.public_key_info(), NOW);
+        let leaf = leaf.expect("it can be signed");
+        assert!(authority.certificate().is_authority && leaf.is_signed_by(authority.certificate()));
+        let now = UnixTime::since_unix_epoch(NOW);
+        assert!(authority.clients.verify_client_cert(leaf.der(), &[], now).is_ok());
+        let other = AuthorityPair::generate("k3s-ca", NOW).expect("it can be made");
+        assert!(other.clients.verify_client_cert(leaf.der(), &[], now).is_err());
     }
 }

@@ -223,7 +223,9 @@ impl Desk {
         let writer = Writer { pods: self.fittings.pods.clone(), uid: view.uid.clone(), container: found.id.clone() };
         let now = jiff::SignedDuration::try_from(self.fittings.clock.wall()).unwrap_or_default();
         let now = Timestamp::UNIX_EPOCH.saturating_add(now).unwrap_or_default();
-        let reader = LogReader::open(found.log.clone(), options, writer, now).await.map_err(|error| {
+        let is_simulated = self.fittings.clock.is_simulated();
+        let opened = LogReader::open_on(is_simulated, found.log.clone(), options, writer, now).await;
+        let reader = opened.map_err(|error| {
             let path = quote(&found.log.display().to_string());
             text(400, format!("failed to open log file {path}: {error}"))
         })?;

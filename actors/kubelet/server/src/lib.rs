@@ -20,6 +20,7 @@ mod access;
 mod config;
 mod connection;
 mod desk;
+mod entrance;
 mod listener;
 mod logs;
 mod pages;
@@ -27,4 +28,5 @@ mod streams;
 mod tree;
 
 pub use crate::config::{AccessLimits, Checks, Configz, ServerConfig};
+pub use crate::entrance::Entrance;
 pub use crate::tree::{ServerArgs, tree};

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use k3sd_runtime::lend::{Lend, Loan};
 use k3sd_runtime::{ActorError, Restart, Shutdown, TaskHandle, task};
-use rustix::net::sockopt;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig as TlsConfig;
@@ -15,6 +13,7 @@ use tokio_rustls::rustls::ServerConfig as TlsConfig;
 use crate::access::{AccessHandle, User};
 use crate::connection::{Peer, serve};
 use crate::desk::{Desk, Fittings};
+use crate::entrance::Entrance;
 
 /// How long starting a connection's task may take.
 const SEAT_LIMIT: Duration = Duration::from_secs(5);
@@ -22,16 +21,11 @@ const SEAT_LIMIT: Duration = Duration::from_secs(5);
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// How long shaking hands may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// A connection on which nothing comes is probed after this long, and then so often; who vanished without a word is
-/// noticed after three probes.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A socket, and what is served on it.
-#[derive(Clone)]
-pub(crate) struct Door {
+pub(crate) struct Door<E> {
     /// Outlives the actor that accepts on it.
-    pub(crate) socket: Lend<TcpListener>,
+    pub(crate) socket: Lend<E>,
     /// How hands are shaken; without it only health is served, to everybody.
     pub(crate) tls: Option<Arc<TlsConfig>>,
     pub(crate) fittings: Arc<Fittings>,
@@ -39,15 +33,22 @@ pub(crate) struct Door {
     pub(crate) places: Arc<Semaphore>,
 }
 
-impl fmt::Debug for Door {
+impl<E> Clone for Door<E> {
+    fn clone(&self) -> Self {
+        let Self { socket, tls, fittings, places } = self;
+        Self { socket: socket.clone(), tls: tls.clone(), fittings: fittings.clone(), places: places.clone() }
+    }
+}
+
+impl<E> fmt::Debug for Door<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Door")
     }
 }
 
 /// Somebody who was let in, and with whom nobody has spoken yet.
-struct Guest {
-    stream: TcpStream,
+struct Guest<S> {
+    stream: S,
     /// Let go with the connection.
     place: OwnedSemaphorePermit,
 }
@@ -58,7 +59,7 @@ fn beside(path: &str, name: &str) -> String {
 }
 
 /// The body of the listener's task.
-pub(crate) async fn listen(handle: TaskHandle, door: Door) -> Result<(), ActorError> {
+pub(crate) async fn listen<E: Entrance>(handle: TaskHandle, door: Door<E>) -> Result<(), ActorError> {
     let socket = door.socket.borrow()?;
     let connections = handle.system().supervisor(&beside(handle.path(), "connections"))?;
     let access = AccessHandle(handle.system().address(&beside(handle.path(), "access"))?);
@@ -70,7 +71,7 @@ pub(crate) async fn listen(handle: TaskHandle, door: Door) -> Result<(), ActorEr
         // Whoever comes when all places are taken waits in the socket's queue.
         let place = door.places.clone().acquire_owned().await?;
         let stream = match socket.accept().await {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "the kubelet's socket accepted nobody");
                 clock.sleep_until(clock.now() + RETRY_DELAY).await;
@@ -88,7 +89,7 @@ pub(crate) async fn listen(handle: TaskHandle, door: Door) -> Result<(), ActorEr
             let (desk, tls) = (desk.clone(), tls.clone());
             async move {
                 if let Some(Guest { stream, place }) = guest {
-                    greet(stream, tls, desk).await;
+                    greet::<E>(stream, tls, desk).await;
                     drop(place);
                 }
                 Ok(())
@@ -102,17 +103,9 @@ pub(crate) async fn listen(handle: TaskHandle, door: Door) -> Result<(), ActorEr
     }
 }
 
-fn set_up(stream: &TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
-    Ok(sockopt::set_tcp_keepcnt(stream, 3)?)
-}
-
 /// Shakes hands, learns who is there, and serves.
-async fn greet(stream: TcpStream, tls: Option<Arc<TlsConfig>>, desk: Arc<Desk>) {
-    if let Err(error) = set_up(&stream) {
+async fn greet<E: Entrance>(stream: E::Stream, tls: Option<Arc<TlsConfig>>, desk: Arc<Desk>) {
+    if let Err(error) = E::set_up(&stream) {
         tracing::debug!(%error, "a connection could not be set up");
         return;
     }

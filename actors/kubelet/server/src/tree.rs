@@ -24,15 +24,15 @@ use tokio_rustls::rustls::ServerConfig as TlsConfig;
 use crate::access::{Access, AccessArgs};
 use crate::config::{Checks, Configz, ServerConfig};
 use crate::desk::Fittings;
+use crate::entrance::Entrance;
 use crate::listener::{Door, listen};
 
 /// What the server is made of.
-#[derive(Clone)]
-pub struct ServerArgs {
+pub struct ServerArgs<E = TcpListener> {
     /// Settings.
     pub config: ServerConfig,
     /// The socket of port 10250.
-    pub socket: Lend<TcpListener>,
+    pub socket: Lend<E>,
     /// How hands are shaken there. Its certificate is to be the current one at each handshake; it asks clients for a
     /// certificate, takes those without one, and refuses those whose certificate the authority for clients didn't sign.
     pub tls: Arc<TlsConfig>,
@@ -54,7 +54,7 @@ pub struct ServerArgs {
     pub clock: Clock,
 }
 
-impl fmt::Debug for ServerArgs {
+impl<E> fmt::Debug for ServerArgs<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerArgs").field("config", &self.config).finish_non_exhaustive()
     }
@@ -63,7 +63,7 @@ impl fmt::Debug for ServerArgs {
 /// Puts the server together. Nothing runs yet. The sockets belong to whoever calls this, and are lent, so that no
 /// restart refuses a connection.
 #[must_use]
-pub fn tree(args: ServerArgs) -> Spec {
+pub fn tree<E: Entrance>(args: ServerArgs<E>) -> Spec {
     let ServerArgs { config, socket, tls, health_socket, connect, pods, cri, figures, checks, configz, clock } = args;
     let mut tls = TlsConfig::clone(&tls);
     // Streams need a connection of their own, so there is nothing to gain from HTTP/2.

@@ -6,6 +6,7 @@
 //!
 //! [`find`] says whose log it is; the rest reads it.
 
+mod file;
 mod find;
 mod line;
 mod options;

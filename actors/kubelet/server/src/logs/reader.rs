@@ -5,7 +5,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,16 +13,14 @@ use jiff::Timestamp;
 use k3sd_kubelet_base::{ContainerState, Pods, PodsSnapshot};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
-use tokio::fs::File;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, SeekFrom};
 
+use super::file::{LogFile, PIECE_BYTES};
 use super::options::LogOptions;
 use super::select::Selection;
 use super::tail::tail;
 
-/// What is read of a file at once.
-const PIECE_BYTES: usize = 32 * 1024;
 /// A longer line is none that a runtime wrote, whose longest are 16 KiB; it is left out.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
@@ -129,43 +126,46 @@ impl Writer {
 #[derive(Debug)]
 pub(crate) struct LogReader {
     path: PathBuf,
-    file: File,
+    file: LogFile,
     inode: u64,
     /// The file after this one, when the log was rotated.
-    next: Option<(File, u64)>,
+    next: Option<(LogFile, u64)>,
     lines: Lines,
     selection: Selection,
     follow: bool,
     watch: Option<Watch>,
     writer: Writer,
+    is_simulated: bool,
     done: bool,
 }
 
-async fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = File::open(path).await?;
-    let metadata = file.metadata().await?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the log is no file"));
-    }
-    Ok((file, metadata.ino()))
-}
-
 impl LogReader {
-    /// Opens a log and finds the place to begin at.
+    /// As [`LogReader::open_on`], on a real clock.
+    #[cfg(test)]
+    pub(crate) async fn open(path: PathBuf, options: LogOptions, writer: Writer, now: Timestamp) -> io::Result<Self> {
+        Self::open_on(false, path, options, writer, now).await
+    }
+
+    /// Opens a log and finds the place to begin at; on a simulated clock, or a real one.
     ///
     /// # Errors
     /// The file isn't there, or can't be read.
-    pub(crate) async fn open(path: PathBuf, options: LogOptions, writer: Writer, now: Timestamp) -> io::Result<Self> {
-        let (mut file, inode) = open(&path).await?;
+    pub(crate) async fn open_on(
+        is_simulated: bool,
+        path: PathBuf,
+        options: LogOptions,
+        writer: Writer,
+        now: Timestamp,
+    ) -> io::Result<Self> {
+        let (mut file, inode) = LogFile::open(&path, is_simulated).await?;
         if let Some(lines) = options.tail {
             let begin = tail(&mut file, lines).await?;
             file.seek(SeekFrom::Start(begin)).await?;
         }
-        file.set_max_buf_size(PIECE_BYTES);
         let follow = options.follow;
         let selection = Selection::new(options, now);
         let (lines, done) = (Lines::default(), false);
-        Ok(Self { path, file, inode, next: None, lines, selection, follow, watch: None, writer, done })
+        Ok(Self { path, file, inode, next: None, lines, selection, follow, watch: None, writer, is_simulated, done })
     }
 
     /// The next piece; `None` at the end.
@@ -197,7 +197,6 @@ impl LogReader {
         if let Some((file, inode)) = self.next.take() {
             self.selection.take(&self.lines.finish(), out);
             (self.file, self.inode) = (file, inode);
-            self.file.set_max_buf_size(PIECE_BYTES);
             return Ok(());
         }
         if !goes_on {
@@ -211,7 +210,7 @@ impl LogReader {
             self.watch = Some(Watch::new(directory)?);
             return Ok(());
         };
-        match open(&self.path).await {
+        match LogFile::open(&self.path, self.is_simulated).await {
             // The old file is read once more, because it may have been written to before the new one was made.
             Ok((file, inode)) if inode != self.inode => {
                 self.next = Some((file, inode));
