@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::rules::{self, Rules};
+use super::storage::{self, Store};
+
 /// All that is looked at: objects as the API shows them, and what the node's runtime has.
 #[derive(Clone, Debug, Default)]
 pub struct Scene {
@@ -13,6 +16,8 @@ pub struct Scene {
     pub jobs: Vec<Value>,
     /// Pods.
     pub pods: Vec<Value>,
+    /// Nodes.
+    pub nodes: Vec<Value>,
     /// Services.
     pub services: Vec<Value>,
     /// EndpointSlices.
@@ -21,17 +26,21 @@ pub struct Scene {
     pub sandboxes: Vec<String>,
     /// Uid and name of each container that runs.
     pub running: Vec<(String, String)>,
+    /// Claims and volumes.
+    pub store: Store,
+    /// What the kernel does with packets for Services, where there is one for that.
+    pub rules: Option<Rules>,
 }
 
-fn text<'v>(value: &'v Value, path: &str) -> &'v str {
+pub(super) fn text<'v>(value: &'v Value, path: &str) -> &'v str {
     value.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn number(value: &Value, path: &str) -> i64 {
+pub(super) fn number(value: &Value, path: &str) -> i64 {
     value.pointer(path).and_then(Value::as_i64).unwrap_or_default()
 }
 
-fn is_final(pod: &Value) -> bool {
+pub(super) fn is_final(pod: &Value) -> bool {
     matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
 }
 
@@ -48,6 +57,10 @@ pub fn check(scene: &Scene) -> Vec<String> {
     check_pods(scene, &mut findings);
     check_node(scene, &mut findings);
     check_endpoints(scene, &mut findings);
+    check_balancers(scene, &mut findings);
+    findings.extend(storage::check(&scene.pods, &scene.store));
+    let rules = scene.rules.as_ref();
+    findings.extend(rules.into_iter().flat_map(|rules| rules::check(&scene.services, &scene.slices, rules)));
     findings
 }
 
@@ -116,7 +129,7 @@ fn check_node(scene: &Scene, findings: &mut Vec<String>) {
 }
 
 fn check_endpoints(scene: &Scene, findings: &mut Vec<String>) {
-    for service in &scene.services {
+    for service in scene.services.iter().filter(|service| service["spec"]["selector"].is_object()) {
         let name = text(service, "/metadata/name");
         let app = text(service, "/spec/selector/app");
         let own = scene.pods.iter().filter(|pod| text(pod, "/metadata/labels/app") == app);
@@ -127,6 +140,23 @@ fn check_endpoints(scene: &Scene, findings: &mut Vec<String>) {
         let found: BTreeSet<&str> = ready.map(|one| text(one, "/addresses/0")).collect();
         if found != wanted {
             findings.push(format!("service {name} leads to {found:?} instead of {wanted:?}"));
+        }
+    }
+}
+
+/// Nodes are the load balancers: each that wants one is at all their addresses, and no other is anywhere.
+fn check_balancers(scene: &Scene, findings: &mut Vec<String>) {
+    let addresses = scene.nodes.iter().flat_map(|node| node["status"]["addresses"].as_array().into_iter().flatten());
+    let internal = addresses.filter(|one| one["type"] == "InternalIP");
+    let of_nodes: BTreeSet<&str> = internal.map(|one| text(one, "/address")).collect();
+    for service in &scene.services {
+        let is_balanced = service["spec"]["type"] == "LoadBalancer";
+        let wanted = if is_balanced { of_nodes.clone() } else { BTreeSet::new() };
+        let ingress = service["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten();
+        let found: BTreeSet<&str> = ingress.map(|one| text(one, "/ip")).collect();
+        if found != wanted || is_balanced && wanted.is_empty() {
+            let name = text(service, "/metadata/name");
+            findings.push(format!("service {name} is balanced at {found:?} instead of {wanted:?}"));
         }
     }
 }
@@ -153,11 +183,17 @@ mod tests {
                 json!({"metadata": {"name": "j"}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}),
             ],
             pods: vec![pod, done],
-            services: vec![json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}}})],
+            nodes: vec![json!({"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"},
+                {"type": "Hostname", "address": "one"}]}})],
+            services: vec![json!({"metadata": {"name": "web"},
+                "spec": {"selector": {"app": "web"}, "type": "LoadBalancer"},
+                "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}})],
             slices: vec![json!({"metadata": {"labels": {"kubernetes.io/service-name": "web"}},
                 "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": true}}]})],
             sandboxes: vec!["u".to_owned()],
             running: vec![("u".to_owned(), "c".to_owned())],
+            store: Store::default(),
+            rules: None,
         }
     }
 
@@ -166,7 +202,7 @@ mod tests {
     #[test]
     fn whatever_is_not_as_it_should_be_is_found() {
         assert_eq!(check(&scene()), Vec::<String>::new());
-        let spoilt: [(&str, Spoil); 9] = [
+        let spoilt: [(&str, Spoil); 14] = [
             ("readyReplicas is 0", |scene| scene.workloads[0]["status"]["readyReplicas"] = 0.into()),
             ("newest generation", |scene| scene.workloads[0]["status"]["observedGeneration"] = 1.into()),
             ("is not complete", |scene| scene.jobs[0]["status"] = Value::Null),
@@ -176,6 +212,16 @@ mod tests {
             ("which is gone", |scene| scene.sandboxes.push("x".to_owned())),
             ("0 containers run instead of 1", |scene| scene.running.clear()),
             ("instead of {\"10.0.0.1\"}", |scene| scene.slices.clear()),
+            ("at {} instead of {\"192.0.2.1\"}", |scene| scene.services[0]["status"] = Value::Null),
+            ("at {\"192.0.2.1\"} instead of {}", |scene| scene.services[0]["spec"]["type"] = "ClusterIP".into()),
+            ("is balanced at", |scene| scene.nodes.clear()),
+            ("is no service's", |scene| {
+                let services = [((6, [10, 43, 0, 1].into(), 80), [0, 0])].into();
+                scene.rules = Some(Rules { services, ..Rules::default() });
+            }),
+            ("directory x is there", |scene| {
+                scene.store.directories.insert("x".to_owned());
+            }),
         ];
         for (what, spoil) in spoilt {
             let mut scene = scene();

@@ -22,6 +22,7 @@
 //! ```
 
 mod controllers;
+mod deploy;
 pub mod kubeconfig;
 pub mod nodes;
 pub mod state;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k3sd_apiserver::{
-    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Components, Health, LocalService,
+    ApiServerArgs, ApiServerConfig, ApiServerTree, Bundles, ClientAuthorities, Components, Health, LocalService, Nodes,
     Pipeline, Probe, ServiceAccountKeys, TokenKeys, User, tree,
 };
 use k3sd_client::api::{Connect, Identities};
@@ -86,15 +87,15 @@ impl Plane {
     }
 
     /// On a disk that takes up to so many microseconds for each half of what it does, with a wire between the API server
-    /// and everybody else.
+    /// and everybody else, and a way to nodes.
     ///
     /// # Panics
     /// When the settings of K3s make no sense.
     #[must_use]
-    pub fn far(clock: Clock, disk_us_max: u64, wire: Wire) -> Self {
+    pub fn far(clock: Clock, disk_us_max: u64, wire: Wire, nodes: Nodes) -> Self {
         let storage = Memory::new(clock.clone());
         let disk = Disk::new(storage.clone(), clock.clone(), disk_us_max);
-        Self::made(clock, |_| {}, storage, Arc::new(disk), Some(wire))
+        Self::made(clock, |config| config.nodes = nodes, storage, Arc::new(disk), Some(wire))
     }
 
     fn made(

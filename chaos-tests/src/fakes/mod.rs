@@ -3,4 +3,5 @@
 
 pub mod cri;
 pub mod disk;
+pub mod port;
 pub mod wire;

@@ -1,8 +1,9 @@
 //! The connections between clients and the API server of this process, as bad as a network can be: slow, cut, away, and
-//! with answers that are lost on their way back.
+//! with answers that are lost on their way back. Those from the API server to its node are as bad, without the last.
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -14,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use k3sd_apiserver::LocalService;
 use k3sd_client::api::Connect;
 use k3sd_runtime::{Clock, Rng};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::watch;
 use tower_service::Service;
 
@@ -54,7 +56,7 @@ struct Shared {
     cuts: watch::Sender<u64>,
 }
 
-/// All connections to the server. Clones share it.
+/// All connections to the server, and from it. Clones share it.
 #[derive(Clone)]
 pub struct Wire(Arc<Shared>);
 
@@ -84,7 +86,8 @@ impl Wire {
         Connect::over(self.reach(service))
     }
 
-    /// Has each request, and each answer, take up to so many milliseconds.
+    /// Has each request, each answer, and each piece of what is said on a connection of bytes take up to so many
+    /// milliseconds.
     pub fn set_delay(&self, ms_max: u64) {
         self.state().delay_ms_max = ms_max;
     }
@@ -133,6 +136,49 @@ impl Wire {
         let loses = state.lost > 0;
         state.lost -= u32::from(loses);
         loses
+    }
+}
+
+/// What is taken off a connection at once.
+const PIECE_BYTES: usize = 1 << 16;
+
+/// Bytes both ways.
+impl Wire {
+    /// Waits for as long as opening a connection takes.
+    ///
+    /// # Errors
+    /// Nobody can be reached.
+    pub async fn open(&self) -> Result<(), WireError> {
+        self.wait().await;
+        if self.is_away() { Err(WireError::Away) } else { Ok(()) }
+    }
+
+    /// Carries what comes out of either pipe over to the other one, until both have ended or the connection is cut.
+    pub fn carry(&self, left: DuplexStream, right: DuplexStream) -> impl Future<Output = ()> + Send + use<> {
+        // From now on, and not from when the future is polled first.
+        let mut cuts = self.0.cuts.subscribe();
+        let ((left_out, left_in), (right_out, right_in)) = (tokio::io::split(left), tokio::io::split(right));
+        let (there, back) = (self.clone().carry_over(left_out, right_in), self.clone().carry_over(right_out, left_in));
+        async move {
+            tokio::select! {
+                biased;
+                _ = cuts.changed() => {}
+                _ = async { tokio::try_join!(there, back) } => {}
+            }
+        }
+    }
+
+    /// Carries one direction, its end too.
+    async fn carry_over(self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let read = from.read(&mut piece).await?;
+            self.wait().await;
+            if read == 0 {
+                return to.shutdown().await;
+            }
+            to.write_all(&piece[..read]).await?;
+        }
     }
 }
 

@@ -19,6 +19,13 @@ const PAUSE_MS_MAX: u64 = 3000;
 /// The pause after a failure, and how often something is tried: for longer than any fault lasts.
 const AGAIN: Duration = Duration::from_millis(500);
 const TRIES: usize = 240;
+/// A Service that nodes are to balance, and how else the web may be reached: by clients of endpoints on their own node
+/// only, or not at all from outside.
+const BALANCED: &str = "LoadBalancer";
+const EXPOSED: [(&str, Option<&str>); 3] =
+    [(BALANCED, Some("Cluster")), (BALANCED, Some("Local")), ("ClusterIP", None)];
+/// What volumes of the database are called.
+const STORE: &str = "store";
 /// What a merge patch is sent as.
 const MERGE: &str = "application/merge-patch+json";
 
@@ -26,6 +33,8 @@ const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const SETS: &str = "/apis/apps/v1/namespaces/default/statefulsets";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
+/// Where its claims are.
+pub(super) const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// Reads; null if that fails.
@@ -69,9 +78,22 @@ fn workload(kind: &str, app: &str, spec: Value) -> Value {
     json!({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": app}, "spec": spec})
 }
 
-fn service(app: &str) -> Value {
+/// One whose pods have a volume each, in a directory of the node.
+fn stateful(app: &str) -> Value {
+    let mut set = workload("StatefulSet", app, json!({"replicas": DB, "serviceName": app}));
+    let claim = json!({"storageClassName": "local-path", "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}}});
+    set["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": STORE}, "spec": claim}]);
+    if let Some(mounts) = set.pointer_mut("/spec/template/spec/containers/0/volumeMounts").and_then(Value::as_array_mut)
+    {
+        mounts.push(json!({"name": STORE, "mountPath": "/store"}));
+    }
+    set
+}
+
+fn service(app: &str, kind: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": app},
-        "spec": {"selector": {"app": app}, "ports": [{"port": 80}]}})
+        "spec": {"type": kind, "selector": {"app": app}, "ports": [{"port": 80, "targetPort": 8080}]}})
 }
 
 fn job(name: &str) -> Value {
@@ -95,9 +117,9 @@ impl Apps {
             self.pass(AGAIN).await;
         }
         self.send("POST", DEPLOYMENTS, workload("Deployment", "web", json!({"replicas": WEB}))).await;
-        self.send("POST", SERVICES, service("web")).await;
-        self.send("POST", SETS, workload("StatefulSet", "db", json!({"replicas": DB, "serviceName": "db"}))).await;
-        self.send("POST", SERVICES, service("db")).await;
+        self.send("POST", SERVICES, service("web", BALANCED)).await;
+        self.send("POST", SETS, stateful("db")).await;
+        self.send("POST", SERVICES, service("db", "ClusterIP")).await;
         self.run_job().await;
     }
 
@@ -115,10 +137,11 @@ impl Apps {
     pub async fn come_to_rest(&mut self) {
         self.scale(&format!("{DEPLOYMENTS}/web"), WEB).await;
         self.scale(&format!("{SETS}/db"), DB).await;
+        self.expose(BALANCED, Some("Cluster")).await;
     }
 
     async fn change(&mut self) {
-        match self.rng.below(8) {
+        match self.rng.below(10) {
             0 | 1 => {
                 let replicas = 1 + self.rng.below(5);
                 self.scale(&format!("{DEPLOYMENTS}/web"), replicas).await;
@@ -131,6 +154,18 @@ impl Apps {
             4 => self.roll(&format!("{SETS}/db")).await,
             5 => self.delete_a_pod().await,
             6 => self.run_job().await,
+            7 => {
+                let (kind, policy) = EXPOSED[usize::try_from(self.rng.below(3)).unwrap_or_default()];
+                self.expose(kind, policy).await;
+            }
+            8 => {
+                // A pod that uses a claim keeps it until it goes. Who wants another volume at once deletes both.
+                let (number, has_pod_go) = (self.rng.below(4), self.rng.below(2) == 0);
+                self.send("DELETE", &format!("{CLAIMS}/{STORE}-db-{number}"), json!({})).await;
+                if has_pod_go {
+                    self.send("DELETE", &format!("{PODS}/db-{number}"), json!({})).await;
+                }
+            }
             _ => {
                 let number = self.rng.below(self.jobs.max(1));
                 let background = json!({"propagationPolicy": "Background"});
@@ -148,6 +183,12 @@ impl Apps {
         self.changes += 1;
         let annotations = json!({"change": self.changes.to_string()});
         self.send("PATCH", path, json!({"spec": {"template": {"metadata": {"annotations": annotations}}}})).await;
+    }
+
+    /// Has the web reached from outside, by whoever the policy lets in, or not any more.
+    async fn expose(&mut self, kind: &str, policy: Option<&str>) {
+        let change = json!({"spec": {"type": kind, "externalTrafficPolicy": policy}});
+        self.send("PATCH", &format!("{SERVICES}/web"), change).await;
     }
 
     async fn run_job(&mut self) {

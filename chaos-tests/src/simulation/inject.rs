@@ -151,6 +151,7 @@ impl<'w> Injector<'w> {
                 self.begin(Spell::CriAway, lasts)
             }
             Fault::Crash(draw) => format!("{:?}", cri.crash(draw, CRASH_CODE)),
+            Fault::RulesLost => format!("{:?}", self.world.machine.lose_rules()),
             Fault::ClockJump(seconds) => {
                 cluster.clock().jump_wall(seconds);
                 done()

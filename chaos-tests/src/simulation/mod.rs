@@ -4,9 +4,10 @@
 //! start, make applications, rest ─▶ look ─▶ faults + load + changes ─▶ heal ─▶ rest ─▶ look again, judge
 //! ```
 //!
-//! [`plan`](mod@plan) draws the faults, [`inject`] carries them out, [`apps`] is the user who changes things meanwhile, and
-//! the clients of [`crate::api`] write, read and watch. While faults run nothing may be lost or seen wrong; when all is
-//! healed everything has to come to rest within [`REST_WITHIN`]. [`crate::checkers`] decide.
+//! [`plan`](mod@plan) draws the faults, [`inject`] carries them out, [`apps`] is the user who changes things meanwhile,
+//! [`reader`] one who reads logs, and the clients of [`crate::api`] write, read and watch. While faults run nothing may
+//! be lost or seen wrong; when all is healed everything has to come to rest within [`REST_WITHIN`]. [`crate::checkers`]
+//! decide.
 //!
 //! One thread, a paused clock, and a seed for all that is drawn: a run goes the same way each time, and its [`trace`] is
 //! one number. What the standard library draws by itself, which is the order of its hash maps and tokio's choice among
@@ -15,22 +16,29 @@
 
 pub mod apps;
 pub mod inject;
+pub mod machine;
 pub mod plan;
+pub mod reader;
 pub mod replay;
+mod server;
 pub mod trace;
 pub mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use k3sd_runtime::Rng;
+use kube::Client;
 use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 
-use self::apps::{Apps, get};
+use self::apps::{Apps, CLAIMS, get};
 use self::inject::Injector;
 use self::plan::{Planned, plan};
+use self::reader::Reader;
 use self::trace::Trace;
 use self::world::World;
 use crate::api::client::Server;
@@ -40,7 +48,8 @@ use crate::api::record::Strike;
 use crate::checkers::incarnations::Lives;
 use crate::checkers::leaks::{self, Held};
 use crate::checkers::settled::{self, Scene};
-use crate::checkers::{containers, shape};
+use crate::checkers::storage::{Bonds, Store};
+use crate::checkers::{containers, logs, rules, shape};
 
 /// How long faults go on.
 const FAULTS_FOR: Duration = Duration::from_secs(45);
@@ -49,8 +58,15 @@ const FAULTS_FOR: Duration = Duration::from_secs(45);
 pub const REST_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// How often it is looked whether all is at rest.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked while faults go on.
+const SEE_EVERY: Duration = Duration::from_millis(500);
+const VOLUMES: &str = "/api/v1/persistentvolumes";
 /// What is at rest stays so for this long before it is compared.
 const QUIET: Duration = Duration::from_secs(60);
+/// Who reads logs.
+const READERS: [&str; 3] = ["reader-0", "reader-1", "reader-2"];
+/// Who was asked has closed his connections within this.
+const PARTING: Duration = Duration::from_secs(2);
 /// Watchers of the load's objects.
 const WATCHERS: usize = 6;
 /// Within this a watcher has seen all there is.
@@ -98,7 +114,22 @@ pub async fn run(seed: u64, trace: &Trace, memory: fn() -> usize) -> Outcome {
     let reach = world.wire.reach(world.cluster.local("writer", &["system:masters", "system:authenticated"]));
     let load = Load::begin(Server::over(reach), WATCHERS, seed);
     let planned = plan(seed, FAULTS_FOR);
-    let (faults, ()) = tokio::join!(Injector::new(&world, trace.clone()).run(&planned), apps.change_for(FAULTS_FOR));
+    let (mut bonds, mut halves) = (Bonds::default(), BTreeSet::new());
+    let reader = world.cluster.identities().user("reader", &["system:masters", "system:authenticated"]).client();
+    let clock = world.cluster.clock();
+    let readers = READERS.map(|name| Reader::new(reader.clone(), clock.clone(), clock.rng(name), trace.clone()));
+    let faults = async {
+        let injector = Injector::new(&world, trace.clone());
+        let reading = join_all(readers.map(|reader| reader.read_for(FAULTS_FOR)));
+        let (faults, (), read) = tokio::join!(injector.run(&planned), apps.change_for(FAULTS_FOR), reading);
+        findings.extend(read.concat());
+        faults
+    };
+    let faults = tokio::select! {
+        biased;
+        faults = faults => faults,
+        never = watch(&world, &mut bonds, &mut halves) => match never {},
+    };
     trace.line("all is healed");
     apps.come_to_rest().await;
     let mut record = load.end(SEEN_WITHIN).await;
@@ -109,6 +140,10 @@ pub async fn run(seed: u64, trace: &Trace, memory: fn() -> usize) -> Outcome {
     findings.extend(judge::check(&record));
     drop(record);
     let scene = rest(&world, "after the faults", trace, &mut findings).await;
+    see(&world, &mut bonds).await;
+    trace.line(&format!("{} claims were bound", bonds.count()));
+    findings.extend(bonds.findings());
+    findings.extend(halves.into_iter().map(|finding| format!("while faults ran, {finding}")));
 
     let found = shape::look(&world.cluster).await;
     findings.extend(shape::check(
@@ -170,6 +205,44 @@ fn follow(world: &World, trace: Trace) -> Arc<Mutex<Lives>> {
     lives
 }
 
+/// Looks while things go wrong at what has to hold even then.
+async fn watch(world: &World, bonds: &mut Bonds, halves: &mut BTreeSet<String>) -> Infallible {
+    loop {
+        see(world, bonds).await;
+        let rules = world.machine.rules().unwrap_or_default();
+        halves.extend(rules::check_whole(&rules));
+        world.cluster.pass(SEE_EVERY).await;
+    }
+}
+
+async fn see(world: &World, bonds: &mut Bonds) {
+    let client = world.cluster.admin();
+    let emptied = bonds.emptied();
+    let (claims, volumes) = (list(&client, CLAIMS).await, list(&client, VOLUMES).await);
+    bonds.take(&emptied, &claims, &volumes);
+}
+
+async fn list(client: &Client, path: &str) -> Vec<Value> {
+    get(client, path).await["items"].as_array().cloned().unwrap_or_default()
+}
+
+/// What there is of storage, without where in this process's world the machine is: that is another place each time.
+async fn look_at_store(world: &World, client: &Client) -> Store {
+    let mut volumes = list(client, VOLUMES).await;
+    let machine = world.machine.path().display().to_string();
+    for volume in &mut volumes {
+        let text = volume.to_string().replace(&machine, "");
+        *volume = serde_json::from_str(&text).unwrap_or_default();
+    }
+    let names = world.machine.volumes().into_iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+    Store {
+        claims: list(client, CLAIMS).await,
+        volumes,
+        directories: names.collect(),
+        mounted: world.machine.mounted(),
+    }
+}
+
 /// Waits until all is at rest, and stays so for a while. What is wrong if it doesn't come about is a finding.
 async fn rest(world: &World, when: &str, trace: &Trace, findings: &mut Vec<String>) -> Scene {
     let clock = world.cluster.clock();
@@ -184,6 +257,9 @@ async fn rest(world: &World, when: &str, trace: &Trace, findings: &mut Vec<Strin
             world.cluster.pass(QUIET).await;
             let scene = look(world).await;
             if !is_late {
+                let wrong = logs::check(&reader::ask(world).await);
+                findings.extend(wrong.into_iter().map(|finding| format!("{when}, at rest: {finding}")));
+                world.cluster.pass(PARTING).await;
                 let wrong = settled::check(&scene);
                 findings.extend(wrong.into_iter().map(|finding| format!("{when}, no more at rest: {finding}")));
             }
@@ -196,18 +272,19 @@ async fn rest(world: &World, when: &str, trace: &Trace, findings: &mut Vec<Strin
 /// All there is to see.
 async fn look(world: &World) -> Scene {
     let client = world.cluster.admin();
-    let list = async |path: &str| get(&client, path).await["items"].as_array().cloned().unwrap_or_default();
+    let list = async |path: &str| list(&client, path).await;
     let mut workloads = list("/apis/apps/v1/namespaces/default/deployments").await;
     workloads.extend(list("/apis/apps/v1/namespaces/default/statefulsets").await);
-    let mut services = list("/api/v1/namespaces/default/services").await;
-    services.retain(|service| service["spec"]["selector"].is_object());
     Scene {
         workloads,
-        services,
+        services: list("/api/v1/services").await,
+        nodes: list("/api/v1/nodes").await,
         jobs: list("/apis/batch/v1/namespaces/default/jobs").await,
         pods: list("/api/v1/namespaces/default/pods").await,
-        slices: list("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices").await,
+        slices: list("/apis/discovery.k8s.io/v1/endpointslices").await,
         sandboxes: world.cri.sandboxes(),
         running: world.cri.running(),
+        store: look_at_store(world, &client).await,
+        rules: world.machine.rules(),
     }
 }

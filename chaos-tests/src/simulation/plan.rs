@@ -34,13 +34,14 @@ pub enum Fault {
     FeedsCut,
     /// The store forgets what was before now.
     Compact,
-    /// Requests to the API take up to so many milliseconds each way, for so long.
+    /// Requests to the API take up to so many milliseconds each way, for so long, and so does each piece of what the
+    /// API server and its node say to each other.
     WireSlow(u64, Duration),
     /// So many requests to the API are carried out, and their answers are lost.
     WireLosesAnswers(u32),
-    /// All connections to the API end.
+    /// All connections to the API end, and all of the API server to its node.
     WireCut,
-    /// Nobody reaches the API for so long.
+    /// Nobody reaches the API for so long, and the API server doesn't reach its node.
     WireAway(Duration),
     /// Calls to the container runtime take up to so many milliseconds each way, for so long.
     CriSlow(u64, Duration),
@@ -52,6 +53,8 @@ pub enum Fault {
     CriAway(Duration),
     /// A container's process dies.
     Crash(Draw),
+    /// Somebody takes away what the kernel does with packets for Services.
+    RulesLost,
     /// The wall clock is set by so many seconds.
     ClockJump(i64),
 }
@@ -79,6 +82,7 @@ impl Fault {
             Self::CriLosesAnswers(_) => "runtime-lost-answer",
             Self::CriAway(_) => "runtime-away",
             Self::Crash(_) => "crash",
+            Self::RulesLost => "rules-lost",
             Self::ClockJump(_) => "clock-jump",
         }
     }
@@ -110,7 +114,7 @@ fn few(rng: &mut Rng) -> u32 {
     1 + u32::try_from(rng.below(4)).unwrap_or_default()
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     (12, |rng| Fault::Kill(rng.next_u64())),
     (6, |rng| Fault::Panic(rng.next_u64())),
     (4, |rng| Fault::Error(rng.next_u64())),
@@ -129,6 +133,7 @@ const KINDS: [Kind; 19] = [
     (3, |rng| Fault::CriLosesAnswers(few(rng))),
     (1, |rng| Fault::CriAway(spell(rng))),
     (2, |rng| Fault::Crash(rng.next_u64())),
+    (1, |_| Fault::RulesLost),
     (1, |rng| Fault::ClockJump(jump(rng))),
 ];
 

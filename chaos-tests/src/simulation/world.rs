@@ -5,29 +5,31 @@
 //! /                     rest_for_one
 //! ├─ apiserver          over a store in memory, on a slow disk
 //! └─ loops              one_for_one, all but `informers` at the other end of a wire
-//!    ├─ informers  controllers  scheduler
-//!    └─ node            one_for_one: the kubelet's own crates
-//!       ├─ events  services  object  volumes  pods
+//!    ├─ informers  controllers  cloud  scheduler  local-volumes
+//!    └─ node            one_for_one: the kubelet's own crates, and what an agent has beside it
+//!       ├─ events  services  object  volumes  pods  server
+//!       └─ local-storage  proxy
 //! ```
 //!
-//! The machine under the node is a directory: its own `/proc`, `/sys`, `/etc`, and a cgroup hierarchy that is nothing but
-//! files. Pods are given no cgroups, as the fake runtime has no processes to put into them.
+//! The [machine](super::machine) under the node is a directory. Pods are given no cgroups, as the fake runtime has no
+//! processes to put into them.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use k3sd_client::election::Leading;
 use k3sd_client::events::recorder;
 use k3sd_client::informer::{InformerArgs, Shared, informer};
-use k3sd_controllers::{ControllersArgs, ControllersConfig, controllers};
+use k3sd_controllers::{ControllersArgs, ControllersConfig, cloud, controllers};
 use k3sd_kubelet_cgroups::{CgroupSources, Cgroups, Driver};
 use k3sd_kubelet_node::config::KubeletConfiguration;
 use k3sd_kubelet_node::eviction::{Evict, Eviction};
 use k3sd_kubelet_node::figures::VolumeFigures;
-use k3sd_kubelet_node::identity::{Identity, NodeIps};
+use k3sd_kubelet_node::identity::{CloudAnnotations, Identity, NodeIps};
 use k3sd_kubelet_node::shutdown::ShutdownConfig;
 use k3sd_kubelet_node::status::{Ask, Roots};
 use k3sd_kubelet_node::{NodeConfig, NodeDeps, devices};
@@ -35,21 +37,32 @@ use k3sd_kubelet_pods::translate::dns::{DnsFacts, Resolver};
 use k3sd_kubelet_pods::translate::resources::Swap;
 use k3sd_kubelet_pods::{PodsConfig, PodsDeps, PodsHandle};
 use k3sd_kubelet_volumes::{Allocatable, VolumesConfig};
+use k3sd_local_storage::LocalStorageArgs;
+use k3sd_proxy::{ProxyConfig, ProxyDeps};
 use k3sd_runtime::lend::Lend;
 use k3sd_runtime::{ChildSpec, Clock, Spec, Strategy, subtree};
 use k3sd_scheduler::SchedulerArgs;
+use k3sd_servicelb::ServiceLbConfig;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::sync::watch;
 
+use super::machine::Machine;
+use super::server;
 use crate::cluster::{Cluster, Plane};
 use crate::fakes::cri::FakeCri;
+use crate::fakes::port::Doorway;
 use crate::fakes::wire::Wire;
 
 /// The node's name, and its address, one of those for documentation.
 pub const NODE: &str = "one";
 const ADDRESS: &str = "192.0.2.10";
+/// The namespace of what belongs to the cluster itself.
+const SYSTEM: &str = "kube-system";
+/// Files that a server has among its manifests: the rights of who stands for a cloud.
+const PACKAGED: [&str; 1] = ["ccm.yaml"];
+/// Where pods are.
+const PODS: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(10, 42, 0, 0)), 16);
 /// What the node has for pods.
 const ALLOCATABLE: [(&str, &str); 3] = [("cpu", "8"), ("memory", "16Gi"), ("pods", "110")];
 /// The longest that a disk takes for half a write, and a good network for a request, in their own units.
@@ -72,8 +85,8 @@ pub struct World {
     pub cri: FakeCri,
     /// What is between the API server and everybody else.
     pub wire: Wire,
-    /// The machine's files; gone with the world.
-    _machine: TempDir,
+    /// The machine under the node; gone with the world.
+    pub machine: Machine,
 }
 
 /// Makes pods go.
@@ -95,11 +108,11 @@ impl World {
     /// When it doesn't come up.
     pub async fn start(seed: u64) -> Self {
         let clock = Clock::simulated(seed);
-        let machine = tempfile::tempdir().expect("a directory");
-        make_machine(machine.path());
+        let machine = Machine::make();
         let mount = machine.path().display().to_string();
         let (cri, wire) = (FakeCri::new(clock.clone(), mount), Wire::new(clock.clone()));
-        let plane = Plane::far(clock.clone(), DISK_US_MAX, wire.clone());
+        let (doorway, nodes) = Doorway::new(&clock, &wire, NODE, ADDRESS);
+        let plane = Plane::far(clock.clone(), DISK_US_MAX, wire.clone(), nodes);
         let identities = plane.identities();
         let mut informers = Shared::new(identities.user("system:apiserver", &["system:masters"]));
         let args = ControllersArgs {
@@ -108,17 +121,30 @@ impl World {
             clock: clock.clone(),
         };
         let controllers = controllers(&args, &mut informers);
+        let args = ControllersArgs { config: ControllersConfig::cloud(), ..args };
+        let balancers = ServiceLbConfig::default();
+        let cloud = cloud(&args, &mut informers, true, |setup| k3sd_servicelb::loops(setup, &balancers));
+        let storage = identities.service_account(SYSTEM, k3sd_local_storage::SERVICE_ACCOUNT);
+        let (nodes, volumes) = (informers.informer(), informers.informer());
+        let local_volumes = k3sd_local_storage::gone(storage, &nodes, &volumes, Leading::always());
         let args = SchedulerArgs::alone(identities, "server");
         let scheduler = k3sd_scheduler::tree(args, &mut informers).expect("the settings make sense");
-        let node = node(&plane, &cri, machine.path());
+        let node = node(&plane, &cri, machine.path(), doorway);
+        let node = proxy(&plane, &machine).await.into_iter().fold(node, Spec::child);
         let loops = vec![
             subtree("informers", informers.spec()),
             subtree("controllers", controllers),
+            subtree("cloud", cloud),
+            local_volumes,
             subtree("scheduler", scheduler),
             subtree("node", node),
         ];
-        let world = Self { cluster: plane.start(loops).await, cri, wire, _machine: machine };
+        let world = Self { cluster: plane.start(loops).await, cri, wire, machine };
         world.set_usual_delays();
+        for file in k3sd_manifests::own_files().iter().filter(|file| PACKAGED.contains(&file.path.as_str())) {
+            world.cluster.deploy(&file.text).await;
+        }
+        world.cluster.deploy(&local_storage(&world.machine)).await;
         let is_ready = async || {
             let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(world.cluster.admin());
             let Ok(Some(node)) = nodes.get_opt(NODE).await else { return false };
@@ -153,33 +179,38 @@ pub(crate) fn has_condition(object: &Value, kind: &str) -> bool {
     all.into_iter().flatten().any(|one| one["type"] == kind && one["status"] == "True")
 }
 
-/// What a machine shows of itself, in files.
-fn make_machine(root: &Path) {
-    let hierarchy = root.join("cgroup");
-    let mounts = format!("30 23 0:26 / {} rw - cgroup2 cgroup2 rw\n", hierarchy.display());
-    let files = [
-        ("proc/meminfo", "MemTotal: 33554432 kB\nMemFree: 25165824 kB\nInactive(file): 4194304 kB\n"),
-        ("proc/sys/kernel/random/boot_id", "6d0c1d3e-0000-4000-8000-000000000001\n"),
-        ("proc/sys/kernel/osrelease", "6.1.0-simulated\n"),
-        ("proc/net/fib_trie", "  |-- 192.0.2.10\n     /32 host LOCAL\n"),
-        ("proc/mountinfo", &mounts),
-        ("proc/cgroup", "0::/\n"),
-        ("sys/devices/system/cpu/online", "0-7\n"),
-        ("etc/machine-id", "00000000000040008000000000000001\n"),
-        ("etc/os-release", "PRETTY_NAME=\"Simulated\"\n"),
-        ("etc/hosts", "127.0.0.1 localhost\n"),
-        ("cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids\n"),
-    ];
-    for (name, text) in files {
-        let path = root.join(name);
-        fs::create_dir_all(path.parent().expect("below the root")).expect("a directory");
-        fs::write(path, text).expect("a file");
+/// What makes volumes in directories of this machine, as a server has it among its manifests.
+fn local_storage(machine: &Machine) -> String {
+    let path = machine.storage().display().to_string();
+    let text = k3sd_local_storage::MANIFEST.replace("%{DEFAULT_LOCAL_STORAGE_PATH}%", &path);
+    let text = text.replace("%{SYSTEM_DEFAULT_REGISTRY}%", "");
+    if machine.mounts_volumes() {
+        return text;
     }
-    fs::create_dir_all(root.join("kubelet")).expect("a directory");
+    eprintln!("nothing may be mounted here: volumes in directories are taken where they are");
+    text.replace("defaultVolumeType: \"local\"", "defaultVolumeType: \"hostPath\"")
+}
+
+/// What has the kernel send packets for Services to their endpoints, in the machine's own network.
+async fn proxy(plane: &Plane, machine: &Machine) -> Option<ChildSpec> {
+    let Some(namespace) = machine.network() else {
+        eprintln!("there is no network here: the world has no proxy");
+        return None;
+    };
+    let config = ProxyConfig {
+        node_name: NODE.to_owned(),
+        arguments: Vec::new(),
+        cluster_cidrs: vec![PODS],
+        local_load_balancer: true,
+        namespace: Some(namespace.to_owned()),
+    };
+    let connect = plane.identities().user("system:kube-proxy", &[]);
+    let proxy = k3sd_proxy::tree(config, ProxyDeps { connect, clock: plane.clock().clone() }).await;
+    Some(subtree("proxy", proxy.expect("the settings make sense, and nobody else is there").spec))
 }
 
 /// The node, put together from the kubelet's parts.
-fn node(plane: &Plane, cri: &FakeCri, machine: &Path) -> Spec {
+fn node(plane: &Plane, cri: &FakeCri, machine: &Path, doorway: Doorway) -> Spec {
     let connect = plane.identities().user(&format!("system:node:{NODE}"), &["system:nodes"]);
     let (events, recorder) = recorder("events", connect.clone());
     let recorder = recorder.component("kubelet").host(NODE);
@@ -218,7 +249,7 @@ fn node(plane: &Plane, cri: &FakeCri, machine: &Path) -> Spec {
         first: machine.join("proc/cgroup"),
     };
     let deps = NodeDeps {
-        connect,
+        connect: connect.clone(),
         cri: cri.cri(),
         cgroups: Arc::new(Cgroups::detect(&sources, Driver::Cgroupfs, "").expect("the files say so")),
         pods: pods.pods.clone(),
@@ -232,13 +263,31 @@ fn node(plane: &Plane, cri: &FakeCri, machine: &Path) -> Spec {
         device_socket: Lend::new(devices::bind(&root.join("device-plugins")).expect("a socket")),
     };
     let object = k3sd_kubelet_node::tree(node_config(machine), deps).expect("the settings make sense");
-    let children: [ChildSpec; 6] = [
+    let storage = LocalStorageArgs {
+        connect: plane.identities().service_account(SYSTEM, k3sd_local_storage::SERVICE_ACCOUNT),
+        node: NODE.to_owned(),
+        clock: plane.clock().clone(),
+    };
+    let server = server::server(
+        doorway,
+        server::Parts {
+            connect,
+            cri: cri.cri(),
+            pods: pods.pods,
+            handle: pods.handle,
+            figures: object.figures,
+            clock: plane.clock().clone(),
+        },
+    );
+    let children: [ChildSpec; 8] = [
         events,
         services_child,
         own_child,
         subtree("object", object.spec),
         subtree("volumes", volumes.spec),
         subtree("pods", pods.spec),
+        subtree("server", server),
+        subtree("local-storage", k3sd_local_storage::tree(&storage)),
     ];
     children.into_iter().fold(Spec::new(Strategy::OneForOne).budget(RESTARTS, PERIOD), Spec::child)
 }
@@ -259,6 +308,12 @@ fn node_config(machine: &Path) -> NodeConfig {
             hostname: NODE.to_owned(),
             architecture: "amd64".to_owned(),
             controller_attaches: true,
+            cloud: Some(CloudAnnotations {
+                internal_ip: ADDRESS.to_owned(),
+                hostname: NODE.to_owned(),
+                ..CloudAnnotations::default()
+            }),
+            provided_ips: Some(ADDRESS.to_owned()),
             ..Identity::default()
         },
         ips: NodeIps { given: vec![ADDRESS.parse().expect("an address")] },

@@ -15,7 +15,6 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::deploy;
 use crate::space::{DNS, by_tcp, by_udp, dig, inside};
 
 /// Somebody who may change the ConfigMap, as the server itself may.
@@ -43,7 +42,7 @@ async fn start() -> Cluster {
             loops
         })
         .await;
-    deploy(&cluster, &manifest()).await;
+    cluster.deploy(&manifest()).await;
     // Made by a controller that isn't here; pods need it.
     cluster.make::<ServiceAccount>(json!({"metadata": {"name": "default"}})).await;
     cluster
@@ -203,7 +202,7 @@ fn nodes_are_found_by_their_names() {
         let mended = async || hosts(&cluster).await.0.contains("192.0.2.78 late\n");
         cluster.wait_until("the lines are those of the nodes", mended).await;
         maps.delete("coredns", &DeleteParams::default()).await.expect("it may be deleted");
-        deploy(&cluster, &manifest()).await;
+        cluster.deploy(&manifest()).await;
         cluster.wait_until("the lines are there again", mended).await;
         assert_eq!(hosts(&cluster).await.1, corefile);
         // It goes.

@@ -26,8 +26,6 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower_service::Service as _;
 
-use crate::deploy;
-
 type BoxBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// The API, in which kubelets say what is used: half a processor on each node, and a tenth by the pod `p`.
@@ -96,7 +94,7 @@ async fn measured(clock: Clock) -> (Cluster, Arc<AtomicUsize>) {
             vec![subtree("metrics", spec)]
         })
         .await;
-    deploy(&cluster, k3sd_metrics::MANIFEST).await;
+    cluster.deploy(k3sd_metrics::MANIFEST).await;
     cluster.make::<ServiceAccount>(json!({"metadata": {"name": "default"}})).await;
     for name in ["p", "q"] {
         let pod = json!({

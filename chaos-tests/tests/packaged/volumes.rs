@@ -14,7 +14,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::{deploy, reasons};
+use crate::reasons;
 
 /// A cluster with volumes in directories of `node-0`, which a fake kubelet looks after if its pods are to run.
 async fn with_storage(root: &Path, runs_pods: bool) -> Cluster {
@@ -36,7 +36,7 @@ async fn with_storage(root: &Path, runs_pods: bool) -> Cluster {
         })
         .await;
     let text = k3sd_local_storage::MANIFEST.replace("%{DEFAULT_LOCAL_STORAGE_PATH}%", &root.display().to_string());
-    deploy(&cluster, &text).await;
+    cluster.deploy(&text).await;
     if !runs_pods {
         node(&cluster, "node-0", "host-0").await;
     }

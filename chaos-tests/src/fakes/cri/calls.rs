@@ -1,5 +1,8 @@
 //! The calls of the interface, from bytes to bytes.
 
+use std::fs;
+use std::io::{self, Write as _};
+
 use bytes::Bytes;
 use k3sd_cri::v1;
 use prost::Message;
@@ -24,7 +27,7 @@ pub(super) fn call(cri: &FakeCri, path: &str, message: Bytes) -> Result<Vec<u8>,
         "PodSandboxStatus" => one(message, |asked| state.sandbox_status(&asked)),
         "ListPodSandbox" => one(message, |asked| Ok(state.list_sandboxes(asked))),
         "CreateContainer" => one(message, |asked| state.create(asked, now)),
-        "StartContainer" => one(message, |asked| state.start(&asked, now)),
+        "StartContainer" => one(message, |asked| start(state, &asked, now)),
         "StopContainer" => one(message, |asked| state.stop(&asked, now)),
         "RemoveContainer" => one(message, |asked| state.remove(&asked, now)),
         "ContainerStatus" => one(message, |asked| state.container_status(&asked)),
@@ -41,6 +44,21 @@ pub(super) fn call(cri: &FakeCri, path: &str, message: Bytes) -> Result<Vec<u8>,
     });
     cri.0.plans.send_replace(());
     done
+}
+
+/// Starts a container, which greets in its log.
+fn start(state: &mut State, asked: &v1::StartContainerRequest, now: Now) -> Result<v1::StartContainerResponse, Status> {
+    let answer = state.start(asked, now)?;
+    let (path, line) =
+        state.first_line(&asked.container_id, now).ok_or_else(|| Status::unknown("it has no sandbox"))?;
+    let written = || {
+        // As containerd does, whatever became of the directory.
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
+        file.write_all(line.as_bytes())
+    };
+    written().map_err(|error: io::Error| Status::unknown(format!("the log {}: {error}", path.display())))?;
+    Ok(answer)
 }
 
 fn images(state: &mut State, name: &str, message: Bytes, now: Now) -> Result<Vec<u8>, Status> {

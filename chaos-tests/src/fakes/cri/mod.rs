@@ -5,7 +5,7 @@
 //! ```
 //!
 //! It stands outside every tree, so that containers go on when the node's actors die. A container runs for ever, or, when
-//! its command is `exit SECONDS CODE`, so long. Nothing is executed.
+//! its command is `exit SECONDS CODE`, so long. Nothing is executed; each writes one line to its log ([`Greeting`]).
 //!
 //! It can be slow, refuse calls, carry them out without an answer, drop its connections, and be away. All that ever ran is
 //! remembered ([`Life`]), so that a checker sees a restart that nobody asked for.
@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tonic::transport::Endpoint;
 
 use self::state::State;
-pub use self::state::{End, Life, Step};
+pub use self::state::{End, Greeting, Life, Step};
 
 /// What goes wrong now.
 #[derive(Debug)]
@@ -155,6 +155,12 @@ impl FakeCri {
     #[must_use]
     pub fn running(&self) -> Vec<(String, String)> {
         self.with(|state, _| state.running())
+    }
+
+    /// What each container that runs has written to its log.
+    #[must_use]
+    pub fn greetings(&self) -> Vec<Greeting> {
+        self.with(|state, _| state.greetings())
     }
 
     /// Ends a container that runs, as when its process dies, and says which. `draw` chooses.

@@ -1,13 +1,18 @@
 //! What the runtime has. No IO, no clock: each change is told when it happens.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k3sd_cri::v1;
 use k3sd_runtime::{Clock, Moment};
 use tonic::Status;
 
 /// Labels that the node gives what it makes.
+const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+const POD_NAME: &str = "io.kubernetes.pod.name";
 const POD_UID: &str = "io.kubernetes.pod.uid";
 const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 /// What a command begins with that ends by itself.
@@ -36,6 +41,41 @@ pub enum End {
     ByItself(i32),
     /// The node told it to, or its sandbox.
     Told,
+}
+
+/// What a container writes to its log when it begins, and nothing else ever: who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's uid.
+    pub uid: String,
+    /// Its name in the pod.
+    pub name: String,
+    /// How many of this name there were before in the pod.
+    pub attempt: u32,
+    /// Its own id.
+    pub id: String,
+}
+
+impl fmt::Display for Greeting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { namespace, pod, uid, name, attempt, id } = self;
+        write!(f, "{namespace} {pod} {uid} {name} {attempt} {id}")
+    }
+}
+
+impl Greeting {
+    /// Reads a line without its end; nothing if no container wrote it.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [namespace, pod, uid, name, attempt, id] = words[..] else { return None };
+        let [namespace, pod, uid, name, id] = [namespace, pod, uid, name, id].map(str::to_owned);
+        Some(Self { namespace, pod, uid, name, attempt: attempt.parse().ok()?, id })
+    }
 }
 
 /// What happened to a container.
@@ -95,6 +135,17 @@ impl Container {
             (_, Some(_)) => v1::ContainerState::ContainerExited,
             (Some(_), None) => v1::ContainerState::ContainerRunning,
             (None, None) => v1::ContainerState::ContainerCreated,
+        }
+    }
+
+    fn greeting(&self, id: &str) -> Greeting {
+        Greeting {
+            namespace: self.label(POD_NAMESPACE),
+            pod: self.label(POD_NAME),
+            uid: self.label(POD_UID),
+            name: self.label(CONTAINER_NAME),
+            attempt: self.config.metadata.as_ref().map_or(0, |metadata| metadata.attempt),
+            id: id.to_owned(),
         }
     }
 
@@ -172,6 +223,20 @@ impl State {
 
     pub(super) fn sandbox_uids(&self) -> Vec<String> {
         self.sandboxes.values().filter_map(|one| one.config.labels.get(POD_UID).cloned()).collect()
+    }
+
+    pub(super) fn greetings(&self) -> Vec<Greeting> {
+        let running = self.containers.iter().filter(|(_, one)| one.is_running());
+        running.map(|(id, one)| one.greeting(id)).collect()
+    }
+
+    /// The log of a container, and what it writes there when it begins, in the layout of the interface.
+    pub(super) fn first_line(&self, id: &str, now: Now) -> Option<(PathBuf, String)> {
+        let found = self.containers.get(id)?;
+        let directory = &self.sandboxes.get(&found.sandbox)?.config.log_directory;
+        let time = Timestamp::from_nanosecond(i128::from(now.wall)).unwrap_or_default();
+        let line = format!("{time:.9} stdout F {}\n", found.greeting(id));
+        Some((Path::new(directory).join(&found.config.log_path), line))
     }
 
     pub(super) fn running(&self) -> Vec<(String, String)> {
