@@ -289,6 +289,28 @@ async fn a_stateful_set_keeps_its_order_and_its_claims() {
     cluster.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stateful_set_waits_for_a_claim_that_is_to_go() {
+    let cluster = start(Clock::simulated(22), "110").await;
+    let spec = json!({"replicas": 1, "serviceName": "db", "selector": {"matchLabels": {"app": "web"}},
+        "template": template("a:1"), "volumeClaimTemplates": [{"metadata": {"name": "data"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]});
+    cluster.make::<StatefulSet>(json!({"metadata": {"name": "db"}, "spec": spec})).await;
+    let is_there = async || is(&named(&cluster).await, &[("db-0", "a:1")]);
+    cluster.wait_until("it has its pod", is_there).await;
+    let claims = cluster.api::<PersistentVolumeClaim>();
+    let first = claims.get("data-db-0").await.expect("it was made").metadata.uid;
+    // What would take the finalizer away when no pod has the claim isn't here.
+    claims.delete("data-db-0", &DeleteParams::default()).await.expect("it is there");
+    cluster.api::<Pod>().delete("db-0", &DeleteParams::default()).await.expect("it is there");
+    cluster.pass(Duration::from_secs(300)).await;
+    assert_eq!(all::<Pod>(&cluster).await.len(), 0, "the pod would have the claim that is to go");
+    change::<PersistentVolumeClaim>(&cluster, "data-db-0", json!({"metadata": {"finalizers": null}})).await;
+    cluster.wait_until("it has its pod again", is_there).await;
+    assert_ne!(claims.get("data-db-0").await.expect("it was made").metadata.uid, first);
+    cluster.stop().await;
+}
+
 /// Stands in for the scheduler: binds pods to the node that they ask for.
 async fn bind(cluster: &Cluster) {
     for pod in all::<Pod>(cluster).await {

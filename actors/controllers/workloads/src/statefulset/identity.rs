@@ -81,6 +81,19 @@ fn templates(set: &StatefulSet) -> impl Iterator<Item = &PersistentVolumeClaim> 
     set.spec.iter().flat_map(|spec| spec.volume_claim_templates.iter().flatten())
 }
 
+/// Whether pods of the set have a claim of this template.
+pub(super) fn has_template(set: &StatefulSet, template: &str) -> bool {
+    templates(set).any(|claim| name(claim) == template)
+}
+
+/// Whose claim this may be by its name: how it can be read as that of a template and that of a set, and an ordinal.
+pub(super) fn claimants(claim: &str) -> impl Iterator<Item = (&str, &str)> {
+    let (rest, ordinal) = claim.rsplit_once('-').unwrap_or_default();
+    let is_number = !ordinal.is_empty() && ordinal.bytes().all(|digit| digit.is_ascii_digit());
+    let rest = if is_number { rest } else { "" };
+    rest.match_indices('-').map(|(at, _)| (&rest[..at], &rest[at + 1..]))
+}
+
 fn claim_name(template: &PersistentVolumeClaim, pod_name: &str) -> String {
     format!("{}-{pod_name}", name(template))
 }

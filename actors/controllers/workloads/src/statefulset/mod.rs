@@ -50,12 +50,12 @@ pub(crate) fn child(setup: &mut Setup<'_>) -> ChildSpec {
         claims: claims.clone(),
         recorder: recorder.clone(),
     };
-    let known = sets.clone();
+    let (known, claimants) = (sets.clone(), sets.clone());
     let looped = Loop::new(controller, setup.leading.clone())
         .watch(&sets, support::itself)
         .watch(&pods, move |old: Option<&Pod>, new, keys| concerned(&known, old, new, keys))
         .watch(&revisions, revised)
-        .watch(&claims, gone_claim);
+        .watch(&claims, move |old: Option<&PersistentVolumeClaim>, new, keys| gone_claim(&claimants, old, new, keys));
     support::quarantine(looped, &recorder, &sets).child("statefulset")
 }
 
@@ -76,14 +76,24 @@ fn concerned(sets: &Informer<StatefulSet>, old: Option<&Pod>, new: Option<&Pod>,
     keys.extend(sets.snapshot().is_some_and(|sets| sets.get(&key.namespace, &key.name).is_some()).then_some(key));
 }
 
-/// A set may wait for a claim that goes with an earlier pod of its name, which is then its owner.
-fn gone_claim(old: Option<&PersistentVolumeClaim>, new: Option<&PersistentVolumeClaim>, keys: &mut Vec<ObjectKey>) {
+/// A set may wait for a claim that is to go: one of its own, or one that goes with an earlier pod of its name, which is
+/// then its owner.
+fn gone_claim(
+    sets: &Informer<StatefulSet>,
+    old: Option<&PersistentVolumeClaim>,
+    new: Option<&PersistentVolumeClaim>,
+    keys: &mut Vec<ObjectKey>,
+) {
     let Some(gone) = old.filter(|_| new.is_none()) else { return };
+    let namespace = support::namespace(gone);
+    let key = |set: &str| ObjectKey { namespace: namespace.to_owned(), name: set.to_owned() };
     let owners = gone.metadata.owner_references.iter().flatten().filter(|owner| owner.kind == "Pod");
-    let sets = owners.filter_map(|owner| owner.name.rsplit_once('-'));
-    keys.extend(
-        sets.map(|(set, _)| ObjectKey { namespace: support::namespace(gone).to_owned(), name: set.to_owned() }),
-    );
+    keys.extend(owners.filter_map(|owner| owner.name.rsplit_once('-')).map(|(set, _)| key(set)));
+    let Some(sets) = sets.snapshot() else { return };
+    let has = |(template, set): &(&str, &str)| {
+        sets.get(namespace, set).is_some_and(|set| identity::has_template(set, template))
+    };
+    keys.extend(identity::claimants(name(gone)).filter(has).map(|(_, set)| key(set)));
 }
 
 struct StatefulSets {
@@ -202,12 +212,10 @@ impl StatefulSets {
         let kept = if current { template(revision) } else { set.spec.as_ref().map(|spec| spec.template.clone()) };
         let Some(template) = kept else { return Err(Failure::other("the revision keeps no template")) };
         let pod = identity::new_pod(set, &template, name(&**revision), ordinal);
-        let is_stale = |claim: &PersistentVolumeClaim| {
-            let there = self.claim(set, name(claim));
-            there.is_some_and(|there| identity::is_stale(name(&pod), "", &there))
-        };
-        if identity::claims(set, &pod).iter().any(is_stale) {
-            return Ok(Done::Waits);
+        for claim in identity::claims(set, &pod) {
+            if self.has_to_go(set, &pod, name(&claim)).await? {
+                return Ok(Done::Waits);
+            }
         }
         let claims = self.make_claims(set, &pod).await?;
         let api: Api<Pod> = self.access.of(support::namespace(set));
@@ -251,6 +259,19 @@ impl StatefulSets {
 
     fn claim(&self, set: &StatefulSet, claim: &str) -> Option<Arc<PersistentVolumeClaim>> {
         self.claims.snapshot()?.get(support::namespace(set), claim).cloned()
+    }
+
+    /// Whether there is a claim of this name that has to go before the pod is made: one of an earlier pod, or one that is to
+    /// be deleted. It would wait for the pod to end, and the pod would never begin.
+    async fn has_to_go(&self, set: &StatefulSet, pod: &Pod, claim: &str) -> Result<bool, Failure> {
+        let Some(known) = self.claim(set, claim) else { return Ok(false) };
+        if identity::is_stale(name(pod), "", &known) || known.metadata.deletion_timestamp.is_some() {
+            return Ok(true);
+        }
+        // The copy may be older than the wish that it go.
+        let api: Api<PersistentVolumeClaim> = self.access.of(support::namespace(set));
+        let there = api.get_opt(claim).await.map_err(Failure::from)?;
+        Ok(there.is_some_and(|there| there.metadata.deletion_timestamp.is_some()))
     }
 
     /// Makes the claims of a pod that aren't there.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde_json::{Value, json};
 
 use super::core::{Action, Shared, Wanted, Why, plan, status};
-use super::identity::{claims, is_identical, is_member, is_stale, new_pod, ordinal, owners};
+use super::identity::{claimants, claims, is_identical, is_member, is_stale, new_pod, ordinal, owners};
 use crate::support::name;
 
 fn now() -> Timestamp {
@@ -207,4 +207,18 @@ fn claims_are_owned_as_the_policy_says() {
     owned.metadata.owner_references = owners(&policy("Retain", "Delete"), &goes, &claim);
     assert!(is_stale("db-1", "another", &owned) && !is_stale("db-1", "uid-1", &owned) && !is_stale("db-0", "", &owned));
     assert_eq!(owners(&policy("Retain", "Retain"), &goes, &owned), claim.metadata.owner_references);
+}
+
+#[test]
+fn a_claim_is_read_in_all_ways_its_name_allows() {
+    for (claim, readings) in [
+        ("data-db-0", vec![("data", "db")]),
+        ("data-of-db-12", vec![("data", "of-db"), ("data-of", "db")]),
+        ("data-db", vec![]),
+        ("data-0", vec![]),
+        ("db-x1", vec![]),
+        ("", vec![]),
+    ] {
+        assert_eq!(claimants(claim).collect::<Vec<_>>(), readings, "{claim}");
+    }
 }
