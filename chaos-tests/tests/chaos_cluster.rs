@@ -8,7 +8,7 @@ use chaos_tests::simulation::replay;
 use chaos_tests::{is_long, seed};
 
 /// Seeds that once found something.
-const KEPT: [u64; 5] = [1, 2, 3, 1_032, 20_260_104];
+const KEPT: [u64; 8] = [1, 2, 3, 102, 501, 1_032, 2_027, 20_260_104];
 /// How many more of them are played, and how many in the long form.
 const SEEDS: u64 = 3;
 const SEEDS_LONG: u64 = 100;

@@ -26,6 +26,9 @@ const EXPOSED: [(&str, Option<&str>); 3] =
     [(BALANCED, Some("Cluster")), (BALANCED, Some("Local")), ("ClusterIP", None)];
 /// What volumes of the database are called.
 const STORE: &str = "store";
+/// How often, and after which pauses, it is looked in the end whether pods wait for claims that wait for them.
+const LOOKS: usize = 3;
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// What a merge patch is sent as.
 const MERGE: &str = "application/merge-patch+json";
 
@@ -138,6 +141,29 @@ impl Apps {
         self.scale(&format!("{DEPLOYMENTS}/web"), WEB).await;
         self.scale(&format!("{SETS}/db"), DB).await;
         self.expose(BALANCED, Some("Cluster")).await;
+        for _ in 0..LOOKS {
+            self.pass(LOOK_EVERY).await;
+            self.free_claims().await;
+        }
+    }
+
+    /// A pod that had not begun when its claim was deleted never does, and the claim waits for it, as upstream has it:
+    /// whoever deletes a claim at such a moment has to delete the pod, too.
+    async fn free_claims(&mut self) {
+        let (claims, pods) = (get(&self.client, CLAIMS).await, get(&self.client, PODS).await);
+        let items = |list: &Value| list["items"].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let going = items(&claims).into_iter().filter(|claim| claim["metadata"]["deletionTimestamp"].is_string());
+        let going: Vec<String> = going.map(|claim| text(&claim["metadata"]["name"])).collect();
+        for pod in items(&pods) {
+            let mut volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+            let is_held = volumes.any(|volume| going.contains(&text(&volume["persistentVolumeClaim"]["claimName"])));
+            let mut containers = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+            let has_begun = containers.any(|container| container["containerID"].is_string());
+            if is_held && !has_begun && pod["metadata"]["deletionTimestamp"].is_null() {
+                self.send("DELETE", &format!("{PODS}/{}", text(&pod["metadata"]["name"])), json!({})).await;
+            }
+        }
     }
 
     async fn change(&mut self) {
