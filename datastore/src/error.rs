@@ -98,7 +98,8 @@ pub enum StoreError {
         /// What prevented the answer.
         reason: String,
     },
-    /// No space is left for writes; reads go on, and writes do when there is space again.
+    /// No space is left for writes; reads go on, and writes do when there is space again. The one write with
+    /// which an etcd becomes full may have happened: etcd applies it before it compares sizes.
     #[error("no space left on the disk for {op}")]
     Full {
         /// What was being done.
