@@ -146,7 +146,9 @@ mkdir -p "$CARGO_TARGET_DIR/tmp"
 : >"$lines"
 if [ -z "${K3SD_BINARY:-}" ]; then
   cargo ship || die "the release build failed"
-  export K3SD_BINARY=$CARGO_TARGET_DIR/release/k3sd
+  # A copy: benches of the same package have cargo build the program once more, as benches are built, in the same place.
+  export K3SD_BINARY=$CARGO_TARGET_DIR/tmp/k3sd
+  cp "$CARGO_TARGET_DIR/release/k3sd" "$K3SD_BINARY" || die "there is no release build"
 fi
 
 # Where cargo says what it has built, a line of JSON for each.
