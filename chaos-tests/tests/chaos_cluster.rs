@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Output;
+use std::sync::Mutex;
 
 use chaos_tests::simulation::replay;
 use chaos_tests::{is_long, seed};
@@ -12,6 +13,8 @@ const KEPT: [u64; 8] = [1, 2, 3, 102, 501, 1_032, 2_027, 20_260_104];
 /// How many more of them are played, and how many in the long form.
 const SEEDS: u64 = 3;
 const SEEDS_LONG: u64 = 100;
+/// A run has one thread.
+const AT_A_TIME: usize = 2;
 
 fn play(seed: u64) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_chaos-tests"));
@@ -24,9 +27,17 @@ fn play(seed: u64) -> String {
 #[test]
 fn whatever_goes_wrong_nothing_is_lost_and_all_is_well_in_the_end() {
     let (first, count) = (seed(), if is_long() { SEEDS_LONG } else { SEEDS });
-    for seed in KEPT.into_iter().chain(first..first + count) {
-        println!("{}", play(seed));
-    }
+    let seeds = Mutex::new(KEPT.into_iter().chain(first..first + count));
+    let next = || seeds.lock().expect("nobody panics with it").next();
+    let work = || {
+        while let Some(seed) = next() {
+            println!("{}", play(seed));
+        }
+    };
+    std::thread::scope(|scope| {
+        (1..AT_A_TIME).for_each(|_| drop(scope.spawn(work)));
+        work();
+    });
 }
 
 #[test]

@@ -141,15 +141,18 @@ impl Apps {
         self.scale(&format!("{DEPLOYMENTS}/web"), WEB).await;
         self.scale(&format!("{SETS}/db"), DB).await;
         self.expose(BALANCED, Some("Cluster")).await;
+    }
+
+    /// Deletes pods that wait for claims which wait for them. A pod that had not begun when its claim was deleted never
+    /// does, as upstream has it: whoever deletes a claim at such a moment has to delete the pod, too.
+    pub async fn free_claims(&mut self) {
         for _ in 0..LOOKS {
             self.pass(LOOK_EVERY).await;
-            self.free_claims().await;
+            self.free_claims_once().await;
         }
     }
 
-    /// A pod that had not begun when its claim was deleted never does, and the claim waits for it, as upstream has it:
-    /// whoever deletes a claim at such a moment has to delete the pod, too.
-    async fn free_claims(&mut self) {
+    async fn free_claims_once(&mut self) {
         let (claims, pods) = (get(&self.client, CLAIMS).await, get(&self.client, PODS).await);
         let items = |list: &Value| list["items"].as_array().cloned().unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

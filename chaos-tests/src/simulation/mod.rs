@@ -73,8 +73,8 @@ const WATCHERS: usize = 6;
 const SEEN_WITHIN: Duration = Duration::from_secs(120);
 /// Loops that had nothing to do before the faults may have made their client since.
 const CLIENTS_MAX: usize = 60;
-/// Memory may have grown by this: by the load's objects, and what caches and the datastore remember of changes. Runs with
-/// few deaths and with many need 17 to 27 MiB of it.
+/// Memory may have grown by this: by the load's objects, and what caches and the datastore remember of changes. Runs
+/// with many faults, in which little is written, and with few need 14 to 32 MiB of it.
 const MEMORY_MAX: usize = 40 << 20;
 /// In front of the actors of pods: one for each that the API has.
 const WORKERS: &str = "loops/node/pods/workers/";
@@ -139,6 +139,7 @@ pub async fn run(seed: u64, trace: &Trace, memory: fn() -> usize) -> Outcome {
     trace.line(&format!("{:?}\n{:?}", record.writes, record.watches));
     findings.extend(judge::check(&record));
     drop(record);
+    apps.free_claims().await;
     let scene = rest(&world, "after the faults", trace, &mut findings).await;
     see(&world, &mut bonds).await;
     trace.line(&format!("{} claims were bound", bonds.count()));
