@@ -15,7 +15,7 @@ use peak_alloc::PeakAlloc;
 static MEMORY: PeakAlloc = PeakAlloc;
 
 /// No run takes that long, unless it hangs.
-const RUN_LIMIT: Duration = Duration::from_secs(900);
+const RUN_LIMIT: Duration = Duration::from_secs(300);
 /// How often it is looked whether a run is over.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const USAGE: &str = "usage: chaos-tests soak --minutes N [--seed S] | seed S [--trace FILE]";
